@@ -1,0 +1,210 @@
+"""What a user declares.
+
+Field names are Flintlock's (`vcpu`, `memory_in_mb`, `root_volume`, ...); volumes and interfaces are maps by id. Every field of a microVM has an *effect*,
+published by the API and used by `machine` to decide what an update does: `live` (takes effect at once), `restart`
+(the guest is stopped and started again with its volumes) or `replace` (a different microVM: delete and create).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import field
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from controlplane.model.types import (
+    BRIDGE_PATTERN,
+    MAC_PATTERN,
+    DeviceId,
+    ImageRef,
+    LabelKey,
+    Labels,
+    LabelValue,
+    Name,
+    spec,
+)
+
+
+class PowerState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+
+
+class DriftPolicy(StrEnum):
+    REPAIR = "repair"
+    """The agent repairs what it finds changed, at once."""
+    REPORT = "report"
+    """Drift is shown and left alone until someone asks for a repair."""
+
+
+class HostFailure(StrEnum):
+    NEVER = "never"
+    RESTART_ELSEWHERE = "restart_elsewhere"
+
+
+class VolumeKind(StrEnum):
+    EPHEMERAL = "ephemeral"
+    """Filled from its source when the microVM is created or regenerated; worth nothing afterwards."""
+    LOCAL = "local"
+    """Lives on one host and is worth keeping."""
+    SHARED = "shared"
+    """Reachable from every host."""
+
+
+class InterfaceType(StrEnum):
+    TAP = "tap"
+    MACVTAP = "macvtap"
+
+
+class Effect(StrEnum):
+    LIVE = "live"
+    RESTART = "restart"
+    REPLACE = "replace"
+
+
+def _check_cidr(value: str) -> str:
+    if "/" not in value:
+        raise ValueError("must be an address with a prefix length, such as 10.0.0.2/24")
+    ipaddress.ip_interface(value)
+    return value
+
+
+def _check_ip(value: str) -> str:
+    ipaddress.ip_address(value)
+    return value
+
+
+Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_cidr)]
+IpAddress = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_ip)]
+Path = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00\n]+$")]
+KernelArg = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\s\x00]*$")]
+
+
+@spec
+class Kernel:
+    image: ImageRef
+    filename: Path | None = None
+    cmdline: Annotated[dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], KernelArg], Field(max_length=64)] = field(
+        default_factory=dict
+    )
+    add_network_config: bool = False
+
+
+@spec
+class Initrd:
+    image: ImageRef
+    filename: Path | None = None
+
+
+@spec
+class Volume:
+    kind: VolumeKind = VolumeKind.EPHEMERAL
+    container_source: ImageRef | None = None
+    virtiofs_source: Path | None = None
+    is_read_only: bool = False
+    mount_point: Path | None = None
+    partition_id: Annotated[str, StringConstraints(max_length=64)] | None = None
+    size_in_mb: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] | None = None
+
+
+@spec
+class StaticAddress:
+    address: Cidr
+    gateway: IpAddress | None = None
+    nameservers: Annotated[list[IpAddress], Field(max_length=8)] = field(default_factory=list)
+
+
+@spec
+class Interface:
+    type: InterfaceType = InterfaceType.TAP
+    guest_mac: Annotated[str, StringConstraints(pattern=MAC_PATTERN)] | None = None
+    address: StaticAddress | None = None
+    bridge_name: Annotated[str, StringConstraints(pattern=BRIDGE_PATTERN)] | None = None
+
+
+@spec
+class Spread:
+    """At most `max_per` of the microVMs that match go to one value of the host label `by` (`host` means each host)."""
+
+    by: LabelKey = "host"
+    max_per: Annotated[int, Field(ge=1, le=10_000)] = 1
+    match_labels: Labels = field(default_factory=dict)
+
+
+@spec
+class PlacementPolicySpec:
+    required_host_labels: Labels = field(default_factory=dict)
+    preferred_host_labels: Labels = field(default_factory=dict)
+    spread: Spread | None = None
+
+
+@spec
+class Placement:
+    """Constraints of one microVM; `policy` names a PlacementPolicy whose constraints are added."""
+
+    host: Name | None = None
+    policy: Name | None = None
+    required_host_labels: Labels = field(default_factory=dict)
+    spread: Spread | None = None
+
+
+@spec
+class Recovery:
+    on_host_failure: HostFailure = HostFailure.NEVER
+
+
+@spec
+class MicroVMSpec:
+    vcpu: Annotated[int, Field(ge=1, le=64)]
+    memory_in_mb: Annotated[int, Field(ge=64, le=1024 * 1024)]
+    kernel: Kernel
+    initrd: Initrd | None = None
+    root_volume: Volume | None = None
+    additional_volumes: Annotated[dict[DeviceId, Volume], Field(max_length=16)] = field(default_factory=dict)
+    interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict)
+    metadata: Annotated[dict[DeviceId, Annotated[str, StringConstraints(max_length=64 * 1024)]], Field(max_length=16)] = field(
+        default_factory=dict
+    )
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] | None = None
+    """Driver to use (`qemu`, `flintlockd`, `simulated`); none means whatever the host offers."""
+    power_state: PowerState = PowerState.RUNNING
+    drift_policy: DriftPolicy = DriftPolicy.REPAIR
+    placement: Placement = field(default_factory=Placement)
+    recovery: Recovery = field(default_factory=Recovery)
+
+
+MICROVM_FIELD_EFFECTS: dict[str, Effect] = {
+    "vcpu": Effect.RESTART,
+    "memory_in_mb": Effect.RESTART,
+    "kernel": Effect.RESTART,
+    "initrd": Effect.RESTART,
+    "root_volume": Effect.REPLACE,
+    "additional_volumes": Effect.REPLACE,
+    "interfaces": Effect.RESTART,
+    "metadata": Effect.RESTART,
+    "provider": Effect.REPLACE,
+    "power_state": Effect.LIVE,
+    "drift_policy": Effect.LIVE,
+    "placement": Effect.LIVE,
+    "recovery": Effect.LIVE,
+}
+"""What changing a top-level field of the spec does. A changed placement holds from the next placement on."""
+
+
+@spec
+class HostSpec:
+    """Admits an agent by name. `schedulable = false` cordons: what runs stays, nothing new comes."""
+
+    schedulable: bool = True
+
+
+@spec
+class NamespaceSpec:
+    """Quotas; none means unlimited."""
+
+    max_microvms: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    max_vcpu: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    max_memory_in_mb: Annotated[int, Field(ge=0, le=2**50)] | None = None
