@@ -1,0 +1,291 @@
+"""What the replicated state holds: a record per declared resource, made and changed only by `machine`.
+
+Intent (`spec`, with `generation`) and observation (`observed`, with its time and source) are separate fields of one record.
+Times are milliseconds since the Unix epoch, stamped by the proposer of the command that set them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from enum import StrEnum
+
+from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.types import Kind, record
+
+
+class ObservedPower(StrEnum):
+    """PowerState plus what can only be found: no process, no files."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    ABSENT = "absent"
+
+
+class MicroVMPhase(StrEnum):
+    PENDING = "pending"
+    """Declared, no host chosen."""
+    PLACED = "placed"
+    """A host was chosen and has not confirmed it yet: a create may or may not have happened."""
+    ACTIVE = "active"
+    """The host confirmed the placement's epoch."""
+    FAILED = "failed"
+    """The host says it cannot run this spec."""
+    DELETING = "deleting"
+    """The tombstone: kept until the host confirms that nothing is left."""
+
+
+class HostPhase(StrEnum):
+    EXPECTED = "expected"
+    """Declared, its agent has never been seen."""
+    PENDING = "pending"
+    """Its agent is connected, nobody declared it: it gets nothing."""
+    READY = "ready"
+    UNREACHABLE = "unreachable"
+    """Declared, and its agent is silent."""
+    SILENT = "silent"
+    """Not declared, and its agent is silent; forgotten when it is deleted."""
+
+
+class OperationPhase(StrEnum):
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    """Superseded by a newer operation on the same target before it was done."""
+
+
+class OperationKind(StrEnum):
+    CREATE = "create"
+    UPDATE = "update"
+    REPAIR = "repair"
+    RESTART = "restart"
+    DELETE = "delete"
+
+
+@record
+class Meta:
+    """What every declared resource has."""
+
+    kind: Kind
+    namespace: str | None = None
+    name: str
+    uid: str
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    generation: int
+    """Raised by every change of the intent."""
+    revision: int
+    """State revision of the last change of this record, by whatever cause."""
+    created_at: int
+    updated_at: int
+    """Last change of the intent."""
+    deletion_requested_at: int | None = None
+
+
+@record
+class Namespace:
+    meta: Meta
+    spec: NamespaceSpec
+
+
+@record
+class PlacementPolicy:
+    meta: Meta
+    spec: PlacementPolicySpec
+
+
+@record
+class Amount:
+    """An amount of what hosts give and microVMs take."""
+
+    microvms: int = 0
+    vcpu: int = 0
+    memory_in_mb: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            microvms=self.microvms + other.microvms,
+            vcpu=self.vcpu + other.vcpu,
+            memory_in_mb=self.memory_in_mb + other.memory_in_mb,
+        )
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(
+            microvms=self.microvms - other.microvms,
+            vcpu=self.vcpu - other.vcpu,
+            memory_in_mb=self.memory_in_mb - other.memory_in_mb,
+        )
+
+
+@record
+class DriverFacts:
+    name: str
+    version: str = ""
+    simulated: bool = False
+    accelerator: str | None = None
+
+
+@record
+class Inventory:
+    """What an agent says of its host when it connects."""
+
+    agent_version: str
+    boot_id: str
+    drivers: list[DriverFacts]
+    capacity: Amount
+    """What microVMs may use in all. `microvms` 0 means as many as fit."""
+
+
+@record
+class Unmanaged:
+    """A microVM found on a host that no intent of ours accounts for."""
+
+    native_id: str
+    driver: str
+    uid: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    epoch: int | None = None
+    power: ObservedPower = ObservedPower.RUNNING
+    since: int = 0
+
+
+@record
+class Host:
+    meta: Meta
+    declared: bool
+    spec: HostSpec
+    phase: HostPhase
+    inventory: Inventory | None = None
+    session: str | None = None
+    """Id of the agent's present session; None while it is silent."""
+    node: str | None = None
+    """The node that the agent's session is at."""
+    since: int
+    """When the phase was entered."""
+    last_seen_at: int | None = None
+    allocated: Amount = Amount()
+    """Sum over every microVM placed here and not confirmed destroyed, ambiguous creates included."""
+    unmanaged: list[Unmanaged] = field(default_factory=list)
+
+
+@record
+class Bid:
+    """A host's answer to a request for a bid. Lower scores win; `refused` says why there is none."""
+
+    host: str
+    score: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    refused: str | None = None
+
+
+@record
+class PlacementDecision:
+    host: str
+    epoch: int
+    """Counts the placements of this microVM; only the holder of the present epoch may run it."""
+    at: int
+    score: float
+    bids: list[Bid]
+
+
+@record
+class Unplaced:
+    reason: str
+    message: str
+    since: int
+    bids: list[Bid] = field(default_factory=list)
+
+
+@record
+class InterfaceFacts:
+    host_device: str
+    mac_address: str
+
+
+@record
+class Failure:
+    """Why a host could not do what was asked; `permanent` means trying again changes nothing."""
+
+    code: str
+    message: str
+    pointer: str | None = None
+    permanent: bool = False
+
+
+@record
+class Observation:
+    """What the agent of `host` saw of one microVM."""
+
+    host: str
+    epoch: int
+    at: int
+    """The host's clock when it looked; shown, never compared."""
+    power: ObservedPower
+    generation: int | None = None
+    """Generation that the host has put into effect."""
+    repair_seq: int = 0
+    """The last repair request that the host has carried out."""
+    restart_seq: int = 0
+    """The last restart request that the host has carried out."""
+    ready: bool = False
+    vcpu: int | None = None
+    memory_in_mb: int | None = None
+    driver: str | None = None
+    simulated: bool = False
+    cause: str | None = None
+    failure: Failure | None = None
+    details: dict[str, str] = field(default_factory=dict)
+    interfaces: dict[str, InterfaceFacts] = field(default_factory=dict)
+
+
+@record
+class MicroVM:
+    meta: Meta
+    spec: MicroVMSpec
+    phase: MicroVMPhase
+    since: int
+    """When the phase was entered."""
+    epoch: int = 0
+    """Epoch of the last placement; 0 before the first."""
+    placement: PlacementDecision | None = None
+    unplaced: Unplaced | None = None
+    repair_seq: int = 0
+    """Raised by every request for a repair."""
+    restart_seq: int = 0
+    """Raised by every request for a restart."""
+    observed: Observation | None = None
+    drifted_since: int | None = None
+    operation: str | None = None
+
+
+@record
+class Target:
+    kind: Kind
+    namespace: str | None = None
+    name: str
+    uid: str
+
+
+@record
+class Operation:
+    """Long work that an accepted command started; it ends when a host confirms."""
+
+    id: str
+    kind: OperationKind
+    target: Target
+    phase: OperationPhase
+    generation: int
+    started_at: int
+    finished_at: int | None = None
+    message: str = ""
+    actor: str = ""
+
+
+@record
+class IdempotencyRecord:
+    """The outcome of a keyed command, so that its repetition answers the same."""
+
+    fingerprint: str
+    uid: str
+    at: int
