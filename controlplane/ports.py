@@ -7,12 +7,16 @@ never import each other, they import this module.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from controlplane.model.resources import ObservedPower
+from controlplane.machine.events import Event
+from controlplane.machine.outcome import Outcome
+from controlplane.machine.state import State
+from controlplane.model.commands import Command
+from controlplane.model.resources import Bid, ObservedPower
 from controlplane.model.spec import MicroVMSpec, PowerState
 
 # -- time and ids ------------------------------------------------------------------------------------------------------
@@ -292,4 +296,91 @@ class ImageStore(Protocol):
 
         Raises DriverError with code `ImageNotFound` or `ImageFileNotFound`, naming what exists instead.
         """
+        ...
+
+
+# -- the replica that every front holds --------------------------------------------------------------------------------
+
+
+class CompactedError(Exception):
+    """The revision that a watcher wants to start from is no longer remembered: list again, then watch from there."""
+
+
+class StateReader(Protocol):
+    @property
+    def state(self) -> State:
+        """The replica's present state; may lag behind the leader."""
+        ...
+
+    @property
+    def caught_up(self) -> bool:
+        """A leader is known and the replica follows it."""
+        ...
+
+    async def fresh(self, *, timeout_s: float = 5.0) -> State:
+        """A state that reflects every write acknowledged before the call. Raises NoLeaderError."""
+        ...
+
+    async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        """The first state in which `condition` holds, or None at the deadline."""
+        ...
+
+    def watch(self, after: int | None) -> AsyncIterator[Event]:
+        """Every event with a revision above `after` (None: from now), without end. Raises CompactedError."""
+        ...
+
+
+class Proposer(Protocol):
+    async def propose(
+        self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
+    ) -> Outcome:
+        """Commit a command and answer what the machine said of it, once this replica has applied it.
+
+        Raises NoLeaderError, OutcomeUnknownError, EntryTooLargeError.
+        """
+        ...
+
+    async def propose_each(
+        self, commands: Sequence[Command], *, actor: str, timeout_s: float = 10.0
+    ) -> Sequence[Outcome]:
+        """Commit several independent commands in one entry, each for itself; same errors."""
+        ...
+
+
+# -- agents, from the node's side --------------------------------------------------------------------------------------
+
+
+class HostUnreachableError(Exception):
+    """The host's agent has no session anywhere that can be asked now."""
+
+
+@dataclass(frozen=True, slots=True)
+class BidRequestItem:
+    uid: str
+    spec: MicroVMSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A session that a node holds, and how long ago its agent was last heard."""
+
+    node: str
+    host: str
+    session: str
+    last_heartbeat_age_s: float
+
+
+class AgentLink(Protocol):
+    """Questions to agents, whatever node they dialled."""
+
+    async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
+        """The host's bid for each item, by uid. Raises HostUnreachableError."""
+        ...
+
+    async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
+        """(next offset, bytes). Raises HostUnreachableError, DriverError."""
+        ...
+
+    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
+        """Sessions at all nodes that answered, and the nodes that did not."""
         ...

@@ -70,8 +70,8 @@ class Meta:
     namespace: str | None = None
     name: str
     uid: str
-    labels: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
     generation: int
     """Raised by every change of the intent."""
     revision: int
@@ -166,7 +166,7 @@ class Host:
     last_seen_at: int | None = None
     allocated: Amount = Amount()
     """Sum over every microVM placed here and not confirmed destroyed, ambiguous creates included."""
-    unmanaged: list[Unmanaged] = field(default_factory=list)
+    unmanaged: list[Unmanaged] = field(default_factory=list[str])
 
 
 @record
@@ -175,7 +175,7 @@ class Bid:
 
     host: str
     score: float | None = None
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict[str, str])
     refused: str | None = None
 
 
@@ -194,7 +194,7 @@ class Unplaced:
     reason: str
     message: str
     since: int
-    bids: list[Bid] = field(default_factory=list)
+    bids: list[Bid] = field(default_factory=list[str])
 
 
 @record
@@ -235,8 +235,8 @@ class Observation:
     simulated: bool = False
     cause: str | None = None
     failure: Failure | None = None
-    details: dict[str, str] = field(default_factory=dict)
-    interfaces: dict[str, InterfaceFacts] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict[str, str])
+    interfaces: dict[str, InterfaceFacts] = field(default_factory=dict[str, str])
 
 
 @record

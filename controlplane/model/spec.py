@@ -114,7 +114,7 @@ class Volume:
 class StaticAddress:
     address: Cidr
     gateway: IpAddress | None = None
-    nameservers: Annotated[list[IpAddress], Field(max_length=8)] = field(default_factory=list)
+    nameservers: Annotated[list[IpAddress], Field(max_length=8)] = field(default_factory=list[str])
 
 
 @spec
@@ -131,13 +131,13 @@ class Spread:
 
     by: LabelKey = "host"
     max_per: Annotated[int, Field(ge=1, le=10_000)] = 1
-    match_labels: Labels = field(default_factory=dict)
+    match_labels: Labels = field(default_factory=dict[str, str])
 
 
 @spec
 class PlacementPolicySpec:
-    required_host_labels: Labels = field(default_factory=dict)
-    preferred_host_labels: Labels = field(default_factory=dict)
+    required_host_labels: Labels = field(default_factory=dict[str, str])
+    preferred_host_labels: Labels = field(default_factory=dict[str, str])
     spread: Spread | None = None
 
 
@@ -147,7 +147,7 @@ class Placement:
 
     host: Name | None = None
     policy: Name | None = None
-    required_host_labels: Labels = field(default_factory=dict)
+    required_host_labels: Labels = field(default_factory=dict[str, str])
     spread: Spread | None = None
 
 
@@ -163,8 +163,8 @@ class MicroVMSpec:
     kernel: Kernel
     initrd: Initrd | None = None
     root_volume: Volume | None = None
-    additional_volumes: Annotated[dict[DeviceId, Volume], Field(max_length=16)] = field(default_factory=dict)
-    interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict)
+    additional_volumes: Annotated[dict[DeviceId, Volume], Field(max_length=16)] = field(default_factory=dict[str, str])
+    interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict[str, str])
     metadata: Annotated[dict[DeviceId, Annotated[str, StringConstraints(max_length=64 * 1024)]], Field(max_length=16)] = field(
         default_factory=dict
     )

@@ -1,0 +1,25 @@
+"""What changed, published after a command was applied. Events only wake things and feed watchers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from controlplane.model.resources import Host, MicroVM, Namespace, Operation, PlacementPolicy
+from controlplane.model.types import Kind, record
+
+Declared = Host | Namespace | PlacementPolicy | MicroVM | Operation
+
+
+class EventType(StrEnum):
+    ADDED = "added"
+    MODIFIED = "modified"
+    DELETED = "deleted"
+
+
+@record
+class Event:
+    revision: int
+    type: EventType
+    kind: Kind
+    object: Declared
+    """After the change; before it, for a deletion."""

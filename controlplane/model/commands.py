@@ -1,0 +1,269 @@
+"""What may be asked of the machine, and the envelope that carries it through the log.
+
+A log entry is a batch: `{"v": 1, "commands": [envelope, ...]}` in msgpack. Each envelope names its kind and carries the
+id and the time that the proposer stamped once, who asked (`actor`), the trace it belongs to, and an idempotency key.
+Kinds are appended, never renamed: an unknown kind or version means that this node is older than the cluster, and
+decoding raises UnknownEntryError, which stops the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from enum import StrEnum
+
+import msgspec
+
+from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
+from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec, PowerState
+from controlplane.model.types import Kind, record
+
+ENTRY_VERSION = 1
+
+
+class UnknownEntryError(Exception):
+    """The entry is of a version or kind that this build does not know."""
+
+
+@record
+class Precondition:
+    """What must hold for a declaration to be accepted. `create_only`: there is no such object yet."""
+
+    revision: int | None = None
+    create_only: bool = False
+
+
+@record
+class DeclareNamespace:
+    name: str
+    uid: str
+    """Used if this creates the object; ids come from the proposer."""
+    spec: NamespaceSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class DeclarePlacementPolicy:
+    name: str
+    uid: str
+    spec: PlacementPolicySpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class DeclareHost:
+    name: str
+    uid: str
+    spec: HostSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class DeclareMicroVM:
+    namespace: str
+    name: str
+    uid: str
+    spec: MicroVMSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class Delete:
+    """Asks for the end of a declared resource; of a microVM, it commits the tombstone."""
+
+    kind: Kind
+    name: str
+    namespace: str | None = None
+    revision: int | None = None
+
+
+class Action(StrEnum):
+    REPAIR = "repair"
+    START = "start"
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESTART = "restart"
+
+
+POWER_OF_ACTION: dict[Action, PowerState] = {
+    Action.START: PowerState.RUNNING,
+    Action.RESUME: PowerState.RUNNING,
+    Action.STOP: PowerState.STOPPED,
+    Action.PAUSE: PowerState.PAUSED,
+}
+"""The actions that are changes of the intent."""
+
+
+@record
+class Act:
+    """A verb on a microVM."""
+
+    namespace: str
+    name: str
+    action: Action
+    revision: int | None = None
+
+
+@record
+class AgentConnected:
+    """A host's agent opened a session at a node; the newest session is the host's only one."""
+
+    host: str
+    uid: str
+    session: str
+    node: str
+    inventory: Inventory
+
+
+@record
+class AgentLost:
+    """Nobody has heard from this session for too long. Ignored if the host has another session by now."""
+
+    host: str
+    session: str
+    reason: str
+
+
+@record
+class Destroyed:
+    uid: str
+    epoch: int
+
+
+@record
+class Report:
+    """What a host's agent saw. Refused when the session is not the host's present one."""
+
+    host: str
+    session: str
+    observed: list[Observation] = field(default_factory=list[str])
+    destroyed: list[Destroyed] = field(default_factory=list[str])
+    unmanaged: list[Unmanaged] | None = None
+    """The full list, or None for no change."""
+
+
+@record
+class Place:
+    """The scheduler's choice, decided from `generation` of the microVM; verified against present capacity."""
+
+    uid: str
+    generation: int
+    host: str
+    score: float
+    bids: list[Bid]
+
+
+@record
+class MarkUnplaced:
+    """The scheduler found no host."""
+
+    uid: str
+    generation: int
+    reason: str
+    message: str
+    bids: list[Bid] = field(default_factory=list[str])
+
+
+@record
+class Batch:
+    """Declarations that are applied together: all of them, or none."""
+
+    commands: list[Envelope]
+
+
+Command = (
+    DeclareNamespace
+    | DeclarePlacementPolicy
+    | DeclareHost
+    | DeclareMicroVM
+    | Delete
+    | Act
+    | AgentConnected
+    | AgentLost
+    | Report
+    | Place
+    | MarkUnplaced
+    | Batch
+)
+
+KINDS: dict[str, type[Command]] = {
+    "declare_namespace": DeclareNamespace,
+    "declare_placement_policy": DeclarePlacementPolicy,
+    "declare_host": DeclareHost,
+    "declare_microvm": DeclareMicroVM,
+    "delete": Delete,
+    "act": Act,
+    "agent_connected": AgentConnected,
+    "agent_lost": AgentLost,
+    "report": Report,
+    "place": Place,
+    "mark_unplaced": MarkUnplaced,
+    "batch": Batch,
+}
+"""Appended to, never renamed or reused: old entries are read for ever."""
+
+_KIND_OF: dict[type[Command], str] = {cls: kind for kind, cls in KINDS.items()}
+
+
+@record
+class Envelope:
+    kind: str
+    id: str
+    at: int
+    """Milliseconds since the Unix epoch, on the proposer's clock."""
+    actor: str
+    payload: msgspec.Raw
+    key: str | None = None
+    """Idempotency key, unique per actor."""
+    trace: str | None = None
+
+
+@record
+class Entry:
+    v: int
+    commands: list[Envelope]
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_entry_decoder = msgspec.msgpack.Decoder(Entry)
+_payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
+
+
+def seal(command: Command, *, id: str, at: int, actor: str, key: str | None = None, trace: str | None = None) -> Envelope:
+    """Wrap a command with what its proposer stamps."""
+    payload = msgspec.Raw(_encoder.encode(command))
+    return Envelope(kind=_KIND_OF[type(command)], id=id, at=at, actor=actor, payload=payload, key=key, trace=trace)
+
+
+def open_payload(envelope: Envelope) -> Command:
+    """The command inside. Raises UnknownEntryError."""
+    decoder = _payload_decoders.get(envelope.kind)
+    if decoder is None:
+        raise UnknownEntryError(f"log entry of unknown kind {envelope.kind!r}: this node is older than the cluster")
+    try:
+        return decoder.decode(envelope.payload)
+    except msgspec.MsgspecError as error:
+        raise UnknownEntryError(f"log entry of kind {envelope.kind!r} does not decode: {error}") from error
+
+
+def encode_entry(envelopes: list[Envelope]) -> bytes:
+    return _encoder.encode(Entry(v=ENTRY_VERSION, commands=envelopes))
+
+
+def decode_entry(data: bytes) -> list[Envelope]:
+    """The envelopes of a log entry, payloads still encoded. Raises UnknownEntryError."""
+    try:
+        entry = _entry_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise UnknownEntryError(f"log entry does not decode: {error}") from error
+    if entry.v != ENTRY_VERSION:
+        raise UnknownEntryError(f"log entry of version {entry.v}; this build knows {ENTRY_VERSION}")
+    return entry.commands
