@@ -1,8 +1,8 @@
 """The edges of the product, as protocols.
 
-Everything that decides is pure and everything that acts stands behind one of these. The composition root (`bootstrap`) is
-the only place that knows which implementation is behind which port; siblings (api, agent, reconcile, consensus, drivers)
-never import each other, they import this module.
+Everything that decides is pure and everything that acts stands behind one of these. The composition root
+(`bootstrap`) is the only place that knows which implementation is behind which port; siblings (api, agent, reconcile,
+consensus, drivers) never import each other, they import this module.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class DriverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VMDefinition:
-    """One microVM as a host is to run it. `uid` and `epoch` travel into the hypervisor so that a stale copy is known."""
+    """One microVM as a host is to run it. Uid and epoch travel into the hypervisor, so a stale copy is known."""
 
     cluster_id: str
     uid: str
@@ -264,11 +264,11 @@ class HostDriver(Protocol):
         ...
 
     async def create(self, vm: VMDefinition) -> None:
-        """Make it exist in its desired power state. Repeating with the same uid and epoch completes a broken attempt."""
+        """Make it exist in its desired power state; repeating with the same epoch completes a broken attempt."""
         ...
 
     async def update(self, vm: VMDefinition) -> None:
-        """Make an existing one match `vm`, restarting the guest when its configuration must change; volumes are kept."""
+        """Make an existing one match `vm`, restarting the guest when its configuration must; volumes are kept."""
         ...
 
     async def set_power(self, uid: str, power: PowerState, *, grace_s: float) -> None:

@@ -144,8 +144,8 @@ class Report:
 
     host: str
     session: str
-    observed: list[Observation] = field(default_factory=list[str])
-    destroyed: list[Destroyed] = field(default_factory=list[str])
+    observed: list[Observation] = field(default_factory=list[Observation])
+    destroyed: list[Destroyed] = field(default_factory=list[Destroyed])
     unmanaged: list[Unmanaged] | None = None
     """The full list, or None for no change."""
 
@@ -169,7 +169,7 @@ class MarkUnplaced:
     generation: int
     reason: str
     message: str
-    bids: list[Bid] = field(default_factory=list[str])
+    bids: list[Bid] = field(default_factory=list[Bid])
 
 
 @record
@@ -237,7 +237,9 @@ _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
 
 
-def seal(command: Command, *, id: str, at: int, actor: str, key: str | None = None, trace: str | None = None) -> Envelope:
+def seal(
+    command: Command, *, id: str, at: int, actor: str, key: str | None = None, trace: str | None = None
+) -> Envelope:
     """Wrap a command with what its proposer stamps."""
     payload = msgspec.Raw(_encoder.encode(command))
     return Envelope(kind=_KIND_OF[type(command)], id=id, at=at, actor=actor, payload=payload, key=key, trace=trace)

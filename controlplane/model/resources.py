@@ -1,6 +1,6 @@
 """What the replicated state holds: a record per declared resource, made and changed only by `machine`.
 
-Intent (`spec`, with `generation`) and observation (`observed`, with its time and source) are separate fields of one record.
+Intent (`spec`, with `generation`) and observation (`observed`, with its time and source) are separate fields.
 Times are milliseconds since the Unix epoch, stamped by the proposer of the command that set them.
 """
 
@@ -43,8 +43,6 @@ class HostPhase(StrEnum):
     READY = "ready"
     UNREACHABLE = "unreachable"
     """Declared, and its agent is silent."""
-    SILENT = "silent"
-    """Not declared, and its agent is silent; forgotten when it is deleted."""
 
 
 class OperationPhase(StrEnum):
@@ -72,13 +70,15 @@ class Meta:
     uid: str
     labels: dict[str, str] = field(default_factory=dict[str, str])
     annotations: dict[str, str] = field(default_factory=dict[str, str])
-    generation: int
-    """Raised by every change of the intent."""
-    revision: int
+    generation: int = 1
+    """Raised by every change of the spec."""
+    intent_revision: int = 0
+    """State revision of the last change by a user (spec, labels, annotations): what `If-Match` compares."""
+    revision: int = 0
     """State revision of the last change of this record, by whatever cause."""
     created_at: int
     updated_at: int
-    """Last change of the intent."""
+    """Last change by a user."""
     deletion_requested_at: int | None = None
 
 
@@ -166,7 +166,7 @@ class Host:
     last_seen_at: int | None = None
     allocated: Amount = Amount()
     """Sum over every microVM placed here and not confirmed destroyed, ambiguous creates included."""
-    unmanaged: list[Unmanaged] = field(default_factory=list[str])
+    unmanaged: list[Unmanaged] = field(default_factory=list[Unmanaged])
 
 
 @record
@@ -175,7 +175,7 @@ class Bid:
 
     host: str
     score: float | None = None
-    parts: dict[str, float] = field(default_factory=dict[str, str])
+    parts: dict[str, float] = field(default_factory=dict[str, float])
     refused: str | None = None
 
 
@@ -194,7 +194,7 @@ class Unplaced:
     reason: str
     message: str
     since: int
-    bids: list[Bid] = field(default_factory=list[str])
+    bids: list[Bid] = field(default_factory=list[Bid])
 
 
 @record
@@ -217,6 +217,7 @@ class Failure:
 class Observation:
     """What the agent of `host` saw of one microVM."""
 
+    uid: str
     host: str
     epoch: int
     at: int
@@ -236,7 +237,7 @@ class Observation:
     cause: str | None = None
     failure: Failure | None = None
     details: dict[str, str] = field(default_factory=dict[str, str])
-    interfaces: dict[str, InterfaceFacts] = field(default_factory=dict[str, str])
+    interfaces: dict[str, InterfaceFacts] = field(default_factory=dict[str, InterfaceFacts])
 
 
 @record
@@ -248,6 +249,8 @@ class MicroVM:
     """When the phase was entered."""
     epoch: int = 0
     """Epoch of the last placement; 0 before the first."""
+    held: Amount = Amount()
+    """What its host must keep for it: the larger of what is asked for and what may still be running."""
     placement: PlacementDecision | None = None
     unplaced: Unplaced | None = None
     repair_seq: int = 0
@@ -278,6 +281,7 @@ class Operation:
     generation: int
     started_at: int
     finished_at: int | None = None
+    finished_revision: int | None = None
     message: str = ""
     actor: str = ""
 
@@ -287,5 +291,7 @@ class IdempotencyRecord:
     """The outcome of a keyed command, so that its repetition answers the same."""
 
     fingerprint: str
+    kind: Kind
     uid: str
     at: int
+    revision: int

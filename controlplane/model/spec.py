@@ -1,8 +1,9 @@
 """What a user declares.
 
-Field names are Flintlock's (`vcpu`, `memory_in_mb`, `root_volume`, ...); volumes and interfaces are maps by id. Every field of a microVM has an *effect*,
-published by the API and used by `machine` to decide what an update does: `live` (takes effect at once), `restart`
-(the guest is stopped and started again with its volumes) or `replace` (a different microVM: delete and create).
+Field names are Flintlock's (`vcpu`, `memory_in_mb`, `root_volume`, ...); volumes and interfaces are maps by id. Every
+field of a microVM has an *effect*, published by the API and used by `machine` to decide what an update does: `live`
+(takes effect at once), `restart` (the guest is stopped and started again with its volumes) or `replace` (a different
+microVM: delete and create).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from controlplane.model.types import (
     ImageRef,
     LabelKey,
     Labels,
-    LabelValue,
     Name,
     spec,
 )
@@ -80,6 +80,8 @@ def _check_ip(value: str) -> str:
 Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_cidr)]
 IpAddress = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_ip)]
 Path = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00\n]+$")]
+KernelArgName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=64 * 1024)]
 KernelArg = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\s\x00]*$")]
 
 
@@ -87,9 +89,7 @@ KernelArg = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\s\x00
 class Kernel:
     image: ImageRef
     filename: Path | None = None
-    cmdline: Annotated[dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], KernelArg], Field(max_length=64)] = field(
-        default_factory=dict
-    )
+    cmdline: Annotated[dict[KernelArgName, KernelArg], Field(max_length=64)] = field(default_factory=dict[str, str])
     add_network_config: bool = False
 
 
@@ -163,11 +163,11 @@ class MicroVMSpec:
     kernel: Kernel
     initrd: Initrd | None = None
     root_volume: Volume | None = None
-    additional_volumes: Annotated[dict[DeviceId, Volume], Field(max_length=16)] = field(default_factory=dict[str, str])
-    interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict[str, str])
-    metadata: Annotated[dict[DeviceId, Annotated[str, StringConstraints(max_length=64 * 1024)]], Field(max_length=16)] = field(
-        default_factory=dict
+    additional_volumes: Annotated[dict[DeviceId, Volume], Field(max_length=16)] = field(
+        default_factory=dict[str, Volume]
     )
+    interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict[str, Interface])
+    metadata: Annotated[dict[DeviceId, MetadataValue], Field(max_length=16)] = field(default_factory=dict[str, str])
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] | None = None
     """Driver to use (`qemu`, `flintlockd`, `simulated`); none means whatever the host offers."""
     power_state: PowerState = PowerState.RUNNING

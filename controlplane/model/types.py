@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, TypeVar, dataclass_transform
 
-
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
 
 T = TypeVar("T")

@@ -1,0 +1,151 @@
+"""apply(state, envelope): the only place where state changes.
+
+Pure and total: the same state and envelope give the same result on every node, in every process, for ever, and a
+refusal is a Rejected value that leaves the state as it was. The one exception that may come out is UnknownEntryError:
+this build is older than the cluster, and the node has to stop rather than diverge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+
+import msgspec
+
+from controlplane.machine import declare, hosts
+from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
+from controlplane.machine.events import Event
+from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import (
+    Act,
+    AgentConnected,
+    AgentLost,
+    Batch,
+    Command,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Delete,
+    Envelope,
+    MarkUnplaced,
+    Place,
+    Report,
+    open_payload,
+)
+from controlplane.model.resources import IdempotencyRecord
+from controlplane.model.types import Kind
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[State, Outcome, tuple[Event, ...]]:
+    """The state after `envelope`, what to answer its proposer, and what changed.
+
+    `index` and `term` are the log's; a command decided from a leader's memory is refused in another term.
+    """
+    command = open_payload(envelope)
+    if (repeated := _repetition(state, envelope, command)) is not None:
+        return state, repeated, ()
+    draft = Draft(state, at=envelope.at, actor=envelope.actor)
+    outcome = _handle_batch(draft, command) if isinstance(command, Batch) else _handle(draft, command)
+    if isinstance(outcome, Rejected):
+        return state, outcome, ()
+    if envelope.key is not None and outcome.kind is not None and outcome.uid is not None:
+        remembered = IdempotencyRecord(
+            fingerprint=_fingerprint(command),
+            kind=outcome.kind,
+            uid=outcome.uid,
+            at=envelope.at,
+            revision=draft.revision,
+        )
+        draft.put_key(_key(envelope), remembered)
+    if not draft.changed:
+        return state, outcome, ()
+    return replace(draft.state, revision=draft.revision), outcome, tuple(draft.events)
+
+
+def _handle(draft: Draft, command: Command) -> Outcome:
+    match command:
+        case DeclareNamespace():
+            return declare.declare_namespace(draft, command)
+        case DeclarePlacementPolicy():
+            return declare.declare_policy(draft, command)
+        case DeclareHost():
+            return declare.declare_host(draft, command)
+        case DeclareMicroVM():
+            return declare.declare_microvm(draft, command)
+        case Delete():
+            return declare.delete(draft, command)
+        case Act():
+            return declare.act(draft, command)
+        case AgentConnected():
+            return hosts.agent_connected(draft, command)
+        case AgentLost():
+            return hosts.agent_lost(draft, command)
+        case Report():
+            return hosts.report(draft, command)
+        case Place():
+            return hosts.place(draft, command)
+        case MarkUnplaced():
+            return hosts.mark_unplaced(draft, command)
+        case Batch():
+            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
+
+
+def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
+    """Every command of the batch on one draft: all of them, or the first refusal."""
+    parts: list[Applied] = []
+    for number, envelope in enumerate(batch.commands):
+        outcome = _handle(draft, open_payload(envelope))
+        if isinstance(outcome, Rejected):
+            return replace(outcome, part=number)
+        parts.append(outcome)
+    change = Change.CHANGED if draft.changed else Change.UNCHANGED
+    return Applied(
+        revision=draft.revision if draft.changed else draft.state.revision, change=change, parts=tuple(parts)
+    )
+
+
+# -- idempotency keys --------------------------------------------------------------------------------------------------
+
+
+def _key(envelope: Envelope) -> str:
+    return f"{envelope.actor}\n{envelope.key}"
+
+
+def _fingerprint(command: Command) -> str:
+    """What must be equal for a repetition to be one: the command without the id that its proposer made up."""
+    if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
+        command = replace(command, uid="")
+    return blake2b(type(command).__name__.encode() + _encoder.encode(command), digest_size=16).hexdigest()
+
+
+def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:
+    """The first outcome again, if this key was used within its lifetime and what it made is still there."""
+    known = state.keys.get(_key(envelope)) if envelope.key is not None else None
+    if known is None or envelope.at - known.at > KEY_LIFETIME_MS or not _exists(state, known):
+        return None
+    if known.fingerprint != _fingerprint(command):
+        return Rejected(
+            code=Code.IDEMPOTENCY_KEY_REUSED,
+            message="this key was used for another request",
+            pointer="/header/idempotency-key",
+            uid=known.uid,
+        )
+    return Applied(revision=state.revision, change=Change.UNCHANGED, kind=known.kind, uid=known.uid)
+
+
+def _exists(state: State, known: IdempotencyRecord) -> bool:
+    match known.kind:
+        case Kind.MICROVM:
+            return known.uid in state.microvms
+        case Kind.NAMESPACE:
+            return any(each.meta.uid == known.uid for each in state.namespaces.values())
+        case Kind.PLACEMENT_POLICY:
+            return any(each.meta.uid == known.uid for each in state.policies.values())
+        case Kind.HOST:
+            return any(each.meta.uid == known.uid and each.declared for each in state.hosts.values())
+        case Kind.OPERATION:
+            return False

@@ -1,0 +1,407 @@
+"""Commands by which users change intent: declare, delete, act."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from controlplane.machine.convergence import amount_of
+from controlplane.machine.draft import Draft
+from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
+from controlplane.machine.operations import begin, finish
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.machine.placement_rules import capacity_refusal
+from controlplane.model.commands import (
+    POWER_OF_ACTION,
+    Act,
+    Action,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Delete,
+    Precondition,
+)
+from controlplane.model.resources import (
+    Amount,
+    Host,
+    Meta,
+    MicroVM,
+    MicroVMPhase,
+    Namespace,
+    OperationKind,
+    PlacementPolicy,
+)
+from controlplane.model.spec import MICROVM_FIELD_EFFECTS, Effect, HostSpec, MicroVMSpec
+from controlplane.model.types import Kind
+
+Result = Applied | Rejected
+Declaration = DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM
+
+
+def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
+    old = draft.state.namespaces.get(command.name)
+    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+        return refused
+    meta = _meta(draft, command, Kind.NAMESPACE, old, spec_changed=old is not None and old.spec != command.spec)
+    used = draft.state.usage.get(command.name, Amount())
+    for quota, limit, now in (
+        ("max_microvms", command.spec.max_microvms, used.microvms),
+        ("max_vcpu", command.spec.max_vcpu, used.vcpu),
+        ("max_memory_in_mb", command.spec.max_memory_in_mb, used.memory_in_mb),
+    ):
+        if limit is not None and now > limit:
+            return Rejected(
+                code=Code.QUOTA_EXCEEDED,
+                message=f"{now} is already in use, more than {limit}",
+                pointer=f"/spec/{quota}",
+            )
+    draft.put_namespace(Namespace(meta=meta, spec=command.spec))
+    return _declared(draft, Kind.NAMESPACE, meta, created=old is None)
+
+
+def declare_policy(draft: Draft, command: DeclarePlacementPolicy) -> Result:
+    old = draft.state.policies.get(command.name)
+    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+        return refused
+    meta = _meta(draft, command, Kind.PLACEMENT_POLICY, old, spec_changed=old is not None and old.spec != command.spec)
+    draft.put_policy(PlacementPolicy(meta=meta, spec=command.spec))
+    return _declared(draft, Kind.PLACEMENT_POLICY, meta, created=old is None)
+
+
+def declare_host(draft: Draft, command: DeclareHost) -> Result:
+    old = draft.state.hosts.get(command.name)
+    known = old if old is not None and old.declared else None
+    if (refused := _refused(command.when, known.meta if known is not None else None)) is not None:
+        return refused
+    phase = HOST[old.phase if old is not None else None, HostEvent.DECLARED]
+    assert phase is not None
+    meta = _meta(draft, command, Kind.HOST, old, spec_changed=old is not None and old.spec != command.spec)
+    if old is None:
+        host = Host(meta=meta, declared=True, spec=command.spec, phase=phase, since=draft.at)
+    else:
+        since = old.since if old.phase is phase else draft.at
+        host = replace(old, meta=meta, declared=True, spec=command.spec, phase=phase, since=since)
+    draft.put_host(host)
+    return _declared(draft, Kind.HOST, meta, created=known is None)
+
+
+def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
+    namespace = draft.state.namespaces.get(command.namespace)
+    if namespace is None:
+        return Rejected(
+            code=Code.NAMESPACE_NOT_FOUND,
+            message=f"namespace {command.namespace} does not exist",
+            pointer="/namespace",
+        )
+    old = draft.state.microvm(command.namespace, command.name)
+    policy = command.spec.placement.policy
+    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+        return refused
+    if old is not None and old.phase is MicroVMPhase.DELETING:
+        return Rejected(
+            code=Code.BEING_DELETED,
+            message=f"microVM {command.namespace}/{command.name} is being deleted",
+            pointer="/name",
+            uid=old.meta.uid,
+        )
+    if policy is not None and policy not in draft.state.policies:
+        return Rejected(
+            code=Code.POLICY_NOT_FOUND,
+            message=f"placement policy {policy} does not exist",
+            pointer="/spec/placement/policy",
+        )
+    if old is not None and (refused := _replacement(old.spec, command.spec)) is not None:
+        return refused
+    before = amount_of(old.spec) if old is not None else Amount()
+    if (refused := _over_quota(draft, namespace, amount_of(command.spec) - before)) is not None:
+        return refused
+    if old is None:
+        return _create_microvm(draft, command)
+    return _update_microvm(draft, command, old)
+
+
+def _create_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
+    if command.uid in draft.state.microvms:
+        return Rejected(code=Code.INVALID, message=f"uid {command.uid} is taken", pointer="/uid", uid=command.uid)
+    meta = _meta(draft, command, Kind.MICROVM, None, spec_changed=False, namespace=command.namespace)
+    vm = MicroVM(meta=meta, spec=command.spec, phase=MicroVMPhase.PENDING, since=draft.at)
+    vm = begin(draft, vm, OperationKind.CREATE)
+    draft.put_microvm(vm)
+    return _declared(draft, Kind.MICROVM, meta, created=True, operation=vm.operation)
+
+
+def _update_microvm(draft: Draft, command: DeclareMicroVM, old: MicroVM) -> Result:
+    spec_changed = old.spec != command.spec
+    meta = _meta(draft, command, Kind.MICROVM, old, spec_changed=spec_changed, namespace=command.namespace)
+    vm = replace(old, meta=meta)
+    if spec_changed:
+        changed = change_spec(draft, vm, command.spec)
+        if isinstance(changed, Rejected):
+            return changed
+        vm = begin(draft, changed, OperationKind.UPDATE)
+    draft.put_microvm(vm)
+    return _declared(draft, Kind.MICROVM, meta, created=False, operation=vm.operation if spec_changed else None)
+
+
+def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejected:
+    """`vm` with another spec: verified against its host's capacity, and tried again if it had failed."""
+    phase = MICROVM[vm.phase, MicroVMEvent.REDECLARED]
+    assert phase is not None
+    held = vm.held
+    if vm.placement is not None:
+        # Until the host confirms, the old size may still be running: hold the larger of both.
+        wanted = amount_of(spec)
+        held = Amount(
+            microvms=1, vcpu=max(held.vcpu, wanted.vcpu), memory_in_mb=max(held.memory_in_mb, wanted.memory_in_mb)
+        )
+        host = draft.state.hosts.get(vm.placement.host)
+        more = replace(held - vm.held, microvms=0)
+        if host is not None and more != Amount() and (reason := capacity_refusal(host, more)) is not None:
+            field = "vcpu" if "vcpu" in reason else "memory_in_mb"
+            return Rejected(
+                code=Code.INSUFFICIENT_CAPACITY,
+                message=f"host {host.meta.name} cannot hold the change: it {reason}",
+                pointer=f"/spec/{field}",
+                uid=vm.meta.uid,
+            )
+    since = vm.since if phase is vm.phase else draft.at
+    return replace(vm, spec=spec, phase=phase, since=since, held=held, unplaced=None)
+
+
+def act(draft: Draft, command: Act) -> Result:
+    vm = draft.state.microvm(command.namespace, command.name)
+    if vm is None:
+        return _missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
+    if vm.phase is MicroVMPhase.DELETING:
+        return Rejected(
+            code=Code.BEING_DELETED,
+            message=f"microVM {command.namespace}/{command.name} is being deleted",
+            pointer="/name",
+            uid=vm.meta.uid,
+        )
+    if command.revision is not None and command.revision != vm.meta.intent_revision:
+        return _conflict(vm.meta, command.revision)
+    if command.action is Action.REPAIR:
+        vm = begin(draft, replace(vm, repair_seq=vm.repair_seq + 1), OperationKind.REPAIR)
+    elif command.action is Action.RESTART:
+        vm = begin(draft, replace(vm, restart_seq=vm.restart_seq + 1), OperationKind.RESTART)
+    else:
+        spec = replace(vm.spec, power_state=POWER_OF_ACTION[command.action])
+        if spec == vm.spec:
+            return Applied(revision=draft.state.revision, change=Change.UNCHANGED, kind=Kind.MICROVM, uid=vm.meta.uid)
+        meta = replace(vm.meta, generation=vm.meta.generation + 1, intent_revision=draft.revision, updated_at=draft.at)
+        changed = change_spec(draft, replace(vm, meta=meta), spec)
+        if isinstance(changed, Rejected):
+            return changed
+        vm = begin(draft, changed, OperationKind.UPDATE)
+    draft.put_microvm(vm)
+    return Applied(
+        revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
+    )
+
+
+def delete(draft: Draft, command: Delete) -> Result:
+    match command.kind:
+        case Kind.NAMESPACE:
+            return _delete_namespace(draft, command)
+        case Kind.PLACEMENT_POLICY:
+            return _delete_policy(draft, command)
+        case Kind.HOST:
+            return _delete_host(draft, command)
+        case Kind.MICROVM:
+            return _delete_microvm(draft, command)
+        case Kind.OPERATION:
+            return Rejected(code=Code.INVALID, message="operations end by themselves", pointer="/kind")
+
+
+def _delete_namespace(draft: Draft, command: Delete) -> Result:
+    namespace = draft.state.namespaces.get(command.name)
+    if namespace is None:
+        return _missing(Kind.NAMESPACE, command.name)
+    if command.revision is not None and command.revision != namespace.meta.intent_revision:
+        return _conflict(namespace.meta, command.revision)
+    used = draft.state.usage.get(command.name, Amount())
+    if used.microvms:
+        return Rejected(
+            code=Code.NAMESPACE_NOT_EMPTY,
+            message=f"namespace {command.name} still has {used.microvms} microVMs",
+            pointer="/name",
+            uid=namespace.meta.uid,
+        )
+    draft.drop_namespace(namespace)
+    return _deleted(draft, Kind.NAMESPACE, namespace.meta)
+
+
+def _delete_policy(draft: Draft, command: Delete) -> Result:
+    policy = draft.state.policies.get(command.name)
+    if policy is None:
+        return _missing(Kind.PLACEMENT_POLICY, command.name)
+    if command.revision is not None and command.revision != policy.meta.intent_revision:
+        return _conflict(policy.meta, command.revision)
+    users = draft.state.policy_users.get(command.name, 0)
+    if users:
+        return Rejected(
+            code=Code.POLICY_IN_USE,
+            message=f"placement policy {command.name} is named by {users} microVMs",
+            pointer="/name",
+            uid=policy.meta.uid,
+        )
+    draft.drop_policy(policy)
+    return _deleted(draft, Kind.PLACEMENT_POLICY, policy.meta)
+
+
+def _delete_host(draft: Draft, command: Delete) -> Result:
+    host = draft.state.hosts.get(command.name)
+    if host is None or not host.declared:
+        return _missing(Kind.HOST, command.name)
+    if command.revision is not None and command.revision != host.meta.intent_revision:
+        return _conflict(host.meta, command.revision)
+    if draft.state.on_host.get(command.name):
+        return Rejected(
+            code=Code.HOST_IN_USE,
+            message=f"host {command.name} still holds {len(draft.state.on_host[command.name])} microVMs",
+            pointer="/name",
+            uid=host.meta.uid,
+        )
+    phase = HOST[host.phase, HostEvent.DELETED]
+    if phase is None:
+        draft.drop_host(host)
+    else:
+        # Its agent is still connected: it falls back to what an undeclared agent is.
+        meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
+        draft.put_host(replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at))
+    return _deleted(draft, Kind.HOST, host.meta)
+
+
+def _delete_microvm(draft: Draft, command: Delete) -> Result:
+    vm = draft.state.microvm(str(command.namespace), command.name)
+    if vm is None:
+        return _missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
+    if command.revision is not None and command.revision != vm.meta.intent_revision:
+        return _conflict(vm.meta, command.revision)
+    if vm.phase is MicroVMPhase.DELETING:
+        return Applied(
+            revision=draft.state.revision,
+            change=Change.UNCHANGED,
+            kind=Kind.MICROVM,
+            uid=vm.meta.uid,
+            operation=vm.operation,
+        )
+    phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
+    vm = begin(draft, vm, OperationKind.DELETE)
+    if phase is None:
+        finish(draft, vm.operation, OperationEvent.SETTLED, "it was never placed")
+        draft.drop_microvm(vm)
+        return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
+    meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)
+    draft.put_microvm(replace(vm, meta=meta, phase=phase, since=draft.at, drifted_since=None))
+    return Applied(
+        revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
+    )
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+def _meta(
+    draft: Draft,
+    command: Declaration,
+    kind: Kind,
+    old: Namespace | PlacementPolicy | Host | MicroVM | None,
+    *,
+    spec_changed: bool,
+    namespace: str | None = None,
+) -> Meta:
+    """The declared object's metadata; unchanged if the declaration says nothing new."""
+    if old is None:
+        return Meta(
+            kind=kind,
+            namespace=namespace,
+            name=command.name,
+            uid=command.uid,
+            labels=command.labels,
+            annotations=command.annotations,
+            intent_revision=draft.revision,
+            created_at=draft.at,
+            updated_at=draft.at,
+        )
+    meta = old.meta
+    relabelled = meta.labels != command.labels or meta.annotations != command.annotations
+    if not spec_changed and not relabelled and not (isinstance(old, Host) and not old.declared):
+        return meta
+    return replace(
+        meta,
+        labels=command.labels,
+        annotations=command.annotations,
+        generation=meta.generation + int(spec_changed),
+        intent_revision=draft.revision,
+        updated_at=draft.at,
+    )
+
+
+def _declared(draft: Draft, kind: Kind, meta: Meta, *, created: bool, operation: str | None = None) -> Applied:
+    change = Change.CREATED if created else Change.CHANGED if draft.changed else Change.UNCHANGED
+    revision = draft.revision if draft.changed else draft.state.revision
+    return Applied(revision=revision, change=change, kind=kind, uid=meta.uid, operation=operation)
+
+
+def _deleted(draft: Draft, kind: Kind, meta: Meta, operation: str | None = None) -> Applied:
+    return Applied(revision=draft.revision, change=Change.DELETED, kind=kind, uid=meta.uid, operation=operation)
+
+
+def _refused(when: Precondition, meta: Meta | None) -> Rejected | None:
+    if when.create_only and meta is not None:
+        return Rejected(
+            code=Code.ALREADY_EXISTS,
+            message=f"{meta.kind.value} {meta.name} already exists",
+            pointer="/name",
+            uid=meta.uid,
+        )
+    if when.revision is not None:
+        if meta is None:
+            return Rejected(code=Code.REVISION_CONFLICT, message="it does not exist", pointer="/header/if-match")
+        if when.revision != meta.intent_revision:
+            return _conflict(meta, when.revision)
+    return None
+
+
+def _conflict(meta: Meta, expected: int) -> Rejected:
+    return Rejected(
+        code=Code.REVISION_CONFLICT,
+        message=f"{meta.kind.value} {meta.name} is at revision {meta.intent_revision}, not {expected}",
+        pointer="/header/if-match",
+        uid=meta.uid,
+    )
+
+
+def _missing(kind: Kind, name: str) -> Rejected:
+    return Rejected(code=Code.NOT_FOUND, message=f"{kind.value} {name} does not exist", pointer="/name")
+
+
+def _replacement(old: MicroVMSpec, new: MicroVMSpec) -> Rejected | None:
+    for field in fields(MicroVMSpec):
+        before: Any = getattr(old, field.name)
+        if MICROVM_FIELD_EFFECTS[field.name] is Effect.REPLACE and before != getattr(new, field.name):
+            return Rejected(
+                code=Code.REQUIRES_REPLACEMENT,
+                message=f"{field.name} cannot change on an existing microVM",
+                pointer=f"/spec/{field.name}",
+            )
+    return None
+
+
+def _over_quota(draft: Draft, namespace: Namespace, more: Amount) -> Rejected | None:
+    total = draft.state.usage.get(namespace.meta.name, Amount()) + more
+    for field, limit, asked, grows in (
+        ("name", namespace.spec.max_microvms, total.microvms, more.microvms > 0),
+        ("spec/vcpu", namespace.spec.max_vcpu, total.vcpu, more.vcpu > 0),
+        ("spec/memory_in_mb", namespace.spec.max_memory_in_mb, total.memory_in_mb, more.memory_in_mb > 0),
+    ):
+        if limit is not None and grows and asked > limit:
+            return Rejected(
+                code=Code.QUOTA_EXCEEDED,
+                message=f"namespace {namespace.meta.name} allows {limit}, this would make {asked}",
+                pointer=f"/{field}",
+            )
+    return None

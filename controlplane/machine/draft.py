@@ -1,0 +1,216 @@
+"""One command's changes, collected on the side.
+
+A handler edits a Draft and the caller keeps its result only if the handler accepted the command, so a refusal changes
+nothing. Every put keeps the digest and the indexes in step, stamps the record's revision, and notes an event; putting
+what is already there does nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+from immutables import Map
+
+from controlplane.machine.convergence import amount_of
+from controlplane.machine.events import Event, EventType
+from controlplane.machine.state import State
+from controlplane.model.resources import (
+    Amount,
+    Host,
+    IdempotencyRecord,
+    MicroVM,
+    MicroVMPhase,
+    Namespace,
+    Operation,
+    PlacementPolicy,
+)
+from controlplane.model.types import Kind
+
+DIGEST_MODULUS = 1 << 128
+KEPT_OPERATIONS = 1_000
+"""Ended operations that are remembered."""
+KEPT_KEYS = 10_000
+KEY_LIFETIME_MS = 24 * 3600 * 1000
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+Stamped = TypeVar("Stamped", Host, Namespace, PlacementPolicy, MicroVM)
+Record = Host | Namespace | PlacementPolicy | MicroVM | Operation | IdempotencyRecord
+
+
+def digest_of(key: str, value: Record) -> int:
+    """Digest of one record under its key; the kind is part of it, so equal bytes of two kinds differ."""
+    data = type(value).__name__.encode() + b"\0" + key.encode() + b"\0" + _encoder.encode(value)
+    return int.from_bytes(blake2b(data, digest_size=16).digest(), "big")
+
+
+class Draft:
+    def __init__(self, state: State, *, at: int, actor: str) -> None:
+        self.base = state
+        self.state = state
+        self.at = at
+        self.actor = actor
+        self.revision = state.revision + 1
+        self.events: list[Event] = []
+
+    @property
+    def changed(self) -> bool:
+        return self.state.digest != self.base.digest
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    def put_namespace(self, value: Namespace) -> None:
+        key = value.meta.name
+        old = self.state.namespaces.get(key)
+        if (new := self._stamp(old, value)) is not None:
+            self.state = replace(self.state, namespaces=self.state.namespaces.set(key, new))
+            self._note(Kind.NAMESPACE, key, old, new)
+
+    def drop_namespace(self, value: Namespace) -> None:
+        self.state = replace(self.state, namespaces=self.state.namespaces.delete(value.meta.name))
+        self._note(Kind.NAMESPACE, value.meta.name, value, None)
+
+    def put_policy(self, value: PlacementPolicy) -> None:
+        key = value.meta.name
+        old = self.state.policies.get(key)
+        if (new := self._stamp(old, value)) is not None:
+            self.state = replace(self.state, policies=self.state.policies.set(key, new))
+            self._note(Kind.PLACEMENT_POLICY, key, old, new)
+
+    def drop_policy(self, value: PlacementPolicy) -> None:
+        self.state = replace(self.state, policies=self.state.policies.delete(value.meta.name))
+        self._note(Kind.PLACEMENT_POLICY, value.meta.name, value, None)
+
+    def put_host(self, value: Host) -> None:
+        key = value.meta.name
+        old = self.state.hosts.get(key)
+        if (new := self._stamp(old, value)) is not None:
+            self.state = replace(self.state, hosts=self.state.hosts.set(key, new))
+            self._note(Kind.HOST, key, old, new)
+
+    def drop_host(self, value: Host) -> None:
+        self.state = replace(self.state, hosts=self.state.hosts.delete(value.meta.name))
+        self._note(Kind.HOST, value.meta.name, value, None)
+
+    def put_microvm(self, value: MicroVM) -> None:
+        key = value.meta.uid
+        old = self.state.microvms.get(key)
+        if (new := self._stamp(old, value)) is not None:
+            self.state = replace(self.state, microvms=self.state.microvms.set(key, new))
+            self.state = reindex_microvm(self.state, old, new)
+            self._hold(old, new)
+            self._note(Kind.MICROVM, key, old, new)
+
+    def drop_microvm(self, value: MicroVM) -> None:
+        old = self.state.microvms[value.meta.uid]
+        self.state = replace(self.state, microvms=self.state.microvms.delete(value.meta.uid))
+        self.state = reindex_microvm(self.state, old, None)
+        self._hold(old, None)
+        self._note(Kind.MICROVM, value.meta.uid, old, None)
+
+    def put_operation(self, value: Operation) -> None:
+        old = self.state.operations.get(value.id)
+        self.state = replace(self.state, operations=self.state.operations.set(value.id, value))
+        self._note(Kind.OPERATION, value.id, old, value)
+        if value.finished_at is not None and (old is None or old.finished_at is None):
+            self.state = replace(self.state, finished=self.state.finished.push(value.id))
+            while len(self.state.finished) > KEPT_OPERATIONS:
+                oldest = self.state.operations[self.state.finished.first()]
+                self.state = replace(
+                    self.state,
+                    finished=self.state.finished.pop(),
+                    operations=self.state.operations.delete(oldest.id),
+                )
+                self._digest(oldest.id, oldest, None)
+
+    def put_key(self, key: str, value: IdempotencyRecord) -> None:
+        old = self.state.keys.get(key)
+        self.state = replace(self.state, keys=self.state.keys.set(key, value))
+        if old is None:
+            self.state = replace(self.state, key_order=self.state.key_order.push(key))
+        self._digest(key, old, value)
+        while len(self.state.key_order):
+            first = self.state.key_order.first()
+            held = self.state.keys[first]
+            if self.at - held.at <= KEY_LIFETIME_MS and len(self.state.key_order) <= KEPT_KEYS:
+                break
+            self.state = replace(self.state, key_order=self.state.key_order.pop(), keys=self.state.keys.delete(first))
+            self._digest(first, held, None)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
+        """`new` with this draft's revision, or None when it says nothing new."""
+        if old is not None and replace(new, meta=replace(new.meta, revision=old.meta.revision)) == old:
+            return None
+        return replace(new, meta=replace(new.meta, revision=self.revision))
+
+    def _hold(self, old: MicroVM | None, new: MicroVM | None) -> None:
+        """Keep the hosts' allocations equal to the sum of what their microVMs hold."""
+        if _holding(old) == _holding(new):
+            return
+        for vm, sign in ((old, -1), (new, +1)):
+            if vm is None or vm.placement is None:
+                continue
+            host = self.state.hosts.get(vm.placement.host)
+            if host is not None:
+                held = host.allocated + vm.held if sign > 0 else host.allocated - vm.held
+                self.put_host(replace(host, allocated=held))
+
+    def _note(self, kind: Kind, key: str, old: Record | None, new: Record | None) -> None:
+        self._digest(key, old, new)
+        subject = new if new is not None else old
+        assert subject is not None
+        assert not isinstance(subject, IdempotencyRecord)
+        type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
+        self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject))
+
+    def _digest(self, key: str, old: Record | None, new: Record | None) -> None:
+        total = self.state.digest
+        if old is not None:
+            total -= digest_of(key, old)
+        if new is not None:
+            total += digest_of(key, new)
+        self.state = replace(self.state, digest=total % DIGEST_MODULUS)
+
+
+def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:
+    return (vm.placement.host, vm.held) if vm is not None and vm.placement is not None else None
+
+
+def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> State:
+    """The state with its indexes moved from `old` to `new`."""
+    names, pending, on_host, usage, users = state.names, state.pending, state.on_host, state.usage, state.policy_users
+    if old is not None:
+        names = names.delete(f"{old.meta.namespace}/{old.meta.name}")
+        if old.phase is MicroVMPhase.PENDING:
+            pending = pending.delete(old.meta.uid)
+        if old.placement is not None:
+            left = on_host[old.placement.host].delete(old.meta.uid)
+            on_host = on_host.set(old.placement.host, left) if left else on_host.delete(old.placement.host)
+        usage = _add(usage, str(old.meta.namespace), Amount() - amount_of(old.spec))
+        if old.spec.placement.policy is not None:
+            users = _count(users, old.spec.placement.policy, -1)
+    if new is not None:
+        names = names.set(f"{new.meta.namespace}/{new.meta.name}", new.meta.uid)
+        if new.phase is MicroVMPhase.PENDING:
+            pending = pending.set(new.meta.uid, None)
+        if new.placement is not None:
+            there = on_host.get(new.placement.host) or Map[str, None]()
+            on_host = on_host.set(new.placement.host, there.set(new.meta.uid, None))
+        usage = _add(usage, str(new.meta.namespace), amount_of(new.spec))
+        if new.spec.placement.policy is not None:
+            users = _count(users, new.spec.placement.policy, +1)
+    return replace(state, names=names, pending=pending, on_host=on_host, usage=usage, policy_users=users)
+
+
+def _add(usage: Map[str, Amount], namespace: str, amount: Amount) -> Map[str, Amount]:
+    total = usage.get(namespace, Amount()) + amount
+    return usage.delete(namespace) if total == Amount() else usage.set(namespace, total)
+
+
+def _count(users: Map[str, int], policy: str, change: int) -> Map[str, int]:
+    total = users.get(policy, 0) + change
+    return users.delete(policy) if total == 0 else users.set(policy, total)

@@ -1,0 +1,89 @@
+"""Lifecycles as tables: from a phase, an event leads to a phase (None: the record is gone).
+
+An event that the table does not list for a phase is illegal there, and the command that brought it is refused. The
+diagrams in the docs are drawn from these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
+
+
+class HostEvent(StrEnum):
+    DECLARED = "declared"
+    CONNECTED = "connected"
+    LOST = "lost"
+    DELETED = "deleted"
+
+
+class MicroVMEvent(StrEnum):
+    PLACED = "placed"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+    REDECLARED = "redeclared"
+    TOMBSTONED = "tombstoned"
+    DESTROYED = "destroyed"
+
+
+class OperationEvent(StrEnum):
+    SETTLED = "settled"
+    SUPERSEDED = "superseded"
+
+
+HOST: Mapping[tuple[HostPhase | None, HostEvent], HostPhase | None] = {
+    (None, HostEvent.DECLARED): HostPhase.EXPECTED,
+    (None, HostEvent.CONNECTED): HostPhase.PENDING,
+    (HostPhase.EXPECTED, HostEvent.DECLARED): HostPhase.EXPECTED,
+    (HostPhase.EXPECTED, HostEvent.CONNECTED): HostPhase.READY,
+    (HostPhase.EXPECTED, HostEvent.DELETED): None,
+    (HostPhase.PENDING, HostEvent.DECLARED): HostPhase.READY,
+    (HostPhase.PENDING, HostEvent.CONNECTED): HostPhase.PENDING,
+    (HostPhase.PENDING, HostEvent.LOST): None,
+    (HostPhase.READY, HostEvent.DECLARED): HostPhase.READY,
+    (HostPhase.READY, HostEvent.CONNECTED): HostPhase.READY,
+    (HostPhase.READY, HostEvent.LOST): HostPhase.UNREACHABLE,
+    (HostPhase.READY, HostEvent.DELETED): HostPhase.PENDING,
+    (HostPhase.UNREACHABLE, HostEvent.DECLARED): HostPhase.UNREACHABLE,
+    (HostPhase.UNREACHABLE, HostEvent.CONNECTED): HostPhase.READY,
+    (HostPhase.UNREACHABLE, HostEvent.DELETED): None,
+}
+
+MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] = {
+    (None, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
+    (MicroVMPhase.PENDING, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
+    (MicroVMPhase.PENDING, MicroVMEvent.PLACED): MicroVMPhase.PLACED,
+    # Never placed, so no host can hold a copy: nothing has to be confirmed.
+    (MicroVMPhase.PENDING, MicroVMEvent.TOMBSTONED): None,
+    (MicroVMPhase.PLACED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
+    (MicroVMPhase.PLACED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
+    (MicroVMPhase.PLACED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
+    (MicroVMPhase.PLACED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.REDECLARED): MicroVMPhase.ACTIVE,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.FAILED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
+    (MicroVMPhase.FAILED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
+    (MicroVMPhase.FAILED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
+    (MicroVMPhase.FAILED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.DELETING, MicroVMEvent.CONFIRMED): MicroVMPhase.DELETING,
+    (MicroVMPhase.DELETING, MicroVMEvent.FAILED): MicroVMPhase.DELETING,
+    (MicroVMPhase.DELETING, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.DELETING, MicroVMEvent.DESTROYED): None,
+}
+
+OPERATION: Mapping[tuple[OperationPhase | None, OperationEvent], OperationPhase | None] = {
+    (OperationPhase.RUNNING, OperationEvent.SETTLED): OperationPhase.SUCCEEDED,
+    (OperationPhase.RUNNING, OperationEvent.SUPERSEDED): OperationPhase.CANCELLED,
+}
+
+Phase = TypeVar("Phase", bound=StrEnum)
+Event = TypeVar("Event", bound=StrEnum)
+
+
+def allows(table: Mapping[tuple[Phase | None, Event], Phase | None], phase: Phase | None, event: Event) -> bool:
+    return (phase, event) in table

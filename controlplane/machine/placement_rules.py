@@ -1,0 +1,107 @@
+"""Where a microVM may go: the constraints that a scheduler filters by and the machine verifies again.
+
+Both use this one function, so what a scheduler offers from a fresh state is what the machine accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controlplane.machine.convergence import amount_of
+from controlplane.machine.state import State
+from controlplane.model.resources import Amount, Host, HostPhase, MicroVM
+from controlplane.model.spec import MicroVMSpec, Spread
+
+HOST_LABEL = "host"
+"""The label that every host has without saying so: its own name."""
+
+
+def refusal(state: State, vm: MicroVM, host: Host) -> str | None:
+    """Why `vm` may not be placed on `host`, in words for an operator; None when it may."""
+    policy = state.policies.get(vm.spec.placement.policy) if vm.spec.placement.policy is not None else None
+    required = dict(vm.spec.placement.required_host_labels)
+    spreads = [vm.spec.placement.spread]
+    if policy is not None:
+        required.update(policy.spec.required_host_labels)
+        spreads.append(policy.spec.spread)
+    return (
+        _host_refusal(host)
+        or _pin_refusal(vm.spec, host)
+        or _label_refusal(required, host)
+        or _driver_refusal(vm.spec, host)
+        or capacity_refusal(host, amount_of(vm.spec))
+        or _spread_refusal(state, vm, host, (s for s in spreads if s is not None))
+    )
+
+
+def capacity_refusal(host: Host, more: Amount) -> str | None:
+    """Why `more` does not fit on `host` beside what it holds."""
+    if host.inventory is None:
+        return "the host's agent has never connected"
+    capacity, total = host.inventory.capacity, host.allocated + more
+    if total.vcpu > capacity.vcpu:
+        return f"needs {more.vcpu} vcpu, {capacity.vcpu - host.allocated.vcpu} of {capacity.vcpu} are free"
+    if total.memory_in_mb > capacity.memory_in_mb:
+        free = capacity.memory_in_mb - host.allocated.memory_in_mb
+        return f"needs {more.memory_in_mb} MB of memory, {free} of {capacity.memory_in_mb} are free"
+    if capacity.microvms and total.microvms > capacity.microvms:
+        return f"holds {host.allocated.microvms} microVMs, its limit is {capacity.microvms}"
+    return None
+
+
+def label_of(host: Host, key: str) -> str | None:
+    return host.meta.name if key == HOST_LABEL else host.meta.labels.get(key)
+
+
+def _host_refusal(host: Host) -> str | None:
+    if host.phase is not HostPhase.READY:
+        return f"the host is {host.phase.value}"
+    if not host.spec.schedulable:
+        return "the host is cordoned (schedulable = false)"
+    return None
+
+
+def _pin_refusal(spec: MicroVMSpec, host: Host) -> str | None:
+    if spec.placement.host is not None and spec.placement.host != host.meta.name:
+        return f"the spec asks for host {spec.placement.host}"
+    return None
+
+
+def _label_refusal(required: Mapping[str, str], host: Host) -> str | None:
+    for key in sorted(required):
+        if label_of(host, key) != required[key]:
+            return f"label {key}={required[key]} is required, the host has {label_of(host, key) or 'none'}"
+    return None
+
+
+def _driver_refusal(spec: MicroVMSpec, host: Host) -> str | None:
+    drivers = sorted(d.name for d in host.inventory.drivers) if host.inventory is not None else []
+    if spec.provider is not None and spec.provider not in drivers:
+        return f"provider {spec.provider} is asked for, the host has {', '.join(drivers) or 'none'}"
+    return None
+
+
+def _spread_refusal(state: State, vm: MicroVM, host: Host, spreads: Iterable[Spread]) -> str | None:
+    for spread in spreads:
+        value = label_of(host, spread.by)
+        if value is None:
+            return f"microVMs are spread by host label {spread.by}, which the host does not have"
+        count = sum(
+            1
+            for name in sorted(state.on_host)
+            if (other := state.hosts.get(name)) is not None and label_of(other, spread.by) == value
+            for uid in state.on_host[name]
+            if _matches(state.microvms[uid], vm, spread)
+        )
+        if count >= spread.max_per:
+            return f"spread allows {spread.max_per} per {spread.by}, {spread.by}={value} has {count}"
+    return None
+
+
+def _matches(other: MicroVM, vm: MicroVM, spread: Spread) -> bool:
+    """Whether `other` counts for the spread of `vm`: same namespace, not itself, and all of `match_labels`."""
+    return (
+        other.meta.namespace == vm.meta.namespace
+        and other.meta.uid != vm.meta.uid
+        and all(other.meta.labels.get(key) == value for key, value in spread.match_labels.items())
+    )
