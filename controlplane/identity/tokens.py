@@ -1,0 +1,143 @@
+"""Bearer tokens of the API.
+
+A token is 256 random bits, so its SHA-256 is as hard to guess as the token itself and no slow hash is needed. The
+file holds only digests, with the name and roles that each stands for:
+
+    {"version": 1, "tokens": [{"name": "operator", "roles": ["admin"], "sha256": "<64 hex digits>"}]}
+
+It is read again whenever it changes, so that a token is revoked by removing its entry. A file that has become
+unreadable or malformed changes nothing: the tokens of the last good reading hold, and the error is logged once per
+change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from controlplane.identity import storage
+from controlplane.identity.names import IdentityError
+from controlplane.model.types import Name
+
+PREFIX = "flk_"
+"""So that secret scanners and people recognize a token that has leaked."""
+_MAX_FILE_BYTES = 1024 * 1024
+_MAX_BEARER_CHARS = 512
+
+_log = structlog.get_logger("identity.tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request comes from."""
+
+    name: str
+    roles: frozenset[str]
+
+
+class TokenEntry(BaseModel):
+    """One line of the tokens file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    roles: list[Name]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    tokens: list[TokenEntry]
+
+
+def new_token() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def entry_for(token: str, *, name: str, roles: Sequence[str]) -> TokenEntry:
+    """What the tokens file holds of `token`."""
+    return TokenEntry(name=name, roles=sorted(roles), sha256=_digest(token))
+
+
+def write_tokens(path: Path, entries: Sequence[TokenEntry]) -> None:
+    """Replace the tokens file by one that holds `entries`."""
+    document = _File(version=1, tokens=list(entries)).model_dump()
+    storage.replace(path, json.dumps(document, indent=2).encode() + b"\n", mode=0o600)
+
+
+class TokenAuthenticator:
+    """Answers whose token a request carries."""
+
+    def __init__(self, path: Path, entries: Sequence[TokenEntry], stamp: tuple[int, ...] | None) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._entries = tuple(entries)
+
+    @classmethod
+    def from_file(cls, path: Path) -> TokenAuthenticator:
+        """Raises IdentityError naming the file and the field."""
+        stamp = _stamp(path)
+        return cls(path, _read(path), stamp)
+
+    def authenticate(self, bearer: str) -> Principal | None:
+        """The principal that `bearer` belongs to. Takes the same time whichever entry matches, or none."""
+        self._reload_if_changed()
+        if not bearer or len(bearer) > _MAX_BEARER_CHARS:
+            return None
+        digest = _digest(bearer)
+        found: TokenEntry | None = None
+        for entry in self._entries:
+            if hmac.compare_digest(entry.sha256, digest):
+                found = entry
+        return None if found is None else Principal(name=found.name, roles=frozenset(found.roles))
+
+    def _reload_if_changed(self) -> None:
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._entries = tuple(_read(self._path))
+        except IdentityError as error:
+            _log.error("tokens_file_not_reloaded", error=str(error), kept=len(self._entries))
+        else:
+            _log.info("tokens_file_reloaded", path=str(self._path), tokens=len(self._entries))
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _read(path: Path) -> list[TokenEntry]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise IdentityError(f"{path}: the tokens file cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise IdentityError(f"{path}: the tokens file is over {_MAX_FILE_BYTES} bytes")
+    try:
+        return _File.model_validate_json(data).tokens
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = "/".join(str(part) for part in first["loc"])
+        raise IdentityError(f"{path}: /{where}: {first['msg']}") from error

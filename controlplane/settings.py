@@ -1,0 +1,341 @@
+"""Settings of the two processes, read once from a YAML file and frozen.
+
+A setting is found in this order: the environment, the file, the default. Any field is overridden by a variable that
+spells its path, `FLINTLOCK_NODE__RAFT__LISTEN=0.0.0.0:7101` or `FLINTLOCK_AGENT__HOST=h1`, whose value is read as
+YAML. Relative paths in the file are relative to the file. Unknown fields are refused, and an error names the file
+(or variable), the field, and what to do. Nothing below `bootstrap` reads settings for itself: it gets what it needs
+handed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from controlplane.identity.files import TlsFiles
+from controlplane.model.types import NAME_PATTERN
+from controlplane.strict_yaml import YamlError, load_one
+
+NODE_PREFIX = "FLINTLOCK_NODE__"
+AGENT_PREFIX = "FLINTLOCK_AGENT__"
+_MAX_FILE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`field` is a dotted path, empty when the whole file is at fault."""
+
+    field: str
+    message: str
+
+
+class SettingsError(Exception):
+    """The file cannot be used; every problem that was found is listed."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(": ".join(filter(None, (source, p.field, p.message))) for p in problems))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPV6]:PORT`. Raises ValueError."""
+    host, separator, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not separator or not host or not port.isascii() or not port.isdigit() or (":" in host and not bracketed):
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:7101 or [::1]:7101")
+    if not 1 <= int(port) <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenSettings(_Settings):
+    """A server of the node. `advertise` is what others dial when it differs from `listen`."""
+
+    listen: Address
+    advertise: Address | None = None
+    peers: dict[Name, Address] = {}
+    """The other nodes by name, without this one."""
+
+    @property
+    def address(self) -> str:
+        return self.advertise or self.listen
+
+
+class HttpSettings(_Settings):
+    listen: Address
+    advertise: Address | None = None
+
+    @property
+    def address(self) -> str:
+        return self.advertise or self.listen
+
+
+class ElectionSettings(_Settings):
+    """A follower that hears nothing for a time drawn between these two stands for election."""
+
+    min_s: Seconds = 0.5
+    max_s: Seconds = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_s < self.min_s * 1.5:
+            raise ValueError(
+                f"max_s ({self.max_s}) must be at least 1.5 x min_s ({self.min_s}), or votes split for ever"
+            )
+        return self
+
+
+class NodeSettings(_Settings):
+    """One control-plane member."""
+
+    node: Name
+    cluster_id: Name
+    data_dir: Path
+    """The log and its snapshots; belongs to this node alone."""
+    raft: ListenSettings
+    gateway: ListenSettings
+    """Where agents and the other nodes' relays dial in."""
+    http: HttpSettings
+    tls: TlsFiles
+    tokens_file: Path
+    fsync: Literal["always", "never"] = "always"
+    """`never` loses acknowledged writes in a power failure: for benchmarks."""
+    election: ElectionSettings = ElectionSettings()
+    host_timeout_s: Seconds = 10.0
+    """An agent that is silent for this long is reported unreachable."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for field, server in (("raft", self.raft), ("gateway", self.gateway)):
+            if self.node in server.peers:
+                raise ValueError(f"{field}.peers: lists this node ({self.node}); it holds the other nodes only")
+        if set(self.raft.peers) != set(self.gateway.peers):
+            difference = ", ".join(sorted(set(self.raft.peers) ^ set(self.gateway.peers)))
+            raise ValueError(f"gateway.peers: must name the same nodes as raft.peers; they differ in {difference}")
+        listens = {
+            "raft.listen": self.raft.listen,
+            "gateway.listen": self.gateway.listen,
+            "http.listen": self.http.listen,
+        }
+        for field, address in listens.items():
+            twin = next((other for other, its in listens.items() if other < field and its == address), None)
+            if twin is not None:
+                raise ValueError(f"{field}: {address} is {twin} already; every server needs its own port")
+        return self
+
+
+class QemuDriverSettings(_Settings):
+    kind: Literal["qemu"]
+    images_dir: Path
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+
+
+class SimulatedDriverSettings(_Settings):
+    kind: Literal["simulated"]
+    boot_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    """How long a pretended guest takes until it is ready."""
+
+
+class FlintlockdDriverSettings(_Settings):
+    kind: Literal["flintlockd"]
+    endpoint: Address
+    token_file: Path | None = None
+    tls: TlsFiles | None = None
+    namespaces: list[Name] = []
+    """Looked through for microVMs that are not ours, besides those that we use."""
+
+
+DriverSettings = Annotated[
+    QemuDriverSettings | SimulatedDriverSettings | FlintlockdDriverSettings, Field(discriminator="kind")
+]
+
+
+class CapacitySettings(_Settings):
+    """What microVMs may use in all; what is left out is taken from the machine. `microvms` 0: as many as fit."""
+
+    vcpu: Annotated[int, Field(ge=1, le=65536)] | None = None
+    memory_in_mb: Annotated[int, Field(ge=64, le=2**30)] | None = None
+    microvms: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class AgentFileSettings(_Settings):
+    """One host's agent."""
+
+    host: Name
+    cluster_id: Name | None = None
+    """Refuse to serve another cluster; None trusts the first one that this state_dir meets."""
+    state_dir: Path
+    endpoints: Annotated[dict[Name, Address], Field(min_length=1)]
+    """Gateways of the nodes, by node; the agent dials any of them."""
+    tls: TlsFiles
+    drivers: Annotated[list[DriverSettings], Field(min_length=1)]
+    """The first one runs microVMs that name no provider."""
+    capacity: CapacitySettings = CapacitySettings()
+    heartbeat_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 1.0
+    resync_s: Annotated[float, Field(ge=0.5, le=3600, allow_inf_nan=False)] = 5.0
+    """How often the driver is asked for everything, besides when it says that something changed."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        kinds = [driver.kind for driver in self.drivers]
+        for index, kind in enumerate(kinds):
+            if kind in kinds[:index]:
+                raise ValueError(f"drivers.{index}: {kind} is listed twice")
+        return self
+
+
+S = TypeVar("S", NodeSettings, AgentFileSettings)
+
+
+def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
+    """Read a node's file. Raises SettingsError."""
+    settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
+    problems = _missing_tls("tls", settings.tls)
+    problems += _missing(
+        "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
+    )
+    if problems:
+        raise SettingsError(str(path), problems)
+    return settings
+
+
+def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> AgentFileSettings:
+    """Read an agent's file. Raises SettingsError."""
+    settings = _load(AgentFileSettings, path, AGENT_PREFIX, os.environ if environ is None else environ)
+    problems = _missing_tls("tls", settings.tls)
+    for index, driver in enumerate(settings.drivers):
+        if isinstance(driver, FlintlockdDriverSettings):
+            if driver.token_file is not None:
+                problems += _missing(f"drivers.{index}.token_file", driver.token_file, "write the host's token into it")
+            if driver.tls is not None:
+                problems += _missing_tls(f"drivers.{index}.tls", driver.tls)
+    if problems:
+        raise SettingsError(str(path), problems)
+    return settings
+
+
+def _load(model: type[S], path: Path, prefix: str, environ: Mapping[str, str]) -> S:
+    document = _read(path)
+    variables = _override(document, prefix, environ)
+    try:
+        return _absolute(model.model_validate(document), path.resolve().parent)
+    except ValidationError as error:
+        raise SettingsError(str(path), [_problem(e, variables) for e in error.errors(include_url=False)]) from None
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from None
+    if len(data) > _MAX_FILE_BYTES:
+        raise SettingsError(str(path), [Problem("", f"is over {_MAX_FILE_BYTES} bytes")])
+    try:
+        document = load_one(data.decode())
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), [Problem("", f"is not UTF-8 text (byte {error.start})")]) from None
+    except YamlError as error:
+        raise SettingsError(str(path), [Problem("", str(error))]) from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise SettingsError(str(path), [Problem("", "must be a mapping of settings")])
+    return cast("dict[str, object]", document)
+
+
+def _override(document: dict[str, object], prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values into `document`; gives the variable that each overridden path came from."""
+    variables: dict[str, str] = {}
+    for variable in sorted(name for name in environ if name.startswith(prefix)):
+        path = variable.removeprefix(prefix).lower().split("__")
+        target = document
+        for part in path[:-1]:
+            below = target.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise SettingsError(variable, [Problem(".".join(path), f"{part} is no group of settings")])
+            target = cast("dict[str, object]", below)
+        try:
+            target[path[-1]] = load_one(environ[variable])
+        except YamlError as error:
+            raise SettingsError(variable, [Problem(".".join(path), str(error))]) from None
+        variables[".".join(path)] = variable
+    return variables
+
+
+def _problem(error: ErrorDetails, variables: Mapping[str, str]) -> Problem:
+    # Tags of the driver union appear in the location although the user never wrote them.
+    parts = [str(part) for part in error["loc"]]
+    if len(parts) > 2 and parts[0] == "drivers" and parts[2] in ("qemu", "simulated", "flintlockd"):
+        del parts[2]
+    field = ".".join(part for part in parts if part != "[key]")
+    kind, given = error["type"], error.get("input")
+    if kind == "missing":
+        message = "is required"
+    elif kind == "extra_forbidden":
+        message = "is not a known setting"
+    elif kind == "value_error":
+        message = error["msg"].removeprefix("Value error, ")
+        if isinstance(given, str):
+            message += f" (found {given!r})"
+    elif kind == "string_pattern_mismatch":
+        message = f"{given!r} must be lower-case letters, digits and '-', at most 63 characters"
+    else:
+        shown = "" if isinstance(given, dict | list) or given is None else f" (found {given!r})"
+        message = error["msg"][:1].lower() + error["msg"][1:] + shown
+    if field in variables:
+        message += f" [from the environment variable {variables[field]}]"
+    return Problem(field, message)
+
+
+def _absolute(settings: S, base: Path) -> S:
+    """Paths in the file are relative to the file."""
+    return cast(S, _rebase(settings, base))
+
+
+def _rebase(value: object, base: Path) -> object:
+    if isinstance(value, Path):
+        return base / value.expanduser()
+    if isinstance(value, TlsFiles):
+        return TlsFiles(ca=base / value.ca, certificate=base / value.certificate, key=base / value.key)
+    if isinstance(value, list):
+        return [_rebase(item, base) for item in cast("list[object]", value)]
+    if isinstance(value, _Settings):
+        return value.model_copy(update={name: _rebase(getattr(value, name), base) for name in type(value).model_fields})
+    return value
+
+
+def _missing(field: str, path: Path, advice: str) -> list[Problem]:
+    return [] if path.is_file() else [Problem(field, f"{path} does not exist; {advice}")]
+
+
+def _missing_tls(field: str, tls: TlsFiles) -> list[Problem]:
+    advice = "`flintctl dev up` makes throwaway ones; see docs/guides/certificates.md"
+    problems = _missing(f"{field}.ca", tls.ca, advice) + _missing(f"{field}.certificate", tls.certificate, advice)
+    problems += _missing(f"{field}.key", tls.key, advice)
+    if tls.key.is_file() and tls.key.stat().st_mode & 0o007:
+        problems.append(Problem(f"{field}.key", f"everybody can read {tls.key}; run: chmod 600 {tls.key}"))
+    return problems
