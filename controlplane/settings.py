@@ -295,7 +295,7 @@ def _problem(error: ErrorDetails, variables: Mapping[str, str]) -> Problem:
     kind, given = error["type"], error.get("input")
     if kind == "missing":
         message = "is required"
-    elif kind == "extra_forbidden":
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "is not a known setting"
     elif kind == "value_error":
         message = error["msg"].removeprefix("Value error, ")
