@@ -67,7 +67,7 @@ def dump(state: State) -> bytes:
 
 
 def load(data: bytes) -> State:
-    """The state that `dump` encoded. Raises ValueError if the bytes are not one, or claim another digest than theirs."""
+    """The state that `dump` encoded. Raises ValueError if they are not one, or claim another digest."""
     try:
         read = _decoder.decode(data)
     except msgspec.MsgspecError as error:

@@ -1,0 +1,162 @@
+"""Conditions: what a person needs to know about an object, in the words of Kubernetes' convention.
+
+They follow from the record, so they are reckoned on reading and never stored.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from controlplane.decide.drift import DriftClass, classify
+from controlplane.machine.convergence import current_observation
+from controlplane.machine.state import State
+from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
+from controlplane.model.types import record
+
+
+class Truth(StrEnum):
+    TRUE = "true"
+    FALSE = "false"
+    UNKNOWN = "unknown"
+
+
+@record
+class Condition:
+    type: str
+    status: Truth
+    reason: str
+    """CamelCase, for machines."""
+    message: str
+    """A sentence, for people."""
+    since_ms: int | None = None
+
+
+def conditions(state: State, vm: MicroVM) -> tuple[Condition, ...]:
+    """Placed, Running, Ready and InSync of one microVM."""
+    return (_placed(vm), _running(state, vm), _ready(state, vm), _in_sync(state, vm))
+
+
+def host_conditions(state: State, host: Host) -> tuple[Condition, ...]:
+    """Connected and Schedulable of one host."""
+    connected = host.session is not None
+    where = f"its agent is connected to node {host.node}" if connected else _silence(host)
+    holds = len(state.on_host.get(host.meta.name, ()))
+    return (
+        Condition(
+            type="Connected",
+            status=Truth.TRUE if connected else Truth.FALSE,
+            reason="AgentConnected" if connected else "AgentSilent",
+            message=where,
+            since_ms=host.since,
+        ),
+        _schedulable(host, holds),
+    )
+
+
+def _silence(host: Host) -> str:
+    if host.phase is HostPhase.EXPECTED:
+        return "its agent has never connected"
+    return "its agent is silent; what runs there is unknown"
+
+
+def _schedulable(host: Host, holds: int) -> Condition:
+    if not host.declared:
+        return Condition(
+            type="Schedulable", status=Truth.FALSE, reason="NotDeclared", message="nobody declared it: it gets nothing"
+        )
+    if not host.spec.schedulable:
+        return Condition(
+            type="Schedulable", status=Truth.FALSE, reason="Cordoned", message=f"cordoned; it keeps {holds} microVMs"
+        )
+    ready = host.phase is HostPhase.READY
+    return Condition(
+        type="Schedulable",
+        status=Truth.TRUE if ready else Truth.FALSE,
+        reason="Ready" if ready else "NotReady",
+        message="new microVMs may come here" if ready else f"the host is {host.phase.value}",
+    )
+
+
+def _placed(vm: MicroVM) -> Condition:
+    if vm.placement is not None:
+        return Condition(
+            type="Placed",
+            status=Truth.TRUE,
+            reason="LowestBid",
+            message=f"placed on {vm.placement.host}, epoch {vm.epoch}",
+            since_ms=vm.placement.at,
+        )
+    if vm.unplaced is not None:
+        return Condition(
+            type="Placed",
+            status=Truth.FALSE,
+            reason=vm.unplaced.reason,
+            message=vm.unplaced.message,
+            since_ms=vm.unplaced.since,
+        )
+    return Condition(type="Placed", status=Truth.FALSE, reason="Waiting", message="waiting for bids", since_ms=vm.since)
+
+
+def _running(state: State, vm: MicroVM) -> Condition:
+    seen = current_observation(vm)
+    if seen is None:
+        return Condition(
+            type="Running", status=Truth.FALSE, reason="NotObserved", message="no host has reported it yet"
+        )
+    if _is_unreachable(state, vm):
+        return Condition(
+            type="Running",
+            status=Truth.UNKNOWN,
+            reason="HostUnreachable",
+            message=f"host {seen.host} is unreachable; it was {seen.power.value} when last seen",
+            since_ms=seen.at,
+        )
+    if seen.failure is not None:
+        return Condition(
+            type="Running",
+            status=Truth.FALSE,
+            reason=seen.failure.code,
+            message=seen.failure.message,
+            since_ms=seen.at,
+        )
+    running = seen.power is ObservedPower.RUNNING
+    return Condition(
+        type="Running",
+        status=Truth.TRUE if running else Truth.FALSE,
+        reason=seen.power.value.capitalize(),
+        message=seen.cause or f"host {seen.host} reports {seen.power.value}",
+        since_ms=seen.at,
+    )
+
+
+def _ready(state: State, vm: MicroVM) -> Condition:
+    seen = current_observation(vm)
+    if seen is not None and _is_unreachable(state, vm):
+        return Condition(
+            type="Ready", status=Truth.UNKNOWN, reason="HostUnreachable", message=f"host {seen.host} is unreachable"
+        )
+    if seen is not None and seen.ready and seen.power is ObservedPower.RUNNING:
+        return Condition(
+            type="Ready", status=Truth.TRUE, reason="GuestReady", message="the guest said so", since_ms=seen.at
+        )
+    return Condition(
+        type="Ready", status=Truth.FALSE, reason="GuestSilent", message="the guest has not said that it is ready"
+    )
+
+
+def _in_sync(state: State, vm: MicroVM) -> Condition:
+    drift = classify(state, vm)
+    status = {DriftClass.IN_SYNC: Truth.TRUE, DriftClass.DRIFTED: Truth.FALSE}.get(drift.klass, Truth.UNKNOWN)
+    words = "; ".join(f"{each.pointer} is {each.observed}, should be {each.desired}" for each in drift.fields)
+    return Condition(
+        type="InSync",
+        status=status,
+        reason=drift.klass.value.title().replace("_", ""),
+        message=words or f"the microVM is {drift.klass.value.replace('_', ' ')}",
+        since_ms=vm.drifted_since,
+    )
+
+
+def _is_unreachable(state: State, vm: MicroVM) -> bool:
+    host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
+    return vm.phase is not MicroVMPhase.PENDING and (host is None or host.phase is HostPhase.UNREACHABLE)

@@ -1,0 +1,74 @@
+"""Placement by bids: filter by the rules, let the hosts bid, take the lowest score.
+
+The filter runs over the scheduler's snapshot and is verified again by the machine; the bids carry what only hosts know
+(measured load, images present, offers already reserved). Ties go to the host that holds less, then to the name, so that
+the same bids always give the same choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controlplane.machine.placement_rules import label_of, refusal
+from controlplane.machine.state import State
+from controlplane.model.commands import MarkUnplaced, Place
+from controlplane.model.resources import Bid, MicroVM
+
+PREFERENCE_BONUS = 0.1
+"""Taken off the score for each preferred label that the host has; scores are utilizations, about 0 to 1."""
+
+
+def candidates(state: State, vm: MicroVM) -> tuple[list[str], list[Bid]]:
+    """Hosts that may be asked for a bid, and the others with the reason why not; both in order of name."""
+    eligible: list[str] = []
+    refused: list[Bid] = []
+    for name in sorted(state.hosts):
+        reason = refusal(state, vm, state.hosts[name])
+        if reason is None:
+            eligible.append(name)
+        else:
+            refused.append(Bid(host=name, refused=reason))
+    return eligible, refused
+
+
+def choose(state: State, vm: MicroVM, bids: Sequence[Bid]) -> Place | MarkUnplaced:
+    """The command that the bids lead to. `bids` holds the refusals too, so that the decision can be explained."""
+    weighed = sorted((_weigh(state, vm, bid) for bid in bids), key=lambda bid: bid.host)
+    offers = [bid for bid in weighed if bid.refused is None and bid.score is not None]
+    if not offers:
+        return MarkUnplaced(
+            uid=vm.meta.uid,
+            generation=vm.meta.generation,
+            reason="NoHosts" if not weighed else "NoHostFits",
+            message=_why_not(weighed),
+            bids=weighed,
+        )
+    best = min(offers, key=lambda bid: (bid.score or 0.0, _held(state, bid.host), bid.host))
+    assert best.score is not None
+    return Place(uid=vm.meta.uid, generation=vm.meta.generation, host=best.host, score=best.score, bids=weighed)
+
+
+def _weigh(state: State, vm: MicroVM, bid: Bid) -> Bid:
+    """The bid with the policy's preferences in its score."""
+    policy = state.policies.get(vm.spec.placement.policy) if vm.spec.placement.policy is not None else None
+    host = state.hosts.get(bid.host)
+    if policy is None or host is None or bid.score is None:
+        return bid
+    preferred = policy.spec.preferred_host_labels
+    hits = sum(1 for key, value in preferred.items() if label_of(host, key) == value)
+    if not hits:
+        return bid
+    bonus = -PREFERENCE_BONUS * hits
+    return replace(bid, score=bid.score + bonus, parts={**bid.parts, "preferred_labels": bonus})
+
+
+def _held(state: State, host: str) -> int:
+    known = state.hosts.get(host)
+    return known.allocated.microvms if known is not None else 0
+
+
+def _why_not(bids: Sequence[Bid]) -> str:
+    if not bids:
+        return "there are no hosts: declare one and start its agent"
+    return "no host takes it: " + "; ".join(f"{bid.host}: {bid.refused or 'no answer'}" for bid in bids[:8])
