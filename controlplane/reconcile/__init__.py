@@ -1,0 +1,1 @@
+"""Runners: woken by events, they read the whole state, decide with `decide`, and act through ports."""

@@ -1,0 +1,110 @@
+"""The scheduler: places what is pending, on the node that leads.
+
+Level-based: whatever woke it, a round reads all pending microVMs from the state, asks the eligible hosts for bids, and
+proposes what `decide_round` makes of them. A microVM that found no host stays pending with its reasons and is tried
+again when a host or a microVM changes, and every few seconds in any case, because measured load changes silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from controlplane.decide.placement import candidates
+from controlplane.decide.rounds import decide_round
+from controlplane.machine.outcome import Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import MarkUnplaced, Place
+from controlplane.model.resources import Bid, MicroVM
+from controlplane.ports import AgentLink, BidRequestItem, HostUnreachableError, LogError, Proposer, StateReader
+
+ACTOR = "scheduler"
+BID_TIMEOUT_S = 2.0
+RETRY_PERIOD_S = 1.0
+MAX_PER_ROUND = 256
+
+_log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    def __init__(
+        self, reader: StateReader, proposer: Proposer, agents: AgentLink, is_leader: Callable[[], bool]
+    ) -> None:
+        self._reader = reader
+        self._proposer = proposer
+        self._agents = agents
+        self._is_leader = is_leader
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            placed = 0
+            seen = self._reader.state
+            if self._is_leader() and self._reader.caught_up and len(seen.pending):
+                try:
+                    placed = await self._round(seen)
+                except LogError as error:
+                    _log.warning("scheduler.round_failed", error=str(error))
+            if not placed:
+                await self._reader.until(lambda now, seen=seen: _may_help(seen, now), timeout_s=RETRY_PERIOD_S)
+
+    async def _round(self, state: State) -> int:
+        """One round; gives how many microVMs were placed."""
+        vms = [state.microvms[uid] for uid in sorted(state.pending)[:MAX_PER_ROUND]]
+        bids, silent = await self._collect(state, vms)
+        decided = decide_round(self._reader.state, _still_pending(self._reader.state, vms), bids, silent)
+        commands = [each for each in decided if isinstance(each, Place) or _is_news(state, each)]
+        outcomes = await self._proposer.propose_each(commands, actor=ACTOR)
+        placed = 0
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                _log.info("scheduler.conflict", uid=command.uid, reason=outcome.message)
+            elif isinstance(command, Place):
+                placed += 1
+        return placed
+
+    async def _collect(self, state: State, vms: Sequence[MicroVM]) -> tuple[dict[str, dict[str, Bid]], dict[str, str]]:
+        """(host -> uid -> bid, host -> why it did not answer) from every host that some microVM may go to."""
+        wanted: dict[str, list[BidRequestItem]] = {}
+        for vm in vms:
+            for host in candidates(state, vm)[0]:
+                wanted.setdefault(host, []).append(BidRequestItem(uid=vm.meta.uid, spec=vm.spec))
+        hosts = sorted(wanted)
+        answers = await asyncio.gather(*(self._ask(host, wanted[host]) for host in hosts))
+        bids = {host: answer for host, answer in zip(hosts, answers, strict=True) if isinstance(answer, dict)}
+        silent = {host: answer for host, answer in zip(hosts, answers, strict=True) if isinstance(answer, str)}
+        return bids, silent
+
+    async def _ask(self, host: str, items: Sequence[BidRequestItem]) -> dict[str, Bid] | str:
+        try:
+            return dict(await self._agents.bids(host, items, timeout_s=BID_TIMEOUT_S))
+        except HostUnreachableError as error:
+            return f"the host did not answer: {error}"
+
+
+def _still_pending(state: State, vms: Sequence[MicroVM]) -> list[MicroVM]:
+    """The same microVMs as they are now, without those that somebody changed while the bids were collected."""
+    return [
+        now
+        for vm in vms
+        if (now := state.microvms.get(vm.meta.uid)) is not None
+        and now.meta.generation == vm.meta.generation
+        and vm.meta.uid in state.pending
+    ]
+
+
+def _is_news(state: State, command: MarkUnplaced) -> bool:
+    """Whether the reason differs from the recorded one: a round that changes nothing writes nothing."""
+    vm = state.microvms.get(command.uid)
+    return vm is None or vm.unplaced is None or vm.unplaced.message != command.message
+
+
+def _may_help(before: State, now: State) -> bool:
+    """Whether something changed that could place what could not be placed."""
+    return now.hosts is not before.hosts or now.policies is not before.policies or _has_new_pending(before, now)
+
+
+def _has_new_pending(before: State, now: State) -> bool:
+    return now.pending is not before.pending and any(uid not in before.pending for uid in now.pending)

@@ -1,0 +1,124 @@
+"""Group commit on the proposer's side: commands that wait at the same time share a log entry.
+
+A proposal that certainly did not reach the log (no leader) is tried again until its deadline, so that a change of
+leader is a pause for callers and not an error. One whose fate is unknown is never sent again: its caller waits until
+the replica applies it, or learns at the deadline that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+import structlog
+
+from controlplane.machine.outcome import Outcome
+from controlplane.model.commands import Envelope, encode_entry
+from controlplane.ports import (
+    Clock,
+    EntryTooLargeError,
+    Log,
+    LogError,
+    NoLeaderError,
+    OutcomeUnknownError,
+)
+
+MAX_COMMANDS = 512
+MAX_BATCH_BYTES = 1 << 20
+MAX_IN_FLIGHT = 8
+RETRY_S = 0.05
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Proposal:
+    envelope: Envelope
+    deadline: float
+    outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Batcher:
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._queue: deque[_Proposal] = deque()
+        self._waiting: dict[str, _Proposal] = {}
+        self._work = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._sends: set[asyncio.Task[None]] = set()
+
+    async def propose(self, envelope: Envelope, *, timeout_s: float) -> Outcome:
+        """The machine's outcome. Raises NoLeaderError, OutcomeUnknownError, EntryTooLargeError."""
+        proposal = _Proposal(envelope, deadline=self._clock.monotonic_s() + timeout_s)
+        self._waiting[envelope.id] = proposal
+        self._queue.append(proposal)
+        self._work.set()
+        try:
+            return await asyncio.wait_for(proposal.outcome, timeout_s)
+        except TimeoutError:
+            if proposal in self._queue:
+                self._queue.remove(proposal)
+                raise NoLeaderError("no leader took the proposal in time; nothing was written") from None
+            raise OutcomeUnknownError("the outcome did not arrive in time; repeat with the same key") from None
+        finally:
+            del self._waiting[envelope.id]
+
+    def resolve(self, envelope_id: str, outcome: Outcome) -> None:
+        """The replica applied this envelope."""
+        proposal = self._waiting.get(envelope_id)
+        if proposal is not None and not proposal.outcome.done():
+            proposal.outcome.set_result(outcome)
+
+    async def run(self) -> None:
+        """Send batches until cancelled."""
+        try:
+            while True:
+                await self._work.wait()
+                await self._slots.acquire()
+                batch = self._take()
+                if not batch:
+                    self._work.clear()
+                    self._slots.release()
+                    continue
+                send = asyncio.create_task(self._send(batch))
+                self._sends.add(send)
+                send.add_done_callback(self._sent)
+        finally:
+            for send in self._sends:
+                send.cancel()
+
+    def _sent(self, send: asyncio.Task[None]) -> None:
+        self._sends.discard(send)
+        self._slots.release()
+        if not send.cancelled() and (error := send.exception()) is not None:
+            _log.error("proposals.send_failed", error=repr(error))
+
+    def _take(self) -> list[_Proposal]:
+        batch: list[_Proposal] = []
+        size = 0
+        while self._queue and len(batch) < MAX_COMMANDS:
+            size += len(self._queue[0].envelope.payload) + 256
+            if batch and size > MAX_BATCH_BYTES:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _send(self, batch: list[_Proposal]) -> None:
+        entry = encode_entry([proposal.envelope for proposal in batch])
+        left_s = max(proposal.deadline for proposal in batch) - self._clock.monotonic_s()
+        try:
+            await self._log.append(entry, timeout_s=max(left_s, 0.001))
+        except NoLeaderError:
+            await asyncio.sleep(RETRY_S)
+            alive = [proposal for proposal in batch if not proposal.outcome.done()]
+            self._queue.extendleft(reversed(alive))
+            self._work.set()
+        except OutcomeUnknownError:
+            # It may still commit, and then `resolve` answers; else the deadline does.
+            _log.warning("proposals.outcome_unknown", commands=len(batch))
+        except (EntryTooLargeError, LogError) as error:
+            for proposal in batch:
+                if not proposal.outcome.done():
+                    proposal.outcome.set_exception(error)

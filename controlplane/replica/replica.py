@@ -1,0 +1,164 @@
+"""The replica: state that follows the log, reads that are linearizable, proposals that answer with their outcome.
+
+It implements ports.StateReader and ports.Proposer for everything in the process. The log delivers committed entries in
+order; each is applied with the same machine as on every node, its outcomes answer the proposals made here, and its
+events wake watchers. A linearizable read asks the log for a read index and waits until the replica has applied it;
+reads that arrive while such a question is under way share the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import structlog
+
+from controlplane.machine.codec import load
+from controlplane.machine.entry import apply_entry
+from controlplane.machine.events import Event
+from controlplane.machine.outcome import Outcome
+from controlplane.machine.state import State
+from controlplane.model.commands import Command, seal
+from controlplane.ports import (
+    Clock,
+    Committed,
+    Ids,
+    Log,
+    LogError,
+    LogStatus,
+    NoLeaderError,
+    SnapshotInstalled,
+)
+from controlplane.replica.batcher import Batcher
+from controlplane.replica.history import History, Signal
+
+KEPT_EVENTS = 20_000
+STATUS_PERIOD_S = 0.25
+
+_log = structlog.get_logger(__name__)
+
+
+class Replica:
+    def __init__(self, log: Log, *, cluster_id: str, clock: Clock, ids: Ids) -> None:
+        self._log = log
+        self._clock = clock
+        self._ids = ids
+        self._state = State(cluster_id=cluster_id)
+        self._index = 0
+        self._history = History(KEPT_EVENTS)
+        self._applied = Signal()
+        self._batcher = Batcher(log, clock)
+        self._status: LogStatus | None = None
+        self._next_round: asyncio.Task[int] | None = None
+        self._round_lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Follow the log until cancelled; an entry that this build cannot read ends it with UnknownEntryError."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._batcher.run())
+            tasks.create_task(self._watch_status())
+
+    # -- StateReader ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def status(self) -> LogStatus | None:
+        """The log's status a moment ago; None while the log cannot be asked."""
+        return self._status
+
+    @property
+    def caught_up(self) -> bool:
+        status = self._status
+        return status is not None and status.has_quorum and self._index >= status.applied_index
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node led a moment ago: good enough to start work that the machine verifies."""
+        status = self._status
+        return status is not None and status.role == "leader" and status.has_quorum
+
+    async def fresh(self, *, timeout_s: float = 5.0) -> State:
+        try:
+            async with asyncio.timeout(timeout_s):
+                index = await self._shared_read_index(timeout_s)
+                while self._index < index:
+                    applied = self._applied.wait()
+                    if self._index >= index:
+                        break
+                    await asyncio.shield(applied)
+        except TimeoutError:
+            raise NoLeaderError("no quorum confirmed a leader in time") from None
+        return self._state
+
+    async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    applied = self._applied.wait()
+                    if condition(self._state):
+                        return self._state
+                    await asyncio.shield(applied)
+        except TimeoutError:
+            return None
+
+    def watch(self, after: int | None) -> AsyncIterator[Event]:
+        return self._history.watch(after)
+
+    # -- Proposer ------------------------------------------------------------------------------------------------------
+
+    async def propose(
+        self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
+    ) -> Outcome:
+        envelope = seal(command, id=self._ids.new(), at=self._clock.now_ms(), actor=actor, key=key)
+        return await self._batcher.propose(envelope, timeout_s=timeout_s)
+
+    async def propose_each(
+        self, commands: Sequence[Command], *, actor: str, timeout_s: float = 10.0
+    ) -> Sequence[Outcome]:
+        return await asyncio.gather(*(self.propose(command, actor=actor, timeout_s=timeout_s) for command in commands))
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        async for item in self._log.follow(self._index):
+            match item:
+                case Committed():
+                    state, outcomes, events = apply_entry(self._state, item.data, index=item.index, term=item.term)
+                    self._state, self._index = state, item.index
+                    for envelope_id, outcome in outcomes:
+                        self._batcher.resolve(envelope_id, outcome)
+                    if events:
+                        self._history.add(events)
+                case SnapshotInstalled():
+                    self._state, self._index = load(item.data), item.index
+                    self._history.restart(self._state.revision)
+                    _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
+            self._applied.fire()
+
+    async def _watch_status(self) -> None:
+        while True:
+            try:
+                self._status = await self._log.status()
+            except LogError as error:
+                if self._status is not None:
+                    _log.warning("replica.log_unreachable", error=str(error))
+                self._status = None
+            await asyncio.sleep(STATUS_PERIOD_S)
+
+    async def _shared_read_index(self, timeout_s: float) -> int:
+        """One question to the log for everyone who asked before it was sent."""
+        if self._next_round is None:
+            self._next_round = asyncio.create_task(self._ask_read_index(timeout_s))
+            # Its readers may all have given up by the time it fails; they know already.
+            self._next_round.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._next_round)
+
+    async def _ask_read_index(self, timeout_s: float) -> int:
+        async with self._round_lock:
+            # From here on a newcomer needs a question of its own: this one may be answered from before its write.
+            self._next_round = None
+            return await self._log.read_index(timeout_s=timeout_s)
