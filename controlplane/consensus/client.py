@@ -1,0 +1,237 @@
+"""The Log port seen from a front process, over the raft process's unix socket.
+
+Calls share one connection, made when first needed and again when it broke; each `follow` has a connection of its own,
+so the socket itself carries the back pressure and a slow reader never delays calls. A call that was certainly not
+sent is tried again until its deadline; one that was sent and lost its connection ends as unknown (append) or is
+repeated (the others).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from controlplane.consensus import rpc
+from controlplane.consensus.framing import LENGTH_BYTES, FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.ports import (
+    Committed,
+    EntryTooLargeError,
+    LogError,
+    LogStatus,
+    NoLeaderError,
+    OutcomeUnknownError,
+    Position,
+    SnapshotInstalled,
+)
+
+_ERRORS: dict[str, type[LogError]] = {
+    kind.__name__: kind for kind in (NoLeaderError, OutcomeUnknownError, EntryTooLargeError)
+}
+_RETRY_MIN_S = 0.02
+_RETRY_MAX_S = 0.5
+# The raft process keeps the deadline; this much later the client stops believing that it does.
+_GRACE_S = 0.5
+_STATUS_TIMEOUT_S = 5.0
+_READ_AHEAD_BYTES = 4 << 20
+
+
+class _LostError(Exception):
+    """The connection broke after the call was sent."""
+
+
+class LogClient:
+    """Implements `ports.Log`. Use from one event loop; `aclose` when done."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._channel: _Channel | None = None
+        self._connecting = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        if self._channel is not None:
+            self._channel.abort()
+            self._channel = None
+
+    async def append(self, entry: bytes, *, timeout_s: float) -> Position:
+        """See `ports.Log.append`."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        channel = await self._connected(deadline)
+        remaining = deadline - asyncio.get_running_loop().time()
+        try:
+            answer = await channel.call(rpc.AppendCall(channel.number(), entry, remaining), deadline + _GRACE_S)
+        except (TimeoutError, _LostError) as error:
+            raise OutcomeUnknownError(f"the raft process did not answer: {error or 'timeout'}") from None
+        assert isinstance(answer, rpc.AppendAnswer)
+        return Position(answer.index, answer.term)
+
+    async def read_index(self, *, timeout_s: float) -> int:
+        """See `ports.Log.read_index`."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            channel = await self._connected(deadline)
+            remaining = deadline - asyncio.get_running_loop().time()
+            try:
+                answer = await channel.call(rpc.ReadIndexCall(channel.number(), remaining), deadline + _GRACE_S)
+            except TimeoutError:
+                raise NoLeaderError("the raft process did not answer in time") from None
+            except _LostError:
+                continue
+            assert isinstance(answer, rpc.ReadIndexAnswer)
+            return answer.index
+
+    async def status(self) -> LogStatus:
+        """See `ports.Log.status`. Raises NoLeaderError when the raft process does not answer."""
+        deadline = asyncio.get_running_loop().time() + _STATUS_TIMEOUT_S
+        while True:
+            channel = await self._connected(deadline)
+            try:
+                answer = await channel.call(rpc.StatusCall(channel.number()), deadline)
+            except TimeoutError:
+                raise NoLeaderError("the raft process did not answer in time") from None
+            except _LostError:
+                continue
+            assert isinstance(answer, rpc.StatusAnswer)
+            return answer.status
+
+    async def _connected(self, deadline: float) -> _Channel:
+        """The open channel. Raises NoLeaderError at the deadline: nothing was sent."""
+        channel = self._channel
+        if channel is not None and channel.open:
+            return channel
+        loop = asyncio.get_running_loop()
+        delay = _RETRY_MIN_S
+        try:
+            async with asyncio.timeout_at(deadline), self._connecting:
+                while True:
+                    if self._channel is not None and self._channel.open:
+                        return self._channel
+                    try:
+                        _, self._channel = await loop.create_unix_connection(_Channel, str(self._path))
+                    except OSError:
+                        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                        delay = min(2 * delay, _RETRY_MAX_S)
+        except TimeoutError:
+            raise NoLeaderError(f"the raft process at {self._path} cannot be reached") from None
+
+    async def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
+        """See `ports.Log.follow`. Goes on by itself after the raft process restarted."""
+        position = after
+        delay = _RETRY_MIN_S
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_READ_AHEAD_BYTES)
+            except OSError:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(2 * delay, _RETRY_MAX_S)
+                continue
+            try:
+                writer.write(encode_frame(rpc.Follow(position)))
+                async for item in _read_stream(reader):
+                    delay = _RETRY_MIN_S
+                    position = item.index
+                    yield item
+            except (OSError, asyncio.IncompleteReadError):
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(2 * delay, _RETRY_MAX_S)
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+
+async def _read_stream(reader: asyncio.StreamReader) -> AsyncIterator[Committed | SnapshotInstalled]:
+    """The items of a followed log. Raises IncompleteReadError or OSError when the connection ends."""
+    while True:
+        item = await _read_item(reader)
+        if isinstance(item, rpc.Entries):
+            for index, term, data in item.entries:
+                yield Committed(index, term, data)
+            continue
+        if not isinstance(item, rpc.SnapshotBegin):
+            raise ConnectionError("a snapshot chunk out of place")
+        data = bytearray()
+        while len(data) < item.size:
+            chunk = await _read_item(reader)
+            if not isinstance(chunk, rpc.SnapshotChunk):
+                raise ConnectionError("a snapshot was interrupted")
+            data += chunk.data
+        yield SnapshotInstalled(item.index, item.term, bytes(data))
+
+
+async def _read_item(reader: asyncio.StreamReader) -> rpc.StreamItem:
+    length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
+    if length > rpc.MAX_FRAME_BYTES:
+        raise ConnectionError(f"a frame of {length} bytes")
+    return rpc.stream_decoder.decode(await reader.readexactly(length))
+
+
+class _Channel(asyncio.Protocol):
+    """One connection with its open calls."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self._transport: asyncio.Transport | None = None
+        self._decoder = FrameDecoder(rpc.MAX_FRAME_BYTES)
+        self._last_number = 0
+        self._calls: dict[int, asyncio.Future[rpc.Answer]] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    async def call(self, request: rpc.AppendCall | rpc.ReadIndexCall | rpc.StatusCall, deadline: float) -> rpc.Answer:
+        """The answer. Raises LogError as the raft process said, TimeoutError, or _LostError."""
+        future: asyncio.Future[rpc.Answer] = asyncio.get_running_loop().create_future()
+        self._calls[request.call] = future
+        try:
+            async with asyncio.timeout_at(deadline):
+                if not self._writable.is_set():
+                    await self._writable.wait()
+                if not self.open:
+                    raise _LostError("the connection is closed")
+                cast("asyncio.Transport", self._transport).write(encode_frame(request))
+                answer = await future
+        finally:
+            del self._calls[request.call]
+        if isinstance(answer, rpc.Failed):
+            raise _ERRORS[answer.error](answer.text)
+        return answer
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        self._writable.set()
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(_LostError("the connection to the raft process broke"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._decoder.feed(data):
+                answer = rpc.answer_decoder.decode(body)
+                future = self._calls.get(answer.call)
+                if future is not None and not future.done():
+                    future.set_result(answer)
+        except (FrameTooLargeError, msgspec.MsgspecError):
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()

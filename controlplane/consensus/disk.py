@@ -1,0 +1,56 @@
+"""The few file operations durability depends on, in one place, so that a test can make a disk fail, stall or forget.
+
+`Disk(durable=False)` is `fsync = never`: everything is written, nothing is waited for. A failed write or sync is never
+retried (after a failed fsync the kernel may have dropped the dirty pages); it surfaces as OSError and stops the node.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class Disk:
+    """File operations with durability. All methods raise OSError."""
+
+    def __init__(self, *, durable: bool) -> None:
+        self._durable = durable
+
+    def append(self, fd: int, data: bytes | bytearray) -> None:
+        """Write all of `data` at the end of `fd`; not yet durable."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def sync(self, fd: int) -> None:
+        """Make what was appended to `fd` survive a power loss."""
+        if self._durable:
+            os.fdatasync(fd)
+
+    def replace(self, path: Path, *parts: bytes | bytearray) -> None:
+        """Create or replace `path` by the concatenation of `parts`: afterwards it is wholly old or wholly new."""
+        temporary = path.with_name(path.name + ".tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            for part in parts:
+                self.append(fd, part)
+            if self._durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        self.sync_directory(path.parent)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+        if self._durable:
+            os.fsync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        if not self._durable:
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,126 @@
+"""What peers say to each other. Every message is a tagged msgpack array; tags are appended, never renumbered.
+
+`round` numbers the leader's heartbeat rounds. A follower echoes it, so a quorum of echoes of a round begun after a
+read arrived proves that the leader still led then. Every reply carries the term it was made in; replies of other
+terms are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from controlplane.consensus.snapshot import SnapshotMeta
+
+PROTOCOL_VERSION = 1
+
+Index = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class Hello(msgspec.Struct, tag=0, array_like=True, frozen=True):
+    """First frame of a connection, from the dialling side."""
+
+    protocol: int
+    cluster_id: str
+    sender: str
+    receiver: str
+
+
+class HelloReply(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    """`refusal` is empty when the connection is accepted."""
+
+    refusal: Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class VoteRequest(msgspec.Struct, tag=10, array_like=True, frozen=True):
+    """`term` is the term the candidate asks for; with `pre` it has not entered it yet."""
+
+    term: Index
+    last_index: Index
+    last_term: Index
+    pre: bool
+
+
+class VoteReply(msgspec.Struct, tag=11, array_like=True, frozen=True):
+    """`term` is the term asked for when granted, else the voter's own."""
+
+    term: Index
+    granted: bool
+    pre: bool
+
+
+class AppendEntries(msgspec.Struct, tag=12, array_like=True, frozen=True):
+    """Entries (term, command) that follow `prev_index`. `round` 0 asks for no answer unless the log does not match."""
+
+    term: Index
+    prev_index: Index
+    prev_term: Index
+    commit_index: Index
+    round: Index
+    entries: list[tuple[Index, bytes]]
+
+
+class AppendReply(msgspec.Struct, tag=13, array_like=True, frozen=True):
+    """Success: durable up to `index`. Refusal: the leader should go on from `index`."""
+
+    term: Index
+    success: bool
+    index: Index
+    round: Index
+
+
+class InstallSnapshot(msgspec.Struct, tag=14, array_like=True, frozen=True):
+    term: Index
+    meta: SnapshotMeta
+    offset: Index
+    data: bytes
+
+
+class SnapshotReply(msgspec.Struct, tag=15, array_like=True, frozen=True):
+    """`offset` bytes of the snapshot at `index` are here; `installed` once it is durable and loaded."""
+
+    term: Index
+    index: Index
+    offset: Index
+    installed: bool
+
+
+class Propose(msgspec.Struct, tag=16, array_like=True, frozen=True):
+    """A follower asks the leader to append."""
+
+    request: Index
+    entry: bytes
+
+
+class ReadIndex(msgspec.Struct, tag=17, array_like=True, frozen=True):
+    """A follower asks the leader for a read index."""
+
+    request: Index
+
+
+class Answer(msgspec.Struct, tag=18, array_like=True, frozen=True):
+    """The leader's answer to Propose or ReadIndex. `refused` means: certainly not appended, or not the leader."""
+
+    request: Index
+    index: Index
+    term: Index
+    refused: bool
+    unknown: bool = False
+
+
+Message = (
+    VoteRequest
+    | VoteReply
+    | AppendEntries
+    | AppendReply
+    | InstallSnapshot
+    | SnapshotReply
+    | Propose
+    | ReadIndex
+    | Answer
+)
+
+message_decoder = msgspec.msgpack.Decoder(Message)
+hello_decoder = msgspec.msgpack.Decoder(Hello)
+hello_reply_decoder = msgspec.msgpack.Decoder(HelloReply)

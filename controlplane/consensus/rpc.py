@@ -1,0 +1,86 @@
+"""What front processes and the raft process say over the private unix socket, in the frames of `framing`.
+
+A connection either carries numbered calls and their answers in any order, or, once `Follow` was sent, one stream of
+entries read at the front's own pace. Tags are appended, never renumbered; both ends are of the same release.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from controlplane.ports import LogStatus
+
+MAX_FRAME_BYTES = 72 << 20
+CHUNK_BYTES = 1 << 20
+
+
+class AppendCall(msgspec.Struct, tag=0, array_like=True, frozen=True):
+    call: int
+    entry: bytes
+    timeout_s: float
+
+
+class ReadIndexCall(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    call: int
+    timeout_s: float
+
+
+class StatusCall(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    call: int
+
+
+class Follow(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    after: int
+
+
+Request = AppendCall | ReadIndexCall | StatusCall | Follow
+
+
+class AppendAnswer(msgspec.Struct, tag=0, array_like=True, frozen=True):
+    call: int
+    index: int
+    term: int
+
+
+class ReadIndexAnswer(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    call: int
+    index: int
+
+
+class StatusAnswer(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    call: int
+    status: LogStatus
+
+
+class Failed(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    """`error` is one of the names in `ERRORS`."""
+
+    call: int
+    error: str
+    text: str
+
+
+class Entries(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    """Consecutive committed entries as (index, term, data)."""
+
+    entries: list[tuple[int, int, bytes]]
+
+
+class SnapshotBegin(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    """`size` bytes of state follow in SnapshotChunks."""
+
+    index: int
+    term: int
+    size: int
+
+
+class SnapshotChunk(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    data: bytes
+
+
+Answer = AppendAnswer | ReadIndexAnswer | StatusAnswer | Failed
+StreamItem = Entries | SnapshotBegin | SnapshotChunk
+
+request_decoder = msgspec.msgpack.Decoder(Request)
+answer_decoder = msgspec.msgpack.Decoder(Answer)
+stream_decoder = msgspec.msgpack.Decoder(StreamItem)

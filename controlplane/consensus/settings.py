@@ -1,0 +1,101 @@
+"""Settings of one consensus node, validated once and then frozen.
+
+Every refusal names the field. Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+_NODE_ID = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. The certificate names its node in a SAN URI `flintlock://node/<id>` and serves both as client and
+    server.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RaftSettings:
+    """One node of the log. `peers` maps the other nodes to their `host:port`; empty means a single-node cluster."""
+
+    node: str
+    cluster_id: str
+    data_dir: Path
+    listen: str = ""
+    """`host:port` for the peers; not bound when there are none."""
+    peers: Mapping[str, str] = field(default_factory=dict[str, str])
+    tls: TlsFiles | None = None
+    plaintext_peers_for_tests: bool = False
+    """Peers without TLS, for tests inside one process. Refused unless every address is loopback."""
+    fsync: Literal["always", "never"] = "always"
+    election_min_s: float = 0.5
+    election_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+    max_entry_bytes: int = 4 * MIB
+    max_pending_bytes: int = 64 * MIB
+    """Proposals accepted by this node and not yet resolved; beyond it `append` refuses."""
+    snapshot_entries: int = 20_000
+    """A snapshot is taken after this many entries, or `snapshot_bytes` of them, whichever comes first."""
+    snapshot_bytes: int = 64 * MIB
+    retain_entries: int = 5_000
+    """Entries kept below a snapshot for slow followers, at most `retain_bytes` of them."""
+    retain_bytes: int = 16 * MIB
+
+    def __post_init__(self) -> None:
+        for name in (self.node, *self.peers):
+            if not _NODE_ID.fullmatch(name):
+                raise ValueError(f"node: {name!r} is not a node id (1-63 of a-z 0-9 . _ -)")
+        if not self.cluster_id or len(self.cluster_id) > 128:
+            raise ValueError("cluster_id: 1 to 128 characters are needed")
+        if self.node in self.peers:
+            raise ValueError(f"peers: must not contain this node ({self.node!r})")
+        for peer, address in self.peers.items():
+            parse_address(f"peers[{peer}]", address)
+        if self.peers:
+            parse_address("listen", self.listen)
+            self._check_transport_security()
+        if self.fsync not in ("always", "never"):
+            raise ValueError(f"fsync: {self.fsync!r} is neither 'always' nor 'never'")
+        if not 0 < self.heartbeat_s * 3 < self.election_min_s < self.election_max_s:
+            raise ValueError(
+                "election_min_s: needed is 3 x heartbeat_s < election_min_s < election_max_s, got "
+                f"heartbeat_s={self.heartbeat_s} election_min_s={self.election_min_s} "
+                f"election_max_s={self.election_max_s}"
+            )
+        for name in ("max_entry_bytes", "max_pending_bytes", "snapshot_entries", "snapshot_bytes", "retain_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1")
+        if self.max_entry_bytes > 64 * MIB:
+            raise ValueError("max_entry_bytes: at most 64 MiB")
+        if self.retain_entries < 0:
+            raise ValueError("retain_entries: must not be negative")
+
+    def _check_transport_security(self) -> None:
+        if self.tls is not None:
+            return
+        if not self.plaintext_peers_for_tests:
+            raise ValueError("tls: peers need mutual TLS (ca, cert and key files)")
+        for address in (self.listen, *self.peers.values()):
+            if parse_address("listen", address)[0] not in ("127.0.0.1", "::1", "localhost"):
+                raise ValueError(f"plaintext_peers_for_tests: {address} is not a loopback address")
+
+
+def parse_address(field_name: str, address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as (host, port). Raises ValueError naming `field_name`."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{field_name}: {address!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,369 @@
+"""Messages between peers over mutual TLS, one connection per direction.
+
+Each node dials every peer and only sends there; what it receives comes over connections others dialled. A connection
+carries frames (see `framing`): a Hello naming cluster, sender and receiver, answered by a HelloReply, then messages.
+The sender's name must be the one in its certificate. Queues are bounded: a message for a slow or absent peer is
+dropped, which Raft repairs, and anything unexpected from the other end closes the connection. Strangers cost one
+pending handshake of at most `_MAX_PENDING`; when those are used up the oldest makes room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import msgspec
+
+from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.consensus.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    HelloReply,
+    Message,
+    hello_decoder,
+    hello_reply_decoder,
+    message_decoder,
+)
+from controlplane.consensus.settings import parse_address
+from controlplane.consensus.tls import PeerIdentityError, TlsContexts, peer_identity
+
+_log = logging.getLogger(__name__)
+
+_HELLO_BYTES = 1024
+_HANDSHAKE_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 3.0
+_RETRY_MIN_S = 0.05
+_RETRY_MAX_S = 1.0
+_MAX_PENDING = 64
+_QUEUE_HIGH_BYTES = 4 << 20
+_QUEUE_DROP_BYTES = 64 << 20
+# A peer that vanished without a word (power, cable) is noticed after this.
+_SILENT_PEER_MS = 5_000
+
+
+class PeerEvents(Protocol):
+    """Called in the event loop. Must not raise."""
+
+    def on_message(self, peer: str, message: Message) -> None: ...
+
+    def on_connected(self, peer: str) -> None: ...
+
+    def on_disconnected(self, peer: str) -> None: ...
+
+    def on_writable(self, peer: str) -> None:
+        """The queue to `peer` is short again."""
+        ...
+
+
+class PeerTransport:
+    """The connections of one node. `start` binds; `stop` closes everything."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        cluster_id: str,
+        listen: str,
+        peers: Mapping[str, str],
+        tls: TlsContexts | None,
+        max_frame_bytes: int,
+        events: PeerEvents,
+    ) -> None:
+        self.node = node
+        self.cluster_id = cluster_id
+        self.peers = dict(peers)
+        self.tls = tls
+        self.max_frame_bytes = max_frame_bytes
+        self.events = events
+        self.inbound: dict[str, Inbound] = {}
+        self._listen = listen
+        self._outbound: dict[str, _Outbound] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[asyncio.Task[None], None] = {}
+        self._socket: socket.socket | None = None
+
+    async def start(self) -> None:
+        """Bind and begin dialling. Raises OSError when the address cannot be bound."""
+        host, port = parse_address("listen", self._listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=128)
+        self._socket.setblocking(False)
+        self._spawn(self._accept_forever(self._socket), "accept")
+        for peer, address in self.peers.items():
+            self._spawn(self._dial_forever(peer, address), f"dial {peer}")
+
+    async def stop(self) -> None:
+        tasks = [*self._tasks, *self._pending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in [*self.inbound.values()]:
+            connection.abort()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def send(self, peer: str, message: Message) -> bool:
+        """Queue a message; False when it was certainly not sent (not connected, or the queue is full)."""
+        connection = self._outbound.get(peer)
+        return connection is not None and connection.send(message)
+
+    def writable(self, peer: str) -> bool:
+        connection = self._outbound.get(peer)
+        return connection is not None and not connection.congested
+
+    def is_connected(self, peer: str) -> bool:
+        return peer in self._outbound
+
+    def _spawn(self, coroutine: asyncio._CoroutineLike[None], name: str) -> None:  # pyright: ignore[reportPrivateUsage] - typeshed's name
+        task = asyncio.create_task(coroutine, name=f"raft {self.node} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- accepting -----------------------------------------------------------------------------------------------------
+
+    async def _accept_forever(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # Out of descriptors, or the connection was gone already: the listener itself is fine.
+                _log.warning("%s: accept: %s", self.node, error)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._pending) >= _MAX_PENDING:
+                next(iter(self._pending)).cancel()
+            task = asyncio.create_task(self._admit(connection), name=f"raft {self.node} admit")
+            self._pending[task] = None
+            task.add_done_callback(lambda done: self._pending.pop(done, None))
+
+    async def _admit(self, connection: socket.socket) -> None:
+        """See one accepted connection through its handshake and Hello, or close it."""
+        loop = asyncio.get_running_loop()
+        protocol = Inbound(self)
+        try:
+            _configure(connection)
+            async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
+                await loop.connect_accepted_socket(
+                    lambda: protocol, connection, ssl=self.tls.accept if self.tls else None
+                )
+                await protocol.admitted
+        except (OSError, TimeoutError, PeerIdentityError) as error:
+            _log.info("%s: refused a connection: %s", self.node, error)
+            protocol.abort()
+        except asyncio.CancelledError:
+            protocol.abort()
+            raise
+        finally:
+            if protocol.transport is None:
+                connection.close()
+
+    # -- dialling ------------------------------------------------------------------------------------------------------
+
+    async def _dial_forever(self, peer: str, address: str) -> None:
+        delay = _RETRY_MIN_S
+        while True:
+            protocol = _Outbound(self, peer)
+            try:
+                await self._dial(protocol, address)
+                delay = _RETRY_MIN_S
+                self._outbound[peer] = protocol
+                self.events.on_connected(peer)
+                try:
+                    await protocol.closed.wait()
+                finally:
+                    del self._outbound[peer]
+                    self.events.on_disconnected(peer)
+            except (OSError, TimeoutError, PeerIdentityError) as error:
+                _log.info("%s: %s at %s: %s", self.node, peer, address, error or type(error).__name__)
+            finally:
+                protocol.abort()
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(delay * 2, _RETRY_MAX_S)
+
+    async def _dial(self, protocol: _Outbound, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        host, port = parse_address("peers", address)
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await loop.create_connection(
+                lambda: protocol,
+                host,
+                port,
+                ssl=self.tls.dial if self.tls else None,
+                server_hostname="" if self.tls else None,
+            )
+            await protocol.welcomed
+
+
+class _Connection(asyncio.Protocol):
+    """What both directions share: the transport, frames in, errors out."""
+
+    def __init__(self, owner: PeerTransport) -> None:
+        self.owner = owner
+        self.transport: asyncio.Transport | None = None
+        self.decoder = FrameDecoder(_HELLO_BYTES)
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        try:
+            self.opened(self._identity())
+        except PeerIdentityError as error:
+            self.fail(error)
+
+    def _identity(self) -> str | None:
+        """The certificate's node id; None without TLS."""
+        if self.owner.tls is None:
+            return None
+        assert self.transport is not None
+        return peer_identity(cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object")))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self.decoder.feed(data):
+                self.frame_received(body)
+                if self.transport is None or self.transport.is_closing():
+                    return
+        except (FrameTooLargeError, msgspec.MsgspecError, PeerIdentityError) as error:
+            self.fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        self.lost(exc or ConnectionResetError("the other end closed the connection"))
+
+    def fail(self, error: Exception) -> None:
+        """Close because of what the other end is or sent."""
+        _log.warning("%s: closing a peer connection: %s", self.owner.node, error)
+        self.lost(error)
+        self.abort()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def opened(self, identity: str | None) -> None:
+        raise NotImplementedError
+
+    def frame_received(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def lost(self, error: Exception) -> None:
+        raise NotImplementedError
+
+
+class Inbound(_Connection):
+    """A connection a peer dialled: a Hello, then messages."""
+
+    def __init__(self, owner: PeerTransport) -> None:
+        super().__init__(owner)
+        self.admitted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._identity_seen: str | None = None
+        self._peer: str | None = None
+
+    def opened(self, identity: str | None) -> None:
+        self._identity_seen = identity
+
+    def frame_received(self, body: bytes) -> None:
+        if self._peer is not None:
+            self.owner.events.on_message(self._peer, message_decoder.decode(body))
+            return
+        hello = hello_decoder.decode(body)
+        refusal = self._refusal(hello)
+        assert self.transport is not None
+        self.transport.write(encode_frame(HelloReply(refusal)))
+        if refusal:
+            _log.warning("%s: refused %r: %s", self.owner.node, hello.sender[:64], refusal)
+            self.lost(PeerIdentityError(refusal))
+            self.transport.close()
+            return
+        self._peer = hello.sender
+        self.decoder.max_bytes = self.owner.max_frame_bytes
+        previous = self.owner.inbound.pop(hello.sender, None)
+        if previous is not None:
+            previous.abort()
+        self.owner.inbound[hello.sender] = self
+        if not self.admitted.done():
+            self.admitted.set_result(hello.sender)
+
+    def _refusal(self, hello: Hello) -> str:
+        owner = self.owner
+        if hello.protocol != PROTOCOL_VERSION:
+            return f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}"
+        if owner.tls is not None and hello.sender != self._identity_seen:
+            return "the sender is not the node its certificate names"
+        if hello.cluster_id != owner.cluster_id:
+            return "another cluster"
+        if hello.receiver != owner.node:
+            return f"this is node {owner.node}"
+        if hello.sender not in owner.peers:
+            return "not a member of this cluster"
+        return ""
+
+    def lost(self, error: Exception) -> None:
+        if self._peer is not None and self.owner.inbound.get(self._peer) is self:
+            del self.owner.inbound[self._peer]
+        if not self.admitted.done():
+            self.admitted.set_exception(error if isinstance(error, OSError) else PeerIdentityError(str(error)))
+            # Nobody waits any more when the admission was cancelled or timed out.
+            self.admitted.exception()
+
+
+class _Outbound(_Connection):
+    """A connection this node dialled: says Hello, and is usable once welcomed."""
+
+    def __init__(self, owner: PeerTransport, peer: str) -> None:
+        super().__init__(owner)
+        self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.congested = False
+        self._peer = peer
+
+    def opened(self, identity: str | None) -> None:
+        if identity is not None and identity != self._peer:
+            raise PeerIdentityError(f"the node there is {identity!r}, not {self._peer!r}")
+        assert self.transport is not None
+        _configure(cast("socket.socket", self.transport.get_extra_info("socket")))
+        self.transport.set_write_buffer_limits(high=_QUEUE_HIGH_BYTES)
+        owner = self.owner
+        self.transport.write(encode_frame(Hello(PROTOCOL_VERSION, owner.cluster_id, owner.node, self._peer)))
+
+    def frame_received(self, body: bytes) -> None:
+        reply = hello_reply_decoder.decode(body)
+        if self.welcomed.done():
+            raise PeerIdentityError("the peer spoke on a connection it should only read")
+        if reply.refusal:
+            raise PeerIdentityError(f"refused: {reply.refusal}")
+        self.welcomed.set_result(None)
+
+    def lost(self, error: Exception) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(error if isinstance(error, OSError) else PeerIdentityError(str(error)))
+            self.welcomed.exception()
+
+    def send(self, message: Message) -> bool:
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > _QUEUE_DROP_BYTES:
+            return False
+        transport.write(encode_frame(message))
+        return True
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self.owner.events.on_writable(self._peer)
+
+
+def _configure(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_PEER_MS)
