@@ -32,3 +32,41 @@ lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
 	$(UV_COMPILE) --group build pyproject.toml provider-shim/pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --group build --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group terraform -c requirements.lock -o requirements-terraform.lock
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+PACKAGES := controlplane provider-shim/provider_shim
+
+.PHONY: lint format generate generated
+lint: $(DEV) ## Style, strict types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(DEV) ## Write what is generated: wire stubs, schemas, provider docs, diagrams
+	$(BIN)/python schemas/generate_proto.py
+	$(BIN)/python -m controlplane.api.schema
+	$(BIN)/python -m provider_shim.docs
+
+generated: generate ## Fail if what is generated differs from what is committed
+	@git diff --exit-code --stat -- schemas controlplane/wire provider-shim/docs docs || \
+	  { echo "generated files differ: run 'make generate' and commit"; exit 1; }
+
+# -- the two commands of the README -----------------------------------------------------------------------------------
+.PHONY: parts demo test
+parts: ## Install QEMU, a guest kernel and busybox by apt when root or sudo is there (else says what is missing)
+	@bash examples/quickstart/install-parts.sh
+
+demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift repaired, destroy
+	$(BIN)/flintctl dev demo
+
+test: $(DEV) parts ## Every test (under 25 minutes)
+	$(BIN)/python -m pytest
+
+.PHONY: bench-vms bench-log bench-boot
+bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform, and 10,000 held in memory
+	$(BIN)/python -m tests.bench.bench_vms
