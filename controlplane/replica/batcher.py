@@ -28,6 +28,8 @@ MAX_COMMANDS = 512
 MAX_BATCH_BYTES = 1 << 20
 MAX_IN_FLIGHT = 8
 RETRY_S = 0.05
+GRACE_S = 0.5
+"""After its deadline, how long a proposal waits for the log to say whether it was written."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,11 +58,8 @@ class Batcher:
         self._queue.append(proposal)
         self._work.set()
         try:
-            return await asyncio.wait_for(proposal.outcome, timeout_s)
+            return await asyncio.wait_for(proposal.outcome, timeout_s + GRACE_S)
         except TimeoutError:
-            if proposal in self._queue:
-                self._queue.remove(proposal)
-                raise NoLeaderError("no leader took the proposal in time; nothing was written") from None
             raise OutcomeUnknownError("the outcome did not arrive in time; repeat with the same key") from None
         finally:
             del self._waiting[envelope.id]
@@ -110,11 +109,9 @@ class Batcher:
         left_s = max(proposal.deadline for proposal in batch) - self._clock.monotonic_s()
         try:
             await self._log.append(entry, timeout_s=max(left_s, 0.001))
-        except NoLeaderError:
+        except NoLeaderError as error:
             await asyncio.sleep(RETRY_S)
-            alive = [proposal for proposal in batch if not proposal.outcome.done()]
-            self._queue.extendleft(reversed(alive))
-            self._work.set()
+            self._retry(batch, error)
         except OutcomeUnknownError:
             # It may still commit, and then `resolve` answers; else the deadline does.
             _log.warning("proposals.outcome_unknown", commands=len(batch))
@@ -122,3 +119,13 @@ class Batcher:
             for proposal in batch:
                 if not proposal.outcome.done():
                     proposal.outcome.set_exception(error)
+
+    def _retry(self, batch: list[_Proposal], error: NoLeaderError) -> None:
+        """Queue again what nobody wrote, but for those whose time is over."""
+        now = self._clock.monotonic_s()
+        waiting = [proposal for proposal in batch if not proposal.outcome.done()]
+        for proposal in waiting:
+            if proposal.deadline <= now:
+                proposal.outcome.set_exception(error)
+        self._queue.extendleft(reversed([proposal for proposal in waiting if proposal.deadline > now]))
+        self._work.set()

@@ -1,0 +1,145 @@
+"""The replica over a real single-node log: outcomes, linearizable reads, watches, snapshots, and what happens without a
+leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from controlplane.consensus import RaftNode, RaftSettings
+from controlplane.machine.entry import MachineState
+from controlplane.machine.events import EventType
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.model.commands import DeclareNamespace, Delete, Precondition
+from controlplane.model.spec import NamespaceSpec
+from controlplane.model.types import Kind
+from controlplane.ports import CompactedError, NoLeaderError
+from controlplane.replica import Replica
+from controlplane.replica.history import History
+from controlplane.system import SystemClock, Ulids
+
+
+@asynccontextmanager
+async def running(data_dir: Path, **settings: int) -> AsyncIterator[tuple[RaftNode, Replica]]:
+    node = RaftNode(RaftSettings(node="n1", cluster_id="c1", data_dir=data_dir, **settings), MachineState("c1"))
+    await node.start()
+    replica = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+    following = asyncio.create_task(replica.run())
+    try:
+        yield node, replica
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await node.stop()
+
+
+def namespace(name: str, **when: bool) -> DeclareNamespace:
+    return DeclareNamespace(name=name, uid=Ulids().new(), spec=NamespaceSpec(), when=Precondition(**when))
+
+
+async def test_a_proposal_answers_what_the_machine_said(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        created = await replica.propose(namespace("demo"), actor="test")
+        assert isinstance(created, Applied)
+        assert created.change is Change.CREATED
+        refused = await replica.propose(namespace("demo", create_only=True), actor="test")
+        assert isinstance(refused, Rejected)
+        assert refused.code is Code.ALREADY_EXISTS
+        assert replica.state.namespaces["demo"].meta.uid == created.uid
+
+
+async def test_proposals_made_together_share_log_entries(tmp_path: Path) -> None:
+    async with running(tmp_path) as (node, replica):
+        await replica.propose(namespace("first"), actor="test")
+        before = (await node.status()).last_index
+        outcomes = await replica.propose_each([namespace(f"n{i}") for i in range(200)], actor="test")
+        assert all(isinstance(outcome, Applied) for outcome in outcomes)
+        assert (await node.status()).last_index - before <= 20
+        assert len(replica.state.namespaces) == 201
+
+
+async def test_a_restarted_node_has_what_was_acknowledged_and_its_replica_catches_up(tmp_path: Path) -> None:
+    async with running(tmp_path, snapshot_entries=20, retain_entries=5) as (_, replica):
+        for i in range(60):
+            await replica.propose(namespace(f"n{i}"), actor="test")
+        digest = replica.state.digest
+    async with running(tmp_path) as (_, replica):
+        state = await replica.fresh()
+        assert len(state.namespaces) == 60
+        assert state.digest == digest
+        with pytest.raises(CompactedError):
+            await anext(replica.watch(0))
+
+
+async def test_a_watcher_sees_every_change_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        await replica.propose(namespace("a"), actor="test")
+        start = replica.state.revision
+        watcher = replica.watch(start)
+        await replica.propose(namespace("b"), actor="test")
+        await replica.propose(Delete(kind=Kind.NAMESPACE, name="a"), actor="test")
+        async with asyncio.timeout(5):
+            events = [await anext(watcher), await anext(watcher)]
+        assert [(event.type, event.revision) for event in events] == [
+            (EventType.ADDED, start + 1),
+            (EventType.DELETED, start + 2),
+        ]
+
+
+async def test_a_reader_that_waits_is_woken_by_the_change(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        await replica.fresh()
+        waiting = asyncio.create_task(replica.until(lambda state: "late" in state.namespaces, timeout_s=10))
+        await replica.propose(namespace("late"), actor="test")
+        state = await waiting
+        assert state is not None
+        assert await replica.until(lambda state: "never" in state.namespaces, timeout_s=0.01) is None
+
+
+async def test_without_a_leader_nothing_is_written_and_the_error_says_so(tmp_path: Path) -> None:
+    settings = RaftSettings(
+        node="n1",
+        cluster_id="c1",
+        data_dir=tmp_path,
+        listen="127.0.0.1:18471",
+        peers={"n2": "127.0.0.1:18472", "n3": "127.0.0.1:18473"},
+        plaintext_peers_for_tests=True,
+    )
+    node = RaftNode(settings, MachineState("c1"))
+    await node.start()
+    replica = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+    following = asyncio.create_task(replica.run())
+    try:
+        with pytest.raises(NoLeaderError):
+            await replica.propose(namespace("demo"), actor="test", timeout_s=0.5)
+        with pytest.raises(NoLeaderError):
+            await replica.fresh(timeout_s=0.5)
+        assert not replica.caught_up
+        assert not replica.state.namespaces
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await node.stop()
+
+
+async def test_history_drops_the_oldest_and_tells_slow_watchers(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        watcher = replica.watch(0)
+        for i in range(4):
+            await replica.propose(namespace(f"n{i}"), actor="test")
+        async with asyncio.timeout(5):
+            events = [await anext(watcher) for _ in range(4)]
+    history = History(limit=2)
+    slow = history.watch(0)
+    history.add(events[:1])
+    assert (await anext(slow)) is events[0]
+    history.add(events[1:])
+    with pytest.raises(CompactedError, match="too slow"):
+        await anext(slow)
+    with pytest.raises(CompactedError, match="no longer held"):
+        await anext(history.watch(events[0].revision))
+    assert (await anext(history.watch(events[1].revision))) is events[2]
