@@ -1,0 +1,31 @@
+"""What Terraform starts. By hand it only says what it is."""
+
+from __future__ import annotations
+
+import sys
+
+from provider_shim import PROVIDER_SOURCE, __version__
+
+
+def main() -> int:
+    # Late imports: `--version` and the message below answer at once.
+    if "--version" in sys.argv[1:]:
+        sys.stdout.write(f"terraform-provider-flintlock {__version__}\n")
+        return 0
+    from provider_shim.protocol.server import serve, started_by_terraform
+
+    if not started_by_terraform():
+        sys.stderr.write(
+            "This is the Terraform provider for Flintlock. Terraform starts it by itself; it does nothing when run by hand.\n"
+            f'Use it from a configuration with required_providers {{ flintlock = {{ source = "{PROVIDER_SOURCE}" }} }};\n'
+            "`python -m provider_shim.mirror --help` says how to install it where `terraform init` finds it.\n"
+        )
+        return 1
+    from provider_shim.resources.provider import FlintlockProvider
+
+    serve(FlintlockProvider())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""The HTTP client of the control plane's API v2.
+
+Endpoints are tried in turn: any node answers, so a node that does not is skipped and tried again later. A request is
+repeated, with growing pauses, when the connection failed or the API said 503 (no leader, outcome unknown): with the same
+Idempotency-Key, so that a write whose answer was lost is not made twice. Every request has a deadline and ends early when the user
+interrupts Terraform. `requests` is imported on first use, after the plugin handshake.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from provider_shim import __version__
+from provider_shim.log import log
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 30.0
+PAGE_LIMIT: Final = 1000
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 3.0
+_POOL: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    endpoints: tuple[str, ...]
+    token: str = field(repr=False)
+    ca_file: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    retry_s: float = 60.0
+    """How long a request without a deadline of its own is repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemError:
+    """One entry of a problem's `errors`: a JSON pointer into what was sent, and what is wrong there."""
+
+    pointer: str
+    message: str
+
+
+class ApiError(Exception):
+    """The API refused: an RFC 9457 problem."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.code = str(problem.get("code") or f"http_{status}")
+        self.title = str(problem.get("title") or f"HTTP {status}")
+        self.detail = str(problem.get("detail") or "")
+        self.hint = str(problem.get("hint") or "")
+        self.problem = problem
+        listed: Any = problem.get("errors")
+        self.errors = tuple(
+            ProblemError(str(each.get("pointer") or ""), str(each.get("message") or ""))
+            for each in (listed if isinstance(listed, list) else [])  # pyright: ignore[reportUnknownVariableType] # JSON
+            if isinstance(each, dict)
+        )
+        super().__init__(f"{self.status} {self.code}: {self.title}. {self.detail}".strip())
+
+
+class UnreachableError(Exception):
+    """No endpoint gave a useful answer in time: nothing is known about what exists."""
+
+
+class CancelledError(Exception):
+    """The user interrupted Terraform."""
+
+
+class Client:
+    """Thread-safe; one for the whole process."""
+
+    def __init__(self, settings: ClientSettings, cancel: threading.Event) -> None:
+        self._settings = settings
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._current = 0
+
+    def get(
+        self, path: str, *, query: Mapping[str, Any] | None = None, deadline: float | None = None, wait_s: float = 0
+    ) -> Answer:
+        """`deadline` is a `time.monotonic()` instant; `wait_s` is how long the API may hold the request (long poll)."""
+        return self.send("GET", path, query=query, deadline=deadline, wait_s=wait_s)
+
+    def pages(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Every item of a list."""
+        asked: dict[str, Any] = {"limit": PAGE_LIMIT, **(query or {})}
+        while True:
+            body = self.get(path, query=asked).body
+            yield from body["items"]
+            if not body.get("continue"):
+                return
+            asked["continue"] = body["continue"]
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        wait_s: float = 0,
+    ) -> Answer:
+        """One request, repeated until it is answered.
+
+        Raises ApiError for any answer of 400 or above that repeating cannot mend, UnreachableError at the deadline,
+        CancelledError when the user interrupts.
+        """
+        end = time.monotonic() + self._settings.retry_s if deadline is None else deadline
+        data = None if body is None else json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+        pause = _FIRST_PAUSE_S
+        while True:
+            if self._cancel.is_set():
+                raise CancelledError("Terraform was interrupted")
+            endpoint = self._endpoint()
+            asked_pause = 0.0
+            try:
+                answer = self._once(endpoint, method, path, data, query, headers, end, wait_s)
+                if answer.status != 503:
+                    return _checked(answer)
+                problem = _problem(answer)
+                if problem.code == "host_unreachable":
+                    raise problem
+                reason = str(problem)
+                asked_pause = _retry_after_s(answer)
+            except self._connection_errors() as failure:
+                reason = _describe(failure)
+                if _is_hopeless(failure):
+                    raise UnreachableError(f"{endpoint}: {reason}") from failure
+            log("warn", f"{method} {path}: {endpoint} gave no answer, trying again", reason=reason)
+            self._skip(endpoint)
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                tried = ", ".join(self._settings.endpoints)
+                raise UnreachableError(f"no answer from {tried}: {reason}")
+            # Half of the pause is random, so that many providers do not come back at the same instant.
+            chosen = min(max(pause, asked_pause) * random.uniform(0.5, 1.0), remaining)  # noqa: S311 - jitter
+            if self._cancel.wait(chosen):
+                raise CancelledError("Terraform was interrupted")
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _endpoint(self) -> str:
+        return self._settings.endpoints[self._current % len(self._settings.endpoints)]
+
+    def _skip(self, endpoint: str) -> None:
+        """Go on to the next one, unless another thread already did."""
+        with self._lock:
+            if self._endpoint() == endpoint:
+                self._current += 1
+
+    def _once(
+        self,
+        endpoint: str,
+        method: str,
+        path: str,
+        data: bytes | None,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        end: float,
+        wait_s: float,
+    ) -> Answer:
+        settings = self._settings
+        sent = {
+            "Accept": "application/json",
+            "Authorization": f"Bearer {settings.token}",
+            "User-Agent": f"terraform-provider-flintlock/{__version__}",
+            **(headers or {}),
+        }
+        if data is not None:
+            sent["Content-Type"] = "application/json"
+        patience = max(min(ANSWER_TIMEOUT_S, end - time.monotonic()), 1.0) + wait_s
+        certificate = (settings.client_certificate, settings.client_key) if settings.client_certificate else None
+        with self._open_session().request(
+            method,
+            endpoint.rstrip("/") + "/api/v2" + path,
+            params=query,
+            data=data,
+            headers=sent,
+            timeout=(CONNECT_TIMEOUT_S, patience),
+            verify=settings.ca_file or True,
+            cert=certificate,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            raw = _bounded(response)
+            return Answer(response.status_code, response.headers, _parse(raw))
+
+    def _open_session(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                import requests
+                from requests.adapters import HTTPAdapter
+
+                session = requests.Session()
+                session.mount("https://", HTTPAdapter(pool_connections=8, pool_maxsize=_POOL))
+                # A callable keeps a .netrc from replacing our Authorization header.
+                session.auth = _unchanged
+                self._session = session
+            return self._session
+
+    @staticmethod
+    def _connection_errors() -> tuple[type[Exception], ...]:
+        import requests
+
+        return (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def segment(text: str) -> str:
+    """A name as one segment of a path."""
+    return quote(text, safe="")
+
+
+def check_endpoint(text: str) -> str | None:
+    """What is wrong with an endpoint, or None."""
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname:
+        return f'"{text}" is not an https:// address such as https://10.0.0.1:8443'
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        return f'"{text}" must end after the port: the API path is added to it'
+    return None
+
+
+def _unchanged(request: Any) -> Any:
+    return request
+
+
+def _bounded(response: Any) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_content(65536):
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise UnreachableError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode("utf-8", errors="replace")
+
+
+def _problem(answer: Answer) -> ApiError:
+    body = answer.body
+    if isinstance(body, dict):
+        return ApiError(answer.status, body)  # pyright: ignore[reportUnknownArgumentType] # JSON
+    return ApiError(answer.status, {"detail": str(body or "")[:500]})
+
+
+def _checked(answer: Answer) -> Answer:
+    if answer.status >= 300:
+        raise _problem(answer)
+    if not isinstance(answer.body, dict):
+        raise ApiError(
+            answer.status, {"code": "not_the_api", "title": "Not a Flintlock control plane", "detail": "no JSON object"}
+        )
+    return answer
+
+
+def _retry_after_s(answer: Answer) -> float:
+    text = answer.headers.get("Retry-After", "")
+    return min(float(text), _LONGEST_PAUSE_S) if text.isdecimal() else 0.0
+
+
+def _describe(failure: Exception) -> str:
+    """The innermost reason, without the layers of urllib3."""
+    innermost: BaseException = failure
+    while innermost.args and isinstance(innermost.args[0], BaseException):
+        innermost = innermost.args[0]
+    reason = getattr(innermost, "reason", None)
+    text = str(reason if isinstance(reason, BaseException) else innermost)
+    return text.rsplit(">: ", 1)[-1] or type(failure).__name__
+
+
+def _is_hopeless(failure: Exception) -> bool:
+    """A certificate that does not verify will not verify in a second either."""
+    import requests
+
+    return isinstance(failure, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(failure)

@@ -1,0 +1,91 @@
+"""From a configuration and the prior state to what will be: pure, so that the same plan comes out every time.
+
+What the configuration says wins. Where it says nothing, a default is filled in; else a computed value is kept from the
+prior state if it is known not to change (`keep_state`) or if nothing else changes, and is unknown otherwise. A plan that
+differs nowhere is exactly the prior state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from provider_shim.framework.diagnostics import Path, attribute
+from provider_shim.framework.schema import Attribute, Nested, Schema
+from provider_shim.framework.types import UNKNOWN, Object, SetOf, Value
+
+
+def propose(schema: Schema, prior: Mapping[str, Value] | None, config: Mapping[str, Value]) -> Object:
+    """The planned state; `prior` is None when the resource is to be created."""
+    planned = _attributes(schema.attributes, prior, config)
+    planned.update({name: config.get(name) for name in schema.blocks})
+    if prior is not None and planned != prior:
+        for name, each in schema.attributes.items():
+            if each.computed and each.default is None and not each.keep_state and config.get(name) is None:
+                planned[name] = UNKNOWN
+    return planned
+
+
+def changed(schema: Schema, prior: Mapping[str, Value], planned: Mapping[str, Value]) -> list[str]:
+    """Names of the top-level attributes and blocks that differ, in the schema's order."""
+    return [name for name in (*schema.attributes, *schema.blocks) if prior.get(name) != planned.get(name)]
+
+
+def replacements(schema: Schema, prior: Mapping[str, Value], planned: Mapping[str, Value]) -> list[Path]:
+    """The attributes whose change makes another thing of it."""
+    return [
+        attribute(name)
+        for name in changed(schema, prior, planned)
+        if name in schema.attributes and schema.attributes[name].on_change == "replace"
+    ]
+
+
+def _attributes(
+    attributes: Mapping[str, Attribute], prior: Mapping[str, Value] | None, config: Mapping[str, Value]
+) -> Object:
+    return {
+        name: _attribute(each, None if prior is None else prior.get(name), config.get(name), fresh=prior is None)
+        for name, each in attributes.items()
+    }
+
+
+def _attribute(each: Attribute, prior: Any, config: Any, *, fresh: bool) -> Value:
+    if config is None:
+        if each.default is not None:
+            return each.default
+        if each.computed:
+            return UNKNOWN if fresh else prior
+        return None
+    if config is UNKNOWN:
+        return UNKNOWN
+    if isinstance(each.type, Nested):
+        return _nested(each.type, prior, config)
+    if isinstance(each.type, SetOf) and isinstance(prior, list) and _same_set(prior, config):  # pyright: ignore[reportUnknownArgumentType] # Value
+        return prior  # pyright: ignore[reportUnknownVariableType] # Value
+    return config
+
+
+def _nested(nested: Nested, prior: Any, config: Any) -> Value:
+    match nested.mode:
+        case "single":
+            return _attributes(nested.attributes, prior if isinstance(prior, dict) else None, config)  # pyright: ignore[reportUnknownArgumentType] # Value
+        case "map":
+            before: dict[str, Any] = prior if isinstance(prior, dict) else {}  # pyright: ignore[reportUnknownVariableType] # Value
+            return {key: _element(nested, before.get(key), inner) for key, inner in config.items()}
+        case "list" | "set":
+            earlier: list[Any] = prior if isinstance(prior, list) else []  # pyright: ignore[reportUnknownVariableType] # Value
+            return [_element(nested, earlier[i] if i < len(earlier) else None, inner) for i, inner in enumerate(config)]
+
+
+def _element(nested: Nested, prior: Any, config: Any) -> Value:
+    if not isinstance(config, dict):
+        return config
+    return _attributes(nested.attributes, prior if isinstance(prior, dict) else None, config)  # pyright: ignore[reportUnknownArgumentType] # Value
+
+
+def _same_set(left: list[Any], right: Any) -> bool:
+    return (
+        isinstance(right, list)
+        and len(left) == len(right)  # pyright: ignore[reportUnknownArgumentType] # Value
+        and all(item in right for item in left)
+    )

@@ -1,0 +1,120 @@
+"""What a provider's author writes: resources, data sources, and the provider that holds them.
+
+A resource gets plain values (dicts with every attribute of its schema present) and a `Call`, which carries the private
+state, the diagnostics and the signal that the user interrupted Terraform. `Call.keep` says what state must be saved if the operation
+fails after that point: a create that fails while waiting still leaves the thing in state, tainted.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from provider_shim.framework.diagnostics import Report, error
+from provider_shim.framework.schema import Schema
+from provider_shim.framework.types import Object, Value
+
+
+@dataclass(slots=True)
+class Call:
+    """One remote call on one resource."""
+
+    cancel: threading.Event = field(default_factory=threading.Event)
+    report: Report = field(default_factory=Report)
+    private: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Kept by Terraform beside the state, invisible to the user; JSON values."""
+    kept: Object | None = None
+
+    def keep(self, state: Object) -> None:
+        self.kept = state
+
+
+class Resource(ABC):
+    type_name: ClassVar[str]
+    schema: ClassVar[Schema]
+    identity: ClassVar[Mapping[str, str]]
+    """Attributes (all strings, all required) that name the thing for ever, with descriptions."""
+
+    def validate(self, config: Mapping[str, Value], report: Report) -> None:
+        """Checks across attributes; values may be null or UNKNOWN."""
+
+    def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
+        """Last word on a planned create (no prior) or update. Must not need the API."""
+        return planned
+
+    @abstractmethod
+    def create(self, call: Call, planned: Object) -> Object: ...
+
+    @abstractmethod
+    def read(self, call: Call, state: Object) -> Object | None:
+        """The state as it is now; None only when the API says for certain that the thing is gone."""
+
+    @abstractmethod
+    def update(self, call: Call, prior: Object, planned: Object) -> Object: ...
+
+    @abstractmethod
+    def delete(self, call: Call, prior: Object) -> None: ...
+
+    @abstractmethod
+    def parse_id(self, import_id: str) -> dict[str, str]:
+        """The identity that an import id names. Raises ProviderError with the form it must have."""
+
+    def imported(self, identity: Mapping[str, str]) -> Object:
+        """A state that holds only the identity, for `read` to fill in."""
+        state: Object = dict.fromkeys((*self.schema.attributes, *self.schema.blocks))
+        state.update(identity)
+        return state
+
+    def upgrade(self, version: int, raw: dict[str, Any]) -> dict[str, Any]:
+        """State JSON of an older schema version in today's shape; missing attributes are filled in afterwards."""
+        return raw
+
+    def move(self, source_type: str, source_provider: str, raw: dict[str, Any]) -> dict[str, Any]:
+        """State JSON of another resource type in this one's shape."""
+        raise error(
+            f"{self.type_name} cannot take over {source_type}",
+            f"State of {source_type} ({source_provider}) has no meaning for {self.type_name}. Import the object instead.",
+        )
+
+    def identity_of(self, state: Mapping[str, Value]) -> dict[str, str] | None:
+        values = {name: state.get(name) for name in self.identity}
+        if any(not isinstance(value, str) for value in values.values()):
+            return None
+        return {name: str(value) for name, value in values.items()}
+
+
+class DataSource(ABC):
+    type_name: ClassVar[str]
+    schema: ClassVar[Schema]
+
+    @abstractmethod
+    def read(self, call: Call, config: Object) -> Object: ...
+
+
+class Provider(ABC):
+    schema: ClassVar[Schema]
+
+    def __init__(self) -> None:
+        self.cancel = threading.Event()
+
+    @property
+    @abstractmethod
+    def resources(self) -> Mapping[str, Resource]: ...
+
+    @property
+    @abstractmethod
+    def data_sources(self) -> Mapping[str, DataSource]: ...
+
+    @abstractmethod
+    def configure(self, config: Object, report: Report) -> None: ...
+
+    @property
+    @abstractmethod
+    def deferred(self) -> bool:
+        """Whether the configuration depends on something that is not known yet."""
+
+    def stop(self) -> None:
+        self.cancel.set()

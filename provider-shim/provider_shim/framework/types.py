@@ -1,0 +1,131 @@
+"""The types of Terraform values, and how they look in a schema.
+
+A value in Python is `None` (null), `UNKNOWN`, `str`, `bool`, `int`/`float`, a `list` (lists and sets) or a `dict` (maps
+and objects). A type says how such a value is named on the wire (`signature`) and what it consists of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+
+class Unknown:
+    """The type of `UNKNOWN`: a value that Terraform learns only during apply."""
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+    def __copy__(self) -> Unknown:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Unknown:
+        return self
+
+
+UNKNOWN: Final = Unknown()
+
+Value: TypeAlias = Any
+"""None, UNKNOWN, str, bool, int, float, list[Value] or dict[str, Value]."""
+
+Object: TypeAlias = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """`string`, `number`, `bool`; `dynamic` carries its own type beside the value."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    element: Type
+
+
+@dataclass(frozen=True, slots=True)
+class SetOf:
+    element: Type
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    element: Type
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOf:
+    attributes: Mapping[str, Type]
+
+
+@dataclass(frozen=True, slots=True)
+class TupleOf:
+    """Occurs only inside dynamic values."""
+
+    elements: tuple[Type, ...]
+
+
+Type: TypeAlias = Primitive | ListOf | SetOf | MapOf | ObjectOf | TupleOf
+
+STRING: Final = Primitive("string")
+NUMBER: Final = Primitive("number")
+BOOL: Final = Primitive("bool")
+DYNAMIC: Final = Primitive("dynamic")
+
+
+def signature(kind: Type) -> Any:
+    """The JSON shape by which Terraform names the type, such as `["map", "string"]`."""
+    match kind:
+        case Primitive(name):
+            return name
+        case ListOf(element):
+            return ["list", signature(element)]
+        case SetOf(element):
+            return ["set", signature(element)]
+        case MapOf(element):
+            return ["map", signature(element)]
+        case ObjectOf(attributes):
+            return ["object", {name: signature(inner) for name, inner in attributes.items()}]
+        case TupleOf(elements):
+            return ["tuple", [signature(element) for element in elements]]
+
+
+def from_signature(shape: Any) -> Type:
+    """The inverse of `signature`. Raises ValueError for a shape that names no type."""
+    match shape:
+        case "string" | "number" | "bool" | "dynamic":
+            return Primitive(shape)
+        case ["list", element]:
+            return ListOf(from_signature(element))
+        case ["set", element]:
+            return SetOf(from_signature(element))
+        case ["map", element]:
+            return MapOf(from_signature(element))
+        case ["object", dict() as attributes]:
+            return ObjectOf({str(name): from_signature(inner) for name, inner in attributes.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] # JSON
+        case ["tuple", list() as elements]:
+            return TupleOf(tuple(from_signature(element) for element in elements))  # pyright: ignore[reportUnknownVariableType] # JSON
+        case _:
+            raise ValueError(f"{shape!r} names no Terraform type")
+
+
+def is_wholly_known(value: Value) -> bool:
+    if value is UNKNOWN:
+        return False
+    if isinstance(value, dict):
+        return all(is_wholly_known(inner) for inner in value.values())  # pyright: ignore[reportUnknownVariableType] # Value
+    if isinstance(value, list):
+        return all(is_wholly_known(inner) for inner in value)  # pyright: ignore[reportUnknownVariableType] # Value
+    return True
+
+
+def without_unknowns(value: Value) -> Value:
+    """The same value with null wherever something is unknown: state must be wholly known, even after a failure."""
+    if value is UNKNOWN:
+        return None
+    if isinstance(value, dict):
+        return {name: without_unknowns(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType] # Value
+    if isinstance(value, list):
+        return [without_unknowns(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType] # Value
+    return value

@@ -1,0 +1,142 @@
+"""Framework values to protocol messages and back: schemas, diagnostics, dynamic values, identities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from provider_shim.framework.codec import decode_json, decode_msgpack, encode_msgpack
+from provider_shim.framework.diagnostics import AttributeName, Diagnostic, ListIndex, MapKey, Path
+from provider_shim.framework.schema import Attribute, Block, Nested, Schema
+from provider_shim.framework.types import STRING, ObjectOf, Type, Value, signature
+from provider_shim.protocol.messages import message
+
+_SEVERITY = {"error": 1, "warning": 2}
+_NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
+_BLOCK_SINGLE = 1
+_MARKDOWN = 1
+
+
+def read_value(kind: Type, dynamic: Any) -> Value:
+    """A DynamicValue message as a value; an absent one is null."""
+    if dynamic.json and not dynamic.msgpack:
+        return decode_json(kind, json.loads(dynamic.json))
+    return decode_msgpack(kind, dynamic.msgpack)
+
+
+def write_value(kind: Type, value: Value) -> Any:
+    return message("DynamicValue")(msgpack=encode_msgpack(kind, value))
+
+
+def write_path(path: Path) -> Any:
+    steps: list[Any] = []
+    for step in path:
+        match step:
+            case AttributeName(name):
+                steps.append(message("AttributePath.Step")(attribute_name=name))
+            case MapKey(key):
+                steps.append(message("AttributePath.Step")(element_key_string=key))
+            case ListIndex(index):
+                steps.append(message("AttributePath.Step")(element_key_int=index))
+    return message("AttributePath")(steps=steps)
+
+
+def write_diagnostics(items: Iterable[Diagnostic]) -> list[Any]:
+    return [
+        message("Diagnostic")(
+            severity=_SEVERITY[item.severity],
+            summary=item.summary,
+            detail=item.detail,
+            attribute=write_path(item.path) if item.path else None,
+        )
+        for item in items
+    ]
+
+
+def write_schema(schema: Schema) -> Any:
+    block = _write_block(schema.description, schema.attributes)
+    for name, inner in sorted(schema.blocks.items()):
+        block.block_types.append(_write_nested_block(name, inner))
+    return message("Schema")(version=schema.version, block=block)
+
+
+def _write_block(description: str, attributes: Mapping[str, Attribute]) -> Any:
+    return message("Schema.Block")(
+        attributes=_write_attributes(attributes), description=description, description_kind=_MARKDOWN
+    )
+
+
+def _write_nested_block(name: str, block: Block) -> Any:
+    return message("Schema.NestedBlock")(
+        type_name=name, nesting=_BLOCK_SINGLE, block=_write_block(block.description, block.attributes)
+    )
+
+
+def _write_attributes(attributes: Mapping[str, Attribute]) -> list[Any]:
+    return [_write_attribute(name, each) for name, each in sorted(attributes.items())]
+
+
+def _write_attribute(name: str, each: Attribute) -> Any:
+    written = message("Schema.Attribute")(
+        name=name,
+        description=each.description,
+        description_kind=_MARKDOWN,
+        required=each.required,
+        optional=each.optional or each.default is not None,
+        computed=each.computed or each.default is not None,
+        sensitive=each.sensitive,
+        deprecated=bool(each.deprecated),
+        deprecation_message=each.deprecated,
+    )
+    if isinstance(each.type, Nested):
+        written.nested_type.nesting = _NESTING[each.type.mode]
+        written.nested_type.attributes.extend(_write_attributes(each.type.attributes))
+    else:
+        written.type = json.dumps(signature(each.type)).encode()
+    return written
+
+
+def identity_type(names: Iterable[str]) -> ObjectOf:
+    return ObjectOf(dict.fromkeys(names, STRING))
+
+
+def write_identity_schema(identity: Mapping[str, str]) -> Any:
+    return message("ResourceIdentitySchema")(
+        version=0,
+        identity_attributes=[
+            message("ResourceIdentitySchema.IdentityAttribute")(
+                name=name, type=b'"string"', required_for_import=True, description=description
+            )
+            for name, description in identity.items()
+        ],
+    )
+
+
+def write_identity(identity: Mapping[str, str] | None) -> Any:
+    """A ResourceIdentityData message, or None for "not known yet"."""
+    if identity is None:
+        return None
+    return message("ResourceIdentityData")(identity_data=write_value(identity_type(identity), dict(identity)))
+
+
+def read_identity(names: Iterable[str], data: Any) -> dict[str, str] | None:
+    """None when absent or not wholly known."""
+    value: Any = read_value(identity_type(names), data.identity_data)
+    if not isinstance(value, dict):
+        return None
+    table: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] # Value
+    return table if all(isinstance(part, str) for part in table.values()) else None
+
+
+def read_private(data: bytes) -> dict[str, Any]:
+    """Private state is a JSON object of ours; anything else counts as none."""
+    try:
+        parsed: Any = json.loads(data) if data else {}
+    except ValueError:
+        parsed = {}
+    return parsed if isinstance(parsed, dict) else {}  # pyright: ignore[reportUnknownVariableType] # JSON
+
+
+def write_private(private: Mapping[str, Any]) -> bytes:
+    return json.dumps(private, sort_keys=True, separators=(",", ":")).encode() if private else b""

@@ -1,0 +1,283 @@
+"""The calls of `tfplugin6.Provider` on a framework provider.
+
+Each method takes a request message and fills a response; `handlers()` pairs them with the protocol's names. What the
+provider does not declare (functions, ephemeral and list resources, actions) is answered as "none" and refused by name
+when asked for. Unexpected exceptions are turned into diagnostics by `guard`, never into gRPC failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from provider_shim.framework import engine
+from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
+from provider_shim.framework.resource import Call, DataSource, Provider, Resource
+from provider_shim.framework.types import Object, Value, is_wholly_known
+from provider_shim.framework.validate import check
+from provider_shim.protocol.convert import (
+    read_identity,
+    read_private,
+    read_value,
+    write_diagnostics,
+    write_identity,
+    write_identity_schema,
+    write_path,
+    write_private,
+    write_schema,
+    write_value,
+)
+from provider_shim.protocol.messages import message
+
+Message: TypeAlias = Any
+Handler: TypeAlias = Callable[[Message, Message], "Iterator[Message] | None"]
+
+_PROVIDER_CONFIG_UNKNOWN = 2
+
+
+class Servicer:
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By the protocol's names; each fills the response it is given, or yields responses."""
+        return {
+            "GetMetadata": self._get_metadata,
+            "GetProviderSchema": self._get_provider_schema,
+            "GetResourceIdentitySchemas": self._get_identity_schemas,
+            "ValidateProviderConfig": self._validate_provider,
+            "ConfigureProvider": self._configure,
+            "StopProvider": self._stop,
+            "ValidateResourceConfig": self._validate_resource,
+            "UpgradeResourceState": self._upgrade_state,
+            "UpgradeResourceIdentity": self._upgrade_identity,
+            "ReadResource": self._read,
+            "PlanResourceChange": self._plan,
+            "ApplyResourceChange": self._apply,
+            "ImportResourceState": self._import,
+            "MoveResourceState": self._move,
+            "GenerateResourceConfig": self._generate_config,
+            "ValidateDataResourceConfig": self._validate_data_source,
+            "ReadDataSource": self._read_data_source,
+            "GetFunctions": _nothing,
+            "CallFunction": _call_function,
+            "ValidateEphemeralResourceConfig": _undeclared("ephemeral resource", "type_name"),
+            "OpenEphemeralResource": _undeclared("ephemeral resource", "type_name"),
+            "RenewEphemeralResource": _undeclared("ephemeral resource", "type_name"),
+            "CloseEphemeralResource": _undeclared("ephemeral resource", "type_name"),
+            "ValidateListResourceConfig": _undeclared("list resource", "type_name"),
+            "ListResource": _list_resource,
+            "ValidateActionConfig": _undeclared("action", "type_name"),
+            "PlanAction": _undeclared("action", "action_type"),
+            "InvokeAction": _invoke_action,
+        }
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def _get_metadata(self, _request: Message, response: Message) -> None:
+        _write_capabilities(response)
+        for name in sorted(self._provider.resources):
+            response.resources.add(type_name=name)
+        for name in sorted(self._provider.data_sources):
+            response.data_sources.add(type_name=name)
+
+    def _get_provider_schema(self, _request: Message, response: Message) -> None:
+        _write_capabilities(response)
+        response.provider.CopyFrom(write_schema(self._provider.schema))
+        for name, resource in self._provider.resources.items():
+            response.resource_schemas[name].CopyFrom(write_schema(resource.schema))
+        for name, source in self._provider.data_sources.items():
+            response.data_source_schemas[name].CopyFrom(write_schema(source.schema))
+
+    def _get_identity_schemas(self, _request: Message, response: Message) -> None:
+        for name, resource in self._provider.resources.items():
+            response.identity_schemas[name].CopyFrom(write_identity_schema(resource.identity))
+
+    def _resource(self, name: str) -> Resource:
+        resource = self._provider.resources.get(name)
+        if resource is None:
+            raise error(f"There is no resource type {name}", "This provider does not declare it; check its version.")
+        return resource
+
+    def _data_source(self, name: str) -> DataSource:
+        source = self._provider.data_sources.get(name)
+        if source is None:
+            raise error(f"There is no data source {name}", "This provider does not declare it; check its version.")
+        return source
+
+    def _call(self, private: bytes = b"") -> Call:
+        return Call(cancel=self._provider.cancel, private=read_private(private))
+
+    # -- the provider -------------------------------------------------------------------------------------------------
+
+    def _validate_provider(self, request: Message, response: Message) -> None:
+        config: Object = read_value(self._provider.schema.wire_type, request.config) or {}
+        response.diagnostics.extend(write_diagnostics(check(self._provider.schema, config)))
+
+    def _configure(self, request: Message, response: Message) -> None:
+        config: Object = read_value(self._provider.schema.wire_type, request.config) or {}
+        report = Report()
+        self._provider.configure(config, report)
+        response.diagnostics.extend(write_diagnostics(report.items))
+
+    def _stop(self, _request: Message, _response: Message) -> None:
+        self._provider.stop()
+
+    # -- resources ----------------------------------------------------------------------------------------------------
+
+    def _validate_resource(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        report = Report()
+        config: Value = read_value(resource.schema.wire_type, request.config)
+        if isinstance(config, dict):
+            engine.validate(resource, config, report)  # pyright: ignore[reportUnknownArgumentType] # Value
+        response.diagnostics.extend(write_diagnostics(report.items))
+
+    def _upgrade_state(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        state = engine.upgrade_state(resource, request.version, request.raw_state.json)
+        response.upgraded_state.CopyFrom(write_value(resource.schema.wire_type, state))
+
+    def _upgrade_identity(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        identity = engine.upgrade_identity(resource, request.raw_identity.json)
+        response.upgraded_identity.CopyFrom(write_identity(identity))
+
+    def _read(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        call = self._call(request.private)
+        state: Object = read_value(resource.schema.wire_type, request.current_state)
+        new_state: Object | None
+        if self._provider.deferred and request.client_capabilities.deferral_allowed:
+            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            new_state = state
+        else:
+            new_state = engine.read(resource, call, state)
+        response.new_state.CopyFrom(write_value(resource.schema.wire_type, new_state))
+        response.private = write_private(call.private)
+        response.diagnostics.extend(write_diagnostics(call.report.items))
+        if new_state is not None:
+            _write_identity(response.new_identity, resource.identity_of(new_state))
+
+    def _plan(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        kind = resource.schema.wire_type
+        call = self._call(request.prior_private)
+        prior: Object | None = read_value(kind, request.prior_state)
+        # A destroy is a null proposal; the configuration of a destroy may still be there.
+        config: Object | None = (
+            read_value(kind, request.config) if read_value(kind, request.proposed_new_state) is not None else None
+        )
+        plan = engine.plan(resource, call, prior, config)
+        response.planned_state.CopyFrom(write_value(kind, plan.planned))
+        response.requires_replace.extend(write_path(path) for path in plan.replace)
+        response.planned_private = write_private(call.private)
+        response.diagnostics.extend(write_diagnostics(call.report.items))
+        if prior is not None and request.HasField("prior_identity"):
+            response.planned_identity.CopyFrom(request.prior_identity)
+        elif plan.planned is not None and is_wholly_known([plan.planned.get(name) for name in resource.identity]):
+            _write_identity(response.planned_identity, resource.identity_of(plan.planned))
+
+    def _apply(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        kind = resource.schema.wire_type
+        call = self._call(request.planned_private)
+        prior: Object | None = read_value(kind, request.prior_state)
+        planned: Object | None = read_value(kind, request.planned_state)
+        # What is there if a bug interrupts us: Terraform must not forget a thing that exists.
+        response.new_state.CopyFrom(request.prior_state)
+        new_state = engine.apply(resource, call, prior, planned)
+        response.new_state.CopyFrom(write_value(kind, new_state))
+        response.private = write_private(call.private)
+        response.diagnostics.extend(write_diagnostics(call.report.items))
+        if new_state is not None:
+            _write_identity(response.new_identity, resource.identity_of(new_state))
+
+    def _import(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        call = self._call()
+        identity = read_identity(resource.identity, request.identity) if request.HasField("identity") else None
+        state = engine.import_state(resource, call, request.id, identity)
+        response.diagnostics.extend(write_diagnostics(call.report.items))
+        if state is None:
+            return
+        imported = response.imported_resources.add(type_name=resource.type_name)
+        imported.state.CopyFrom(write_value(resource.schema.wire_type, state))
+        _write_identity(imported.identity, resource.identity_of(state))
+
+    def _move(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.target_type_name)
+        state = engine.move_state(
+            resource, request.source_type_name, request.source_provider_address, request.source_state.json
+        )
+        response.target_state.CopyFrom(write_value(resource.schema.wire_type, state))
+        response.target_private = request.source_private
+        _write_identity(response.target_identity, resource.identity_of(state))
+
+    def _generate_config(self, request: Message, response: Message) -> None:
+        resource = self._resource(request.type_name)
+        state: Object = read_value(resource.schema.wire_type, request.state) or {}
+        config = engine.config_from_state(resource.schema, state)
+        response.config.CopyFrom(write_value(resource.schema.wire_type, config))
+
+    # -- data sources -------------------------------------------------------------------------------------------------
+
+    def _validate_data_source(self, request: Message, response: Message) -> None:
+        source = self._data_source(request.type_name)
+        config: Object = read_value(source.schema.wire_type, request.config) or {}
+        response.diagnostics.extend(write_diagnostics(check(source.schema, config)))
+
+    def _read_data_source(self, request: Message, response: Message) -> None:
+        source = self._data_source(request.type_name)
+        kind = source.schema.wire_type
+        config: Object = read_value(kind, request.config)
+        if self._provider.deferred and request.client_capabilities.deferral_allowed:
+            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.state.CopyFrom(request.config)
+            return
+        call = self._call()
+        try:
+            response.state.CopyFrom(write_value(kind, source.read(call, config)))
+        except ProviderError as problem:
+            call.report.extend(problem.diagnostics)
+        response.diagnostics.extend(write_diagnostics(call.report.items))
+
+
+def _write_capabilities(response: Message) -> None:
+    capabilities = response.server_capabilities
+    capabilities.get_provider_schema_optional = True
+    capabilities.move_resource_state = True
+
+
+def _write_identity(target: Message, identity: Mapping[str, str] | None) -> None:
+    if identity is not None:
+        target.CopyFrom(write_identity(identity))
+
+
+def _nothing(_request: Message, _response: Message) -> None:
+    """Answers with an empty response."""
+
+
+def _refusal(what: str, name: str) -> Diagnostic:
+    return Diagnostic("error", f"There is no {what} {name}", f"This provider declares no {what} of that name.")
+
+
+def _undeclared(what: str, name_field: str) -> Handler:
+    def answer(request: Message, response: Message) -> None:
+        response.diagnostics.extend(write_diagnostics([_refusal(what, getattr(request, name_field))]))
+
+    return answer
+
+
+def _call_function(request: Message, response: Message) -> None:
+    response.error.text = _refusal("function", request.name).summary
+
+
+def _list_resource(request: Message, _response: Message) -> Iterator[Message]:
+    yield message("ListResource.Event")(diagnostic=write_diagnostics([_refusal("list resource", request.type_name)]))
+
+
+def _invoke_action(request: Message, _response: Message) -> Iterator[Message]:
+    event = message("InvokeAction.Event")()
+    event.completed.diagnostics.extend(write_diagnostics([_refusal("action", request.action_type)]))
+    yield event

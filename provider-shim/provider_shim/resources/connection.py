@@ -1,0 +1,125 @@
+"""The provider's own configuration, and the one API client made from it.
+
+Every argument may come from an environment variable instead. Nothing is connected before something is asked of the API,
+so a plan that needs no answer works while the configuration still depends on unknown values.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from provider_shim.client import Client, ClientSettings, check_endpoint
+from provider_shim.framework.diagnostics import Report, attribute, error
+from provider_shim.framework.types import UNKNOWN, Object
+
+ENVIRONMENT = {
+    "endpoints": "FLINTLOCK_ENDPOINTS",
+    "token": "FLINTLOCK_TOKEN",
+    "ca_file": "FLINTLOCK_CA_FILE",
+    "client_certificate": "FLINTLOCK_CLIENT_CERTIFICATE",
+    "client_key": "FLINTLOCK_CLIENT_KEY",
+    "namespace": "FLINTLOCK_NAMESPACE",
+}
+DEFAULT_NAMESPACE = "default"
+
+
+class Connection:
+    """Shared by all resources of one provider process."""
+
+    def __init__(self, cancel: threading.Event, environment: Mapping[str, str] = os.environ) -> None:
+        self._cancel = cancel
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._settings: ClientSettings | None = None
+        self._client: Client | None = None
+        self._unknown: list[str] = []
+        self._namespace = DEFAULT_NAMESPACE
+
+    @property
+    def deferred(self) -> bool:
+        return bool(self._unknown)
+
+    @property
+    def namespace(self) -> Any:
+        """Where a microVM goes that names no namespace; UNKNOWN while the configuration is."""
+        return UNKNOWN if "namespace" in self._unknown else self._namespace
+
+    def configure(self, config: Object, report: Report) -> None:
+        values = {name: self._value(config, name) for name in ENVIRONMENT}
+        self._unknown = [name for name, value in values.items() if value is UNKNOWN]
+        if isinstance(values["namespace"], str):
+            self._namespace = values["namespace"]
+        if self._unknown:
+            return
+        self._check(values, report)
+        if not report.failed:
+            self._settings = ClientSettings(
+                endpoints=tuple(values["endpoints"]),
+                token=values["token"],
+                ca_file=values["ca_file"],
+                client_certificate=values["client_certificate"],
+                client_key=values["client_key"],
+            )
+
+    def client(self) -> Client:
+        """Raises ProviderError while the configuration is unknown or incomplete."""
+        with self._lock:
+            if self._client is None:
+                if self._settings is None:
+                    names = ", ".join(self._unknown) or "endpoints, token"
+                    raise error(
+                        "The Flintlock provider is not configured yet",
+                        f"Its {names} depend on values that Terraform learns only during apply. Apply what they "
+                        "depend on first (terraform apply -target=...), or give them by FLINTLOCK_* variables.",
+                    )
+                self._client = Client(self._settings, self._cancel)
+            return self._client
+
+    def _value(self, config: Object, name: str) -> Any:
+        value: Any = config.get(name)
+        if isinstance(value, list) and any(part is UNKNOWN for part in value):  # pyright: ignore[reportUnknownVariableType] # Value
+            return UNKNOWN
+        if value is not None:
+            return value  # pyright: ignore[reportUnknownVariableType] # Value
+        text = self._environment.get(ENVIRONMENT[name]) or None
+        if name == "endpoints" and text is not None:
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return text
+
+    def _check(self, values: Mapping[str, Any], report: Report) -> None:
+        if not values["endpoints"]:
+            _missing(report, "endpoints", 'endpoints = ["https://10.0.0.1:8443", ...]', "a comma-separated list")
+        for endpoint in values["endpoints"] or ():
+            problem = check_endpoint(endpoint)
+            if problem:
+                report.error("Invalid endpoint", f"{problem}.", attribute("endpoints"))
+        if not values["token"]:
+            _missing(report, "token", "token = var.flintlock_token", "the token")
+        elif not values["token"].isascii() or not values["token"].isprintable() or " " in values["token"]:
+            report.error(
+                "Invalid token",
+                "It has characters that no token has (was it read with a newline?).",
+                attribute("token"),
+            )
+        for name in ("ca_file", "client_certificate", "client_key"):
+            if values[name] and not _readable(values[name]):
+                report.error(f"Cannot read {name}", f'There is no readable file "{values[name]}".', attribute(name))
+        if bool(values["client_certificate"]) != bool(values["client_key"]):
+            missing = "client_key" if values["client_certificate"] else "client_certificate"
+            report.error(f"{missing} is missing", "A client certificate needs its key.", attribute(missing))
+
+
+def _missing(report: Report, name: str, example: str, what: str) -> None:
+    report.error(
+        f"The provider's {name} is missing",
+        f"Write {example} into the provider block, or set {ENVIRONMENT[name]} to {what}.",
+        attribute(name),
+    )
+
+
+def _readable(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.R_OK)

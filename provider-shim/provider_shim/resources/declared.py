@@ -1,0 +1,239 @@
+"""What every declared resource does: PUT to declare, GET to read, DELETE to ask for its end.
+
+A create carries `If-None-Match: *` and an Idempotency-Key made from name and intent alone. If Terraform is killed before it
+saves the state, the same apply sends the same key and is handed its own object; anybody else's object of that name is
+an error that says how to import it. Only a 404 that the API itself gave removes a thing from state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from provider_shim.client import ApiError, CancelledError, Client, segment
+from provider_shim.framework.diagnostics import Report, attribute, error
+from provider_shim.framework.duration import parse_duration_s, show_duration
+from provider_shim.framework.resource import Call, Resource
+from provider_shim.framework.types import Object, Value
+from provider_shim.resources.connection import Connection
+from provider_shim.resources.problems import told_to_user
+from provider_shim.resources.translate import Translation
+
+DEFAULT_TIMEOUT_S = 300.0
+GONE_CODES = frozenset({"not_found", "namespace_not_found"})
+_POLL_S = (0.1, 2.0)
+
+
+class DeclaredResource(Resource):
+    """A resource that is one object of the API."""
+
+    translation: ClassVar[Translation]
+    label: ClassVar[str]
+    """What a user calls it in a sentence: `microVM`, `host`."""
+    collection: ClassVar[str]
+    identity: ClassVar[Mapping[str, str]] = {"name": "Name of the object."}
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # -- naming -------------------------------------------------------------------------------------------------------
+
+    def path(self, state: Mapping[str, Value]) -> str:
+        return f"/{self.collection}/{segment(state['name'])}"
+
+    def show(self, state: Mapping[str, Value]) -> str:
+        """Also the import id."""
+        return str(state["name"])
+
+    def parse_id(self, import_id: str) -> dict[str, str]:
+        if not import_id or "/" in import_id:
+            raise error(f'"{import_id}" names no {self.label}', f"The import id of a {self.type_name} is its name.")
+        return {"name": import_id}
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+
+    def create(self, call: Call, planned: Object) -> Object:
+        deadline = self.deadline(planned, "create")
+        body = self.translation.body(planned)
+        what = f"create {self.label} {self.show(planned)}"
+        headers = {"If-None-Match": "*", "Idempotency-Key": self._create_key(planned, body)}
+        with told_to_user(what, self.translation):
+            stored = self._declare_new(call, planned, body, headers, deadline)
+        self.pass_warnings(call.report, stored)
+        state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
+        call.keep(state)
+        self.settle(call, state, stored, deadline, created=True)
+        return state
+
+    def read(self, call: Call, state: Object) -> Object | None:
+        what = f"read {self.label} {self.show(state)}"
+        with told_to_user(what, self.translation):
+            stored = self.fetch(state)
+        if stored is None:
+            if state.get("uid") is None:
+                raise error(f"There is no {self.label} {self.show(state)}", "Nothing was imported.")
+            return None
+        if state.get("uid") not in (None, stored["uid"]):
+            call.report.warn(
+                f"{self.label} {self.show(state)} is another one now",
+                f"State has uid {state['uid']}, which is gone; an object of the same name with uid {stored['uid']} was "
+                "made by someone else. It was not adopted: import it if it is meant to be this resource.",
+            )
+            return None
+        if stored.get("deletion_requested_at"):
+            call.report.warn(
+                f"{self.label} {self.show(state)} is being deleted",
+                f"Deletion was asked for at {stored['deletion_requested_at']}; it stays in state until it is confirmed.",
+            )
+        return self.state_of(call, state, stored)
+
+    def update(self, call: Call, prior: Object, planned: Object) -> Object:
+        deadline = self.deadline(planned, "update")
+        what = f"update {self.label} {self.show(planned)}"
+        with told_to_user(what, self.translation):
+            stored = self.client.send(
+                "PUT",
+                self.path(planned),
+                body=self.translation.body(planned),
+                headers={"Idempotency-Key": f"tf-update-{uuid.uuid4()}"},
+                deadline=deadline,
+            ).body
+        self.pass_warnings(call.report, stored)
+        state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
+        self.settle(call, state, stored, deadline, created=False)
+        return state
+
+    def delete(self, call: Call, prior: Object) -> None:
+        deadline = self.deadline(prior, "delete")
+        with told_to_user(f"delete {self.label} {self.show(prior)}", self.translation):
+            stored = self.fetch(prior, deadline=deadline)
+            if stored is None:
+                return
+            if prior.get("uid") not in (None, stored["uid"]):
+                call.report.warn(
+                    f"{self.label} {self.show(prior)} was not deleted",
+                    f"The one in state (uid {prior['uid']}) is gone already; the present one (uid {stored['uid']}) "
+                    "was made by someone else.",
+                )
+                return
+            try:
+                self.client.send(
+                    "DELETE",
+                    self.path(prior),
+                    headers={"Idempotency-Key": f"tf-delete-{stored['uid']}"},
+                    deadline=deadline,
+                )
+            except ApiError as refusal:
+                if refusal.status == 404 and refusal.code in GONE_CODES:
+                    return
+                raise
+            if not self.wait_gone(call, prior, deadline):
+                raise error(
+                    f"{self.label} {self.show(prior)} is not gone yet",
+                    f"Deletion was asked for and is still to be confirmed after {self.timeout_text(prior, 'delete')}. "
+                    "It stays in state; run again to keep waiting, or raise timeouts.delete.",
+                )
+
+    # -- what a resource may refine -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
+        """Wait for what the user asked to wait for, once the intent is stored."""
+
+    def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
+        """The object as a read should show it; the place where drift is put in."""
+        return stored
+
+    def local_values(self, state: Object) -> Object:
+        """Attributes that the API does not know."""
+        return {"timeouts": state.get("timeouts")}
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        return self._connection.client()
+
+    def fetch(self, state: Mapping[str, Value], *, deadline: float | None = None) -> dict[str, Any] | None:
+        """The stored object, or None if the API says that there is none."""
+        try:
+            return self.client.get(self.path(state), deadline=deadline).body
+        except ApiError as refusal:
+            if refusal.status == 404 and refusal.code in GONE_CODES:
+                return None
+            raise
+
+    def wait_gone(self, call: Call, prior: Object, deadline: float) -> bool:
+        pause = _POLL_S[0]
+        while True:
+            stored = self.fetch(prior, deadline=deadline)
+            if stored is None or stored["uid"] != prior.get("uid", stored["uid"]):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            if call.cancel.wait(min(pause, max(deadline - time.monotonic(), 0))):
+                raise CancelledError("Terraform was interrupted")
+            pause = min(pause * 2, _POLL_S[1])
+
+    def state_of(self, call: Call, prior: Object, stored: dict[str, Any]) -> Object:
+        shown = self.observed(call, stored)
+        names = {name: prior[name] for name in self.identity}
+        intent = self.translation.merge(prior, shown)
+        return {**self.local_values(prior), **intent, **names, "id": self.show(prior), "uid": stored["uid"]}
+
+    def deadline(self, state: Mapping[str, Value], operation: str) -> float:
+        """A `time.monotonic()` instant."""
+        return time.monotonic() + self._timeout_s(state, operation)
+
+    def timeout_text(self, state: Mapping[str, Value], operation: str) -> str:
+        return show_duration(self._timeout_s(state, operation))
+
+    def _timeout_s(self, state: Mapping[str, Value], operation: str) -> float:
+        timeouts: Any = state.get("timeouts") or {}
+        chosen: Any = timeouts.get(operation)
+        return parse_duration_s(chosen) if isinstance(chosen, str) else DEFAULT_TIMEOUT_S
+
+    def pass_warnings(self, report: Report, stored: Mapping[str, Any]) -> None:
+        for text in stored.get("warnings") or ():
+            report.warn(f"{self.label} {stored['name']}: the control plane warns", str(text))
+
+    def _create_key(self, planned: Object, body: Mapping[str, Any]) -> str:
+        text = json.dumps([self.type_name, self.show(planned), body], sort_keys=True, separators=(",", ":"))
+        return f"tf-create-{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _declare_new(
+        self, call: Call, planned: Object, body: dict[str, Any], headers: Mapping[str, str], deadline: float
+    ) -> dict[str, Any]:
+        while True:
+            try:
+                return self.client.send("PUT", self.path(planned), body=body, headers=headers, deadline=deadline).body
+            except ApiError as refusal:
+                if refusal.code != "already_exists":
+                    raise
+                existing = self.fetch(planned, deadline=deadline)
+                if existing is None:
+                    continue
+                if existing.get("deletion_requested_at"):
+                    # The one before is on its way out: its name is free once that is confirmed.
+                    if self.wait_gone(call, {**planned, "uid": existing["uid"]}, deadline):
+                        continue
+                    raise error(
+                        f"{self.label} {self.show(planned)} still exists",
+                        "Its deletion was asked for and is still to be confirmed.",
+                    ) from refusal
+                raise self._already_exists(planned, existing) from refusal
+
+    def _already_exists(self, planned: Object, existing: Mapping[str, Any]) -> Exception:
+        shown = self.show(planned)
+        return error(
+            f"{self.label} {shown} exists already",
+            f"It was made at {existing['created_at']} (uid {existing['uid']}) and is not in this state. To manage it "
+            f"here, run:\n\n    terraform import {self.type_name}.NAME {shown}\n\nwith the resource's own address in "
+            "place of NAME, or choose another name.",
+            attribute("name"),
+        )

@@ -1,0 +1,65 @@
+"""The provider itself: its arguments, and the list of what it offers."""
+
+from __future__ import annotations
+
+from provider_shim.framework.diagnostics import Report
+from provider_shim.framework.resource import DataSource, Provider, Resource
+from provider_shim.framework.schema import Attribute, Schema
+from provider_shim.framework.types import STRING, ListOf, Object
+from provider_shim.resources.common import NAME
+from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
+from provider_shim.resources.namespace import NamespaceResource
+
+
+def _argument(name: str, description: str, *, sensitive: bool = False) -> Attribute:
+    return Attribute(
+        type=STRING,
+        optional=True,
+        sensitive=sensitive,
+        validators=(NAME,) if name == "namespace" else (),
+        description=f"{description} Environment: `{ENVIRONMENT[name]}`.",
+    )
+
+
+class FlintlockProvider(Provider):
+    schema = Schema(
+        description="Declares microVMs, hosts, namespaces and policies to a Flintlock control plane.",
+        attributes={
+            "endpoints": Attribute(
+                type=ListOf(STRING),
+                optional=True,
+                description="`https://` addresses of the control plane's nodes, tried in turn; any of them answers. "
+                f"Environment: `{ENVIRONMENT['endpoints']}`, separated by commas.",
+            ),
+            "token": _argument("token", "Token to authenticate with.", sensitive=True),
+            "ca_file": _argument("ca_file", "PEM file with the authority that signed the nodes' certificates."),
+            "client_certificate": _argument("client_certificate", "PEM file with a client certificate."),
+            "client_key": _argument("client_key", "PEM file with the client certificate's key."),
+            "namespace": _argument(
+                "namespace", f"Namespace of microVMs that name none; `{DEFAULT_NAMESPACE}` if unset."
+            ),
+        },
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = Connection(self.cancel)
+        resources = (NamespaceResource(self.connection),)
+        self._resources: dict[str, Resource] = {each.type_name: each for each in resources}
+        sources: tuple[DataSource, ...] = ()
+        self._data_sources = {each.type_name: each for each in sources}
+
+    @property
+    def resources(self) -> dict[str, Resource]:
+        return self._resources
+
+    @property
+    def data_sources(self) -> dict[str, DataSource]:
+        return self._data_sources
+
+    @property
+    def deferred(self) -> bool:
+        return self.connection.deferred
+
+    def configure(self, config: Object, report: Report) -> None:
+        self.connection.configure(config, report)
