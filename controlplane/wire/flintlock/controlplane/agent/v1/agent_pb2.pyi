@@ -205,7 +205,7 @@ Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
-    """What the agent sees. `complete` reports hold everything and replace what was known; others hold what changed."""
+    """What the agent sees. A `complete` report replaces what was known and alone names the unmanaged; others add what changed, and may continue a complete one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -581,13 +581,18 @@ Global___HeartbeatAck: _TypeAlias = HeartbeatAck  # noqa: Y015
 
 @_typing.final
 class Assignments(_message.Message):
-    """The whole of what this host is to run and to destroy, at a state revision."""
+    """The whole of what this host is to run and to destroy, at a state revision. It may come in several messages of one revision; it counts once the last is
+    there. Within a session the revision never goes back.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    more: _builtins.bool
+    """another message of the same revision follows"""
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     def __init__(
@@ -595,10 +600,11 @@ class Assignments(_message.Message):
         *,
         revision: _builtins.int = ...,
         assignments: _abc.Iterable[Global___Assignment] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "more", b"more", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -648,7 +654,7 @@ class Assignment(_message.Message):
     destroy: _builtins.bool
     """a tombstone: stop it and remove every trace, then confirm"""
     spec_json: _builtins.bytes
-    """MicroVMSpec; empty for tombstones"""
+    """MicroVMSpec; empty for tombstones, and when this session has carried it for the same uid, epoch and generation"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
