@@ -15,6 +15,7 @@ import random
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol, cast
 
 import msgspec
@@ -83,6 +84,7 @@ class PeerTransport:
         self.inbound: dict[str, Inbound] = {}
         self._listen = listen
         self._outbound: dict[str, _Outbound] = {}
+        self._dial_now = {peer: asyncio.Event() for peer in peers}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: dict[asyncio.Task[None], None] = {}
         self._socket: socket.socket | None = None
@@ -168,11 +170,14 @@ class PeerTransport:
 
     async def _dial_forever(self, peer: str, address: str) -> None:
         delay = _RETRY_MIN_S
+        trouble = ""
         while True:
             protocol = _Outbound(self, peer)
+            self._dial_now[peer].clear()
             try:
                 await self._dial(protocol, address)
-                delay = _RETRY_MIN_S
+                delay, trouble = _RETRY_MIN_S, ""
+                _log.info("%s: connected to %s at %s", self.node, peer, address)
                 self._outbound[peer] = protocol
                 self.events.on_connected(peer)
                 try:
@@ -181,11 +186,23 @@ class PeerTransport:
                     del self._outbound[peer]
                     self.events.on_disconnected(peer)
             except (OSError, TimeoutError, PeerIdentityError) as error:
-                _log.info("%s: %s at %s: %s", self.node, peer, address, error or type(error).__name__)
+                if (new := str(error) or type(error).__name__) != trouble:
+                    trouble = new
+                    _log.info("%s: %s at %s: %s", self.node, peer, address, trouble)
             finally:
                 protocol.abort()
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
+                    await self._dial_now[peer].wait()
             delay = min(delay * 2, _RETRY_MAX_S)
+
+    def admitted(self, connection: Inbound, peer: str) -> None:
+        """`peer` dialled us: its newest connection counts, and it can be dialled now."""
+        previous = self.inbound.pop(peer, None)
+        if previous is not None:
+            previous.abort()
+        self.inbound[peer] = connection
+        self._dial_now[peer].set()
 
     async def _dial(self, protocol: _Outbound, address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -284,10 +301,7 @@ class Inbound(_Connection):
             return
         self._peer = hello.sender
         self.decoder.max_bytes = self.owner.max_frame_bytes
-        previous = self.owner.inbound.pop(hello.sender, None)
-        if previous is not None:
-            previous.abort()
-        self.owner.inbound[hello.sender] = self
+        self.owner.admitted(self, hello.sender)
         if not self.admitted.done():
             self.admitted.set_result(hello.sender)
 

@@ -1,0 +1,214 @@
+"""A member's memory: what it recovered from disk, whom it follows, and what others may know about it.
+
+The engine's attributes stay the only copy of role, term, log position and progress; the properties here name them. The
+layers above (`voting`, `replication`, `core`) add behaviour, each for one concern.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controlplane.consensus import engine
+from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Outlet
+from controlplane.consensus.elections import Ballot, PreVote
+from controlplane.consensus.engine import Engine, EngineNode, monotonic_s
+from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
+from controlplane.consensus.journal import Journal
+from controlplane.consensus.messages import AppendReply, Message
+from controlplane.consensus.reads import ReadRounds
+from controlplane.consensus.settings import RaftSettings
+from controlplane.consensus.snapshot import SnapshotFile, SnapshotMeta
+from controlplane.consensus.transfers import Incoming, Outgoing
+from controlplane.ports import ReplicatedState
+
+_log = logging.getLogger(__name__)
+
+
+class Member(Engine):
+    """The state of one member. Not thread-safe."""
+
+    def __init__(
+        self,
+        settings: RaftSettings,
+        *,
+        journal: Journal,
+        snapshots: SnapshotFile,
+        state: ReplicatedState,
+        outlet: Outlet,
+        hooks: Hooks,
+    ) -> None:
+        engine.check_engine(engine.installed_version(), engine.upstream_engine())
+        size = len(settings.peers) + 1
+        self._settings = settings
+        self._journal = journal
+        self._snapshots = snapshots
+        self._state = state
+        self._outlet = outlet
+        self._hooks = hooks
+        self._nodes = {peer: EngineNode(peer) for peer in settings.peers}
+        self._pre_vote = PreVote(settings.node, size)
+        self._ballot = Ballot(settings.node, size)
+        self._may_campaign = False
+        self._reads = ReadRounds(size)
+        self._round = 0
+        self._told_commit = 0
+        self._held: dict[EngineNode, AppendReply] = {}
+        self._outgoing: dict[EngineNode, Outgoing] = {}
+        self._incoming = Incoming()
+        self._heard_at_s: dict[str, float] = {}
+        self._entry_index = 0
+        self._snapshot_index = 0
+        self._bytes_since_snapshot = 0
+        self._snapshotting = False
+        conf = engine.make_conf(
+            autoTick=False,
+            appendEntriesUseBatch=True,
+            appendEntriesPeriod=settings.heartbeat_s,
+            raftMinTimeout=settings.election_min_s,
+            raftMaxTimeout=settings.election_max_s,
+            leaderFallbackTimeout=settings.election_max_s,
+            connectionTimeout=max(3.5, settings.election_max_s),
+            commandsWaitLeader=False,
+            dynamicMembershipChange=False,
+            onStateChanged=self._state_changed,
+        )
+        bridge = Bridge(self._send)
+        super().__init__(EngineNode(settings.node), list(self._nodes.values()), conf, transport=bridge)
+        engine.check_instance(self)
+        self._poller = NoPoller()
+        self._SyncObj__raftLog = EngineLog(journal)
+        self._recover()
+
+    def _recover(self) -> None:
+        """Adopt what the disk holds: the snapshot, then the journal above it."""
+        journal = self._journal
+        found = self._snapshots.load()
+        if found is not None:
+            meta, data = found
+            self._load_state(meta, data)
+            if journal.term_at(meta.index) != meta.term and journal.base_index < meta.index:
+                # The crash came between installing a snapshot and resetting the journal.
+                journal.reset(meta.index, meta.term)
+        applied = found[0].index if found else 1
+        if journal.base_index > applied:
+            raise CorruptDataError(
+                f"the log begins at {journal.base_index}, but no snapshot reaches it (newest: {applied}); restore it"
+            )
+        self._SyncObj__raftLastApplied = applied
+        self._SyncObj__raftCommitIndex = max(journal.commit_index, applied)
+        self._SyncObj__raftCurrentTerm = max(journal.current_term, journal.last_term)
+        self._SyncObj__votedForNodeId = journal.voted_for if journal.current_term >= journal.last_term else None
+
+    def _load_state(self, meta: SnapshotMeta, data: bytes | bytearray) -> None:
+        try:
+            self._state.load(meta.index, bytes(data))
+        except ValueError as error:
+            raise CorruptDataError(f"the snapshot at {meta.index} is not a state: {error}") from error
+        self._entry_index = meta.entry_index
+        self._snapshot_index = meta.index
+        self._bytes_since_snapshot = 0
+
+    @property
+    def role(self) -> str:
+        return ("follower", "candidate", "leader")[self._SyncObj__raftState]
+
+    @property
+    def is_leader(self) -> bool:
+        return self._SyncObj__raftState == engine.LEADER
+
+    @property
+    def leader(self) -> str | None:
+        node = self._SyncObj__raftLeader
+        return node.id if node is not None else None
+
+    @property
+    def term(self) -> int:
+        return self._SyncObj__raftCurrentTerm
+
+    @property
+    def commit_index(self) -> int:
+        return self._SyncObj__raftCommitIndex
+
+    @property
+    def applied_index(self) -> int:
+        return self._SyncObj__raftLastApplied
+
+    @property
+    def entry_index(self) -> int:
+        """The last applied index whose entry the state got; the indexes between it and `applied_index` are no-ops."""
+        return self._entry_index
+
+    @property
+    def snapshot_index(self) -> int:
+        return self._snapshot_index
+
+    @property
+    def has_quorum(self) -> bool:
+        horizon = monotonic_s() - self._settings.election_max_s
+        if self.is_leader:
+            answered = sum(at > horizon for at in self._SyncObj__lastResponseTime.values())
+            return answered >= (len(self._nodes) + 1) // 2
+        return self._SyncObj__raftLeader is not None and self._leader_is_fresh(horizon)
+
+    def match_index(self, peer: str) -> int | None:
+        return self._SyncObj__raftMatchIndex.get(self._nodes[peer]) if self.is_leader else None
+
+    def last_heard_s(self, peer: str) -> float | None:
+        """Seconds since the last message of `peer`."""
+        at = self._heard_at_s.get(peer)
+        return None if at is None else monotonic_s() - at
+
+    def _leader_is_fresh(self, horizon_s: float) -> bool:
+        leader = self.leader
+        return leader is not None and self._heard_at_s.get(leader, 0.0) > horizon_s
+
+    def _send(self, node: EngineNode, message: Message) -> None:
+        self._outlet.send(node.id, message)
+
+    def _flush(self) -> None:
+        if self._journal.dirty:
+            self._journal.sync()
+        if self._held:
+            held, self._held = self._held, {}
+            for node, reply in held.items():
+                self._send(node, reply)
+
+    def _state_changed(self, old: int, new: int) -> None:
+        _log.info("%s: %s in term %d", self._settings.node, ("follower", "candidate", "leader")[new], self.term)
+        if old == engine.LEADER:
+            self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
+            self._outgoing.clear()
+            self._reads.fail()
+
+    # ---------------------------------------------------------------------------------------
+
+    def _adopt_term(self, term: int) -> None:
+        """A higher term was seen: follow it, without a leader yet."""
+        self._held.clear()
+        self._pre_vote.cancel()
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__raftLeader = None
+        self._SyncObj__setState(engine.FOLLOWER)
+
+    def _follow(self, node: EngineNode, term: int) -> bool:
+        """Whether `node` leads in `term`; if so, it is this node's leader from now on."""
+        if term < self.term:
+            return False
+        if term > self.term:
+            self._adopt_term(term)
+        elif self.is_leader:
+            raise SafetyViolationError(f"{node.id} and {self._settings.node} both lead in term {term}")
+        self._pre_vote.cancel()
+        self._SyncObj__raftLeader = node
+        self._SyncObj__setState(engine.FOLLOWER)
+        self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
+        return True
+
+    def _answers_leader(self, node: EngineNode, term: int) -> bool:
+        """Whether a reply of `term` is one to this leader; a higher term ends the leadership."""
+        if term > self.term:
+            self._adopt_term(term)
+        if term < self.term or not self.is_leader:
+            return False
+        self._SyncObj__lastResponseTime[node] = monotonic_s()
+        return True

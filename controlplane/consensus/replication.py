@@ -1,0 +1,194 @@
+"""Entries and snapshots between a leader and its followers.
+
+The leader sends ahead without waiting (bounded by the peer's queue) and goes back only to what is known to match. A
+follower removes an entry only when one of another term takes its place, and acknowledges only what is durable. A
+follower whose next entry is compacted away gets the newest snapshot in chunks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controlplane.consensus import engine
+from controlplane.consensus.engine import EngineNode, monotonic_s
+from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
+from controlplane.consensus.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply
+from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.consensus.transfers import Outgoing
+from controlplane.consensus.voting import Voter
+
+_log = logging.getLogger(__name__)
+
+_BATCH_BYTES = 1 << 20
+
+
+class Replicator(Voter):
+    """A member that sends and receives the log."""
+
+    def _replicate(self, *, heartbeat: bool) -> None:
+        """Send every connected follower what it lacks; with `heartbeat`, send something in any case."""
+        commit = self.commit_index
+        notice = heartbeat or commit > self._told_commit
+        self._told_commit = commit
+        for node in self._SyncObj__connectedNodes:
+            outgoing = self._outgoing.get(node) or self._begin_transfer(node)
+            if outgoing is not None:
+                self._send_chunk(node, outgoing, heartbeat=heartbeat)
+            elif not self._send_entries(node, commit) and notice and self._outlet.writable(node.id):
+                self._send_empty(node, self._SyncObj__raftNextIndex[node] - 1, self._round if heartbeat else 0)
+
+    def _send_entries(self, node: EngineNode, commit: int) -> bool:
+        journal = self._journal
+        next_index = self._SyncObj__raftNextIndex
+        last = journal.last_index
+        sent = False
+        while next_index[node] <= last and self._outlet.writable(node.id):
+            first = next_index[node]
+            entries = journal.entries_from(first, last, _BATCH_BYTES)
+            prev_term = journal.term_at(first - 1)
+            assert prev_term is not None
+            body = [(term, command) for command, _, term in entries]
+            if not self._outlet.send(
+                node.id, AppendEntries(self.term, first - 1, prev_term, commit, self._round, body)
+            ):
+                break
+            next_index[node] = entries[-1][1] + 1
+            sent = True
+        return sent
+
+    def _send_empty(self, node: EngineNode, prev_index: int, round_number: int) -> None:
+        prev_term = self._journal.term_at(prev_index)
+        assert prev_term is not None
+        self._send(node, AppendEntries(self.term, prev_index, prev_term, self.commit_index, round_number, []))
+
+    def _begin_transfer(self, node: EngineNode) -> Outgoing | None:
+        """A transfer for a follower whose next entry is compacted away."""
+        if self._SyncObj__raftNextIndex[node] > self._journal.base_index:
+            return None
+        found = self._snapshots.load()
+        if found is None:
+            raise CorruptDataError(f"the log begins at {self._journal.base_index}, but the snapshot below it is gone")
+        _log.info("%s: sending %s the snapshot at %d", self._settings.node, node.id, found[0].index)
+        self._outgoing[node] = Outgoing(*found)
+        return self._outgoing[node]
+
+    def _send_chunk(self, node: EngineNode, outgoing: Outgoing, *, heartbeat: bool) -> None:
+        now = monotonic_s()
+        if outgoing.due(now) and self._outlet.writable(node.id):
+            self._send(node, outgoing.chunk(self.term, now))
+        if heartbeat:
+            # It will not match, but it carries the round and keeps the follower from electing.
+            self._send_empty(node, self._journal.base_index, self._round)
+
+    def _on_append(self, node: EngineNode, message: AppendEntries) -> None:
+        if not self._follow(node, message.term):
+            self._send(node, AppendReply(self.term, False, 0, message.round))
+            return
+        journal = self._journal
+        prev_index, entries = message.prev_index, message.entries
+        if prev_index < journal.base_index:
+            # At and below the base everything is committed, hence the same on every leader.
+            entries = entries[journal.base_index - prev_index :]
+            prev_index = journal.base_index
+        elif (term := journal.term_at(prev_index)) != message.prev_term:
+            hint = journal.last_index + 1 if term is None else self._first_of_term(prev_index, term)
+            self._send(node, AppendReply(self.term, False, hint, message.round))
+            return
+        self._store(prev_index, entries)
+        match_index = prev_index + len(entries)
+        self._commit(min(message.commit_index, match_index))
+        if message.round or entries:
+            held = self._held.get(node)
+            best = (match_index, message.round)
+            if held is not None:
+                best = max(held.index, best[0]), max(held.round, best[1])
+            self._held[node] = AppendReply(self.term, True, *best)
+
+    def _store(self, prev_index: int, entries: list[tuple[int, bytes]]) -> None:
+        """Add what is not there yet. Only an entry of another term removes anything, and never a committed one."""
+        journal = self._journal
+        for position, (term, _) in enumerate(entries):
+            index = prev_index + 1 + position
+            present = journal.term_at(index)
+            if present == term:
+                continue
+            if present is not None:
+                if index <= self.commit_index:
+                    raise SafetyViolationError(f"entry {index} of term {present} is committed, but term {term} is sent")
+                journal.truncate_from(index)
+            for offset, (new_term, command) in enumerate(entries[position:]):
+                journal.add(command, index + offset, new_term)
+            return
+
+    def _first_of_term(self, index: int, term: int) -> int:
+        """The first index of the run of `term` that contains `index`, above the commit index."""
+        floor = max(self.commit_index, self._journal.base_index) + 1
+        while index > floor and self._journal.term_at(index - 1) == term:
+            index -= 1
+        return index
+
+    def _commit(self, index: int) -> None:
+        if index > self.commit_index:
+            self._SyncObj__raftCommitIndex = index
+            self._journal.set_commit_index(index)
+
+    def _on_append_reply(self, node: EngineNode, message: AppendReply) -> None:
+        if not self._answers_leader(node, message.term):
+            return
+        self._reads.echo(node.id, message.round)
+        next_index, match_index = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex
+        if message.success:
+            if message.index > self._journal.last_index:
+                raise SafetyViolationError(f"{node.id} acknowledged entry {message.index}, which does not exist")
+            match_index[node] = max(match_index[node], message.index)
+            next_index[node] = max(next_index[node], match_index[node] + 1)
+        elif node not in self._outgoing:
+            next_index[node] = max(match_index[node] + 1, min(next_index[node], message.index))
+
+    def _on_install(self, node: EngineNode, message: InstallSnapshot) -> None:
+        meta = message.meta
+        if not self._follow(node, message.term):
+            self._send(node, SnapshotReply(self.term, meta.index, 0, False))
+            return
+        if meta.index <= self.commit_index:
+            self._incoming.clear()
+            self._send(node, SnapshotReply(self.term, meta.index, meta.size, True))
+            return
+        installed = self._incoming.accept(message)
+        if installed:
+            self._install(meta, self._incoming.data)
+            self._incoming.clear()
+        self._send(node, SnapshotReply(self.term, meta.index, self._incoming.offset, installed))
+
+    def _install(self, meta: SnapshotMeta, data: bytearray) -> None:
+        _log.info("%s: installing the snapshot at %d", self._settings.node, meta.index)
+        if meta.cluster_id != self._settings.cluster_id:
+            raise SafetyViolationError(f"the leader sent a snapshot of cluster {meta.cluster_id!r}")
+        self._flush()
+        # First durable, then used: a crash in between finds the new snapshot and an older journal, which `_recover`
+        # resets.
+        self._snapshots.save(meta, data)
+        self._load_state(meta, data)
+        if self._journal.term_at(meta.index) != meta.term:
+            self._journal.reset(meta.index, meta.term)
+        self._SyncObj__raftLastApplied = meta.index
+        self._commit(meta.index)
+        waiting = self._SyncObj__commandsWaitingCommit
+        for index in [index for index in waiting if index <= meta.index]:
+            for _, callback in waiting.pop(index):
+                callback(None, engine.UNKNOWN_OUTCOME)
+        self._hooks.progressed()
+
+    def _on_snapshot_reply(self, node: EngineNode, message: SnapshotReply) -> None:
+        if not self._answers_leader(node, message.term):
+            return
+        outgoing = self._outgoing.get(node)
+        if outgoing is None or outgoing.meta.index != message.index:
+            return
+        if message.installed:
+            del self._outgoing[node]
+            match_index = self._SyncObj__raftMatchIndex
+            match_index[node] = max(match_index[node], message.index)
+            self._SyncObj__raftNextIndex[node] = match_index[node] + 1
+        else:
+            outgoing.acknowledged(message.offset)

@@ -1,0 +1,41 @@
+"""One cluster member as a process: settings file and socket path as arguments, SIGTERM ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+from unit.consensus.support import ListState
+
+from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
+
+
+def _path(kind: type, value: object) -> object:
+    assert kind is Path
+    return Path(str(value))
+
+
+async def main() -> int:
+    raw = Path(sys.argv[1]).read_bytes()
+    settings = msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path)
+    node = RaftNode(settings, ListState())
+    try:
+        await node.start()
+        serving = asyncio.ensure_future(serve(node, Path(sys.argv[2])))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+        await serving
+    except asyncio.CancelledError:
+        return 0
+    except (ConsensusError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.exit(asyncio.run(main()))
