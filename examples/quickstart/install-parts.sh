@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what real guests need: QEMU, a guest kernel, busybox and the tools that pack images. Does nothing when all of
+# it is there. Without root, sudo or apt it says what is missing and succeeds: the simulated driver is used then, loudly.
+set -euo pipefail
+
+missing=()
+command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
+command -v busybox >/dev/null || missing+=(busybox-static)
+{ command -v modinfo || test -x /sbin/modinfo; } >/dev/null || missing+=(kmod)
+{ command -v mke2fs || test -x /sbin/mke2fs; } >/dev/null || missing+=(e2fsprogs)
+command -v ip >/dev/null || test -x /sbin/ip || missing+=(iproute2)
+compgen -G '/boot/vmlinuz-*-amd64' >/dev/null || compgen -G '/boot/vmlinuz-*-virtual' >/dev/null ||
+  compgen -G '/boot/vmlinuz-*-generic' >/dev/null || missing+=(kernel)
+if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root=(sudo -n)
+  else
+    echo "Real guests need: ${missing[*]}. Neither root nor passwordless sudo is there to install them." >&2
+    exit 0
+  fi
+fi
+if ! command -v apt-get >/dev/null; then
+  echo "Real guests need: ${missing[*]}. There is no apt-get here; install them with this system's package manager." >&2
+  exit 0
+fi
+
+echo "Installing by apt: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+packages=()
+for name in "${missing[@]}"; do
+  if [ "$name" = kernel ]; then
+    # Debian's cloud kernel is small and has virtio; Ubuntu's counterpart is the virtual one.
+    if apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1; then name=linux-image-cloud-amd64; else name=linux-image-virtual; fi
+  fi
+  packages+=("$name")
+done
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
