@@ -1,0 +1,177 @@
+"""The scheduler and the presence watch over a real single-node log; only the agents are stood in for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from controlplane.consensus import RaftNode, RaftSettings
+from controlplane.machine.entry import MachineState
+from controlplane.machine.outcome import Applied
+from controlplane.model.commands import AgentConnected, DeclareHost, DeclareMicroVM, DeclareNamespace
+from controlplane.model.resources import Amount, Bid, DriverFacts, HostPhase, Inventory, MicroVMPhase
+from controlplane.model.spec import HostSpec, Kernel, MicroVMSpec, NamespaceSpec
+from controlplane.ports import BidRequestItem, HostUnreachableError, Presence
+from controlplane.reconcile.presence import PresenceWatch
+from controlplane.reconcile.scheduler import Scheduler
+from controlplane.replica import Replica
+from controlplane.system import SystemClock, Ulids
+
+
+@dataclass
+class Agents:
+    """Answers bids from a table; hosts that are not in it do not answer."""
+
+    scores: dict[str, float]
+    refusals: dict[str, str] = field(default_factory=dict)
+    present: list[Presence] = field(default_factory=list)
+
+    async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
+        if host in self.refusals:
+            return {item.uid: Bid(host=host, refused=self.refusals[host]) for item in items}
+        if host not in self.scores:
+            raise HostUnreachableError("no session")
+        return {item.uid: Bid(host=host, score=self.scores[host]) for item in items}
+
+    async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
+        raise HostUnreachableError("no session")
+
+    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
+        return self.present, []
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.time_s = 0.0
+
+    def now_ms(self) -> int:
+        return int(self.time_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self.time_s
+
+
+@pytest.fixture
+async def replica(tmp_path: Path) -> AsyncIterator[Replica]:
+    node = RaftNode(RaftSettings(node="n1", cluster_id="c1", data_dir=tmp_path), MachineState("c1"))
+    await node.start()
+    replica = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+    following = asyncio.create_task(replica.run())
+    await replica.propose(DeclareNamespace(name="demo", uid=Ulids().new(), spec=NamespaceSpec()), actor="test")
+    await replica.until(lambda _: replica.is_leader, timeout_s=5)
+    yield replica
+    following.cancel()
+    await asyncio.wait([following])
+    await node.stop()
+
+
+async def add_host(replica: Replica, name: str, *, vcpu: int = 8) -> None:
+    await replica.propose(DeclareHost(name=name, uid=Ulids().new(), spec=HostSpec()), actor="test")
+    inventory = Inventory(
+        agent_version="1",
+        boot_id="b",
+        drivers=[DriverFacts(name="simulated", simulated=True)],
+        capacity=Amount(vcpu=vcpu, memory_in_mb=8192),
+    )
+    outcome = await replica.propose(
+        AgentConnected(host=name, uid="unused", session=f"s-{name}", node="n1", inventory=inventory), actor="test"
+    )
+    assert isinstance(outcome, Applied)
+
+
+async def declare(replica: Replica, name: str) -> str:
+    uid = Ulids().new()
+    spec = MicroVMSpec(vcpu=2, memory_in_mb=128, kernel=Kernel(image="demo/kernel:1"))
+    await replica.propose(DeclareMicroVM(namespace="demo", name=name, uid=uid, spec=spec), actor="test")
+    return uid
+
+
+async def test_the_lowest_bid_wins_and_the_losing_bids_are_kept(replica: Replica) -> None:
+    for host in ("h1", "h2", "h3"):
+        await add_host(replica, host)
+    agents = Agents(scores={"h1": 0.5, "h2": 0.2}, refusals={"h3": "image demo/kernel:1 is not in its store"})
+    running = asyncio.create_task(Scheduler(replica, replica, agents, lambda: True).run())
+    uid = await declare(replica, "a")
+    state = await replica.until(lambda now: now.microvms[uid].phase is MicroVMPhase.PLACED, timeout_s=10)
+    running.cancel()
+    assert state is not None
+    decision = state.microvms[uid].placement
+    assert decision is not None
+    assert decision.host == "h2"
+    assert {bid.host: bid.refused for bid in decision.bids} == {
+        "h1": None,
+        "h2": None,
+        "h3": "image demo/kernel:1 is not in its store",
+    }
+
+
+async def test_a_round_spreads_its_own_placements(replica: Replica) -> None:
+    for host in ("h1", "h2", "h3"):
+        await add_host(replica, host)
+    uids = [await declare(replica, f"vm{i}") for i in range(6)]
+    agents = Agents(scores=dict.fromkeys(("h1", "h2", "h3"), 0.1))
+    running = asyncio.create_task(Scheduler(replica, replica, agents, lambda: True).run())
+    state = await replica.until(lambda now: not now.pending, timeout_s=10)
+    running.cancel()
+    assert state is not None
+    placed = [decision.host for uid in uids if (decision := state.microvms[uid].placement) is not None]
+    assert sorted(placed) == ["h1", "h1", "h2", "h2", "h3", "h3"]
+
+
+async def test_what_fits_nowhere_says_why_and_is_placed_when_capacity_appears(replica: Replica) -> None:
+    await add_host(replica, "h1", vcpu=1)
+    agents = Agents(scores={"h1": 0.1, "h2": 0.1})
+    running = asyncio.create_task(Scheduler(replica, replica, agents, lambda: True).run())
+    uid = await declare(replica, "a")
+    state = await replica.until(lambda now: now.microvms[uid].unplaced is not None, timeout_s=10)
+    assert state is not None
+    unplaced = state.microvms[uid].unplaced
+    assert unplaced is not None
+    assert unplaced.reason == "NoHostFits"
+    assert "needs 2 vcpu, 1 of 1 are free" in unplaced.message
+    await add_host(replica, "h2")
+    state = await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=10)
+    running.cancel()
+    assert state is not None
+    assert state.microvms[uid].unplaced is None
+
+
+async def test_a_round_that_changes_nothing_writes_nothing(replica: Replica) -> None:
+    await add_host(replica, "h1", vcpu=1)
+    scheduler = Scheduler(replica, replica, Agents(scores={}), lambda: True)
+    running = asyncio.create_task(scheduler.run())
+    uid = await declare(replica, "a")
+    assert await replica.until(lambda now: now.microvms[uid].unplaced is not None, timeout_s=10)
+    revision = replica.state.revision
+    # Longer than two retries of the scheduler.
+    assert await replica.until(lambda now: now.revision > revision, timeout_s=2.5) is None
+    running.cancel()
+
+
+async def test_a_follower_places_nothing(replica: Replica) -> None:
+    await add_host(replica, "h1")
+    running = asyncio.create_task(Scheduler(replica, replica, Agents(scores={"h1": 0.1}), lambda: False).run())
+    uid = await declare(replica, "a")
+    assert await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=1.5) is None
+    running.cancel()
+
+
+async def test_a_session_that_nobody_hears_is_lost_only_after_the_whole_timeout(replica: Replica) -> None:
+    await add_host(replica, "h1")
+    await add_host(replica, "h2")
+    clock = ManualClock()
+    agents = Agents(scores={}, present=[Presence(node="n1", host="h2", session="s-h2", last_heartbeat_age_s=0.2)])
+    running = asyncio.create_task(PresenceWatch(replica, replica, agents, clock, lambda: True, timeout_s=10.0).run())
+    # The watch's first look starts the wait: however old the session is, it is not lost before.
+    assert await replica.until(lambda now: now.hosts["h1"].phase is not HostPhase.READY, timeout_s=0.3) is None
+    clock.time_s = 9.0
+    assert await replica.until(lambda now: now.hosts["h1"].phase is not HostPhase.READY, timeout_s=1.5) is None
+    clock.time_s = 10.5
+    state = await replica.until(lambda now: now.hosts["h1"].phase is HostPhase.UNREACHABLE, timeout_s=5)
+    running.cancel()
+    assert state is not None
+    assert state.hosts["h2"].phase is HostPhase.READY
