@@ -8,7 +8,12 @@ from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
+from provider_shim.resources.host import HostResource
+from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
+from provider_shim.resources.placement_policy import PlacementPolicyResource
+from provider_shim.resources.sources import ClusterSource, HostsSource, MicroVMsSource
+from provider_shim.resources.upstream_source import UpstreamVMsSource
 
 
 def _argument(name: str, description: str, *, sensitive: bool = False) -> Attribute:
@@ -44,10 +49,10 @@ class FlintlockProvider(Provider):
     def __init__(self) -> None:
         super().__init__()
         self.connection = Connection(self.cancel)
-        resources = (NamespaceResource(self.connection),)
-        self._resources: dict[str, Resource] = {each.type_name: each for each in resources}
-        sources: tuple[DataSource, ...] = ()
-        self._data_sources = {each.type_name: each for each in sources}
+        resources = (NamespaceResource, HostResource, PlacementPolicyResource, MicroVMResource)
+        self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}
+        sources = (ClusterSource, HostsSource, MicroVMsSource, UpstreamVMsSource)
+        self._data_sources: dict[str, DataSource] = {each.type_name: each(self.connection) for each in sources}
 
     @property
     def resources(self) -> dict[str, Resource]:

@@ -1,0 +1,55 @@
+"""`flintlock_host`: admits an agent by name and labels it.
+
+An agent that nobody declared stays `pending` and gets no microVM. Whether the machine is there, and how full it is, is
+observation and lives in the data source `flintlock_hosts`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from provider_shim.framework.resource import Call
+from provider_shim.framework.schema import Attribute, Schema
+from provider_shim.framework.types import BOOL, Object
+from provider_shim.resources.common import (
+    annotations_attribute,
+    id_attribute,
+    labels_attribute,
+    name_attribute,
+    timeouts_block,
+    uid_attribute,
+)
+from provider_shim.resources.declared import DeclaredResource
+from provider_shim.resources.translate import Translation
+
+_INTENT = {
+    "labels": labels_attribute("Labels that placement selects and spreads by, such as `rack` or `zone`."),
+    "annotations": annotations_attribute(),
+    "schedulable": Attribute(
+        type=BOOL,
+        default=True,
+        on_change="live",
+        description="`false` cordons the host: what runs stays, nothing new comes.",
+    ),
+}
+
+
+class HostResource(DeclaredResource):
+    type_name = "flintlock_host"
+    label = "host"
+    collection = "hosts"
+    identity: ClassVar = {"name": "Name of the host, as its agent gives it."}
+    translation = Translation(_INTENT)
+    schema = Schema(
+        description="Admits the agent of that name to the cluster. Deletion is refused while the host holds microVMs.",
+        attributes={
+            "id": id_attribute("NAME"),
+            "uid": uid_attribute(),
+            "name": name_attribute("host; its agent must use the same"),
+            **_INTENT,
+        },
+        blocks={"timeouts": timeouts_block("create", "update", "delete")},
+    )
+
+    def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
+        """A host may be declared before its agent is there: nothing to wait for."""
