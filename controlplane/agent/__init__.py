@@ -1,0 +1,1 @@
+"""The process on each host: a session to any node, a journal, a pure plan, and a runner that acts through drivers."""

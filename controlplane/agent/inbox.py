@@ -1,0 +1,55 @@
+"""Assembles assignments out of the messages of one session. Pure.
+
+A revision may come in several messages and counts once the last is there. A spec travels once per uid, epoch and
+generation; afterwards the session remembers it. Revisions never go back within a session: the node's replica was at or
+above the agent's own connection when it began, so an older one can only be a mistake.
+"""
+
+from __future__ import annotations
+
+from controlplane.agent.assignments import Assignment, Assignments
+from controlplane.agent.translate import WireError, decode_assignment, decode_spec
+from controlplane.model.spec import MicroVMSpec
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+
+_SpecKey = tuple[str, int, int]
+
+
+class Inbox:
+    def __init__(self, cluster_id: str) -> None:
+        self._cluster_id = cluster_id
+        self._revision = -1
+        self._partial: dict[str, Assignment] = {}
+        self._partial_revision: int | None = None
+        self._specs: dict[_SpecKey, MicroVMSpec] = {}
+
+    def take(self, message: wire.Assignments) -> Assignments | None:
+        """The assignments that this message completes, if it does. Raises WireError; then nothing was taken."""
+        if self._partial_revision not in (None, message.revision):
+            raise WireError(f"assignments.revision: {message.revision} within revision {self._partial_revision}")
+        if message.revision < self._revision:
+            raise WireError(f"assignments.revision: went back from {self._revision} to {message.revision}")
+        taken = {one.uid: self._decode(one) for one in message.assignments}
+        self._partial.update(taken)
+        if message.more:
+            self._partial_revision = message.revision
+            return None
+        complete, self._partial, self._partial_revision = self._partial, {}, None
+        self._revision = message.revision
+        kept = {(one.uid, one.epoch, one.generation) for one in complete.values()}
+        self._specs = {key: spec for key, spec in self._specs.items() if key in kept}
+        return Assignments(cluster_id=self._cluster_id, revision=message.revision, by_uid=complete)
+
+    def _decode(self, message: wire.Assignment) -> Assignment:
+        at = f"assignments.{message.uid}"
+        if not message.uid or message.epoch < 1:
+            raise WireError(f"{at}: uid and epoch are required")
+        if message.destroy:
+            return decode_assignment(message, None)
+        key = (message.uid, message.epoch, message.generation)
+        if message.spec_json:
+            self._specs[key] = decode_spec(message.spec_json, at=f"{at}.spec_json")
+        spec = self._specs.get(key)
+        if spec is None:
+            raise WireError(f"{at}.spec_json: missing, and this session has not carried it before")
+        return decode_assignment(message, spec)

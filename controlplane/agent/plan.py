@@ -1,0 +1,397 @@
+"""What the host should do next: assignments, journal and a complete listing in, steps out. Pure.
+
+Level-based: a plan looks only at how things are, never at how they came to be so, which is why planning again after any
+interruption is right. At most one step per microVM comes out; whoever executes it plans again afterwards. The one rule
+above the others: only a tombstone destroys. What nobody accounts for is reported, whatever cluster it claims to be of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controlplane.agent.assignments import Assignment, Assignments, definition
+from controlplane.agent.journal import Record, RecordPhase
+from controlplane.model.resources import Failure, ObservedPower
+from controlplane.model.spec import DriftPolicy, MicroVMSpec, PowerState
+from controlplane.ports import Instance, VMDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An instance, and the driver that sees it."""
+
+    driver: str
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything on the host. A driver that could not list is `blind`: absence under it means nothing."""
+
+    found: Sequence[Found]
+    blind: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Driver to the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    uid: str
+    driver: str
+    reason: str
+    vm: VMDefinition
+    before: Record
+    """Journaled before the driver is called."""
+    after: Record
+    then_update: bool = False
+    """The broken attempt that this completes may have been of another generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    uid: str
+    driver: str
+    reason: str
+    vm: VMDefinition
+    after: Record
+
+
+@dataclass(frozen=True, slots=True)
+class SetPower:
+    uid: str
+    driver: str
+    reason: str
+    power: PowerState
+    after: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    uid: str
+    driver: str
+    reason: str
+    power: PowerState
+    """Where it is to end: running or paused."""
+    after: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    uid: str
+    driver: str
+    reason: str
+    epoch: int
+    before: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Nothing to do on the host; the journal takes note."""
+
+    uid: str
+    driver: str
+    reason: str
+    after: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """A record of something that neither the host nor the control plane knows any more."""
+
+    uid: str
+    reason: str
+
+
+Step = Create | Update | SetPower | Restart | Destroy | Acknowledge | Forget
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    steps: Mapping[str, Step]
+    """At most one per uid."""
+    held: Mapping[str, str]
+    """uid to why nothing is done although something differs or cannot be known."""
+    refused: Mapping[str, Failure]
+    """What this host cannot do at all."""
+    confirmed: Mapping[str, int]
+    """uid to epoch of the tombstones of which nothing is left here."""
+    unmanaged: Sequence[Found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    pass
+
+
+_Decision = Step | _Held | Failure | _Confirmed | None
+
+
+def plan(
+    assignments: Assignments,
+    records: Mapping[str, Record],
+    listing: Listing,
+    *,
+    drivers: Iterable[str],
+    default_driver: str,
+) -> Plan:
+    """The next step for every microVM."""
+    known = frozenset(drivers)
+    copies = copies_of(assignments.cluster_id, listing)
+    steps: dict[str, Step] = {}
+    held: dict[str, str] = {}
+    refused: dict[str, Failure] = {}
+    confirmed: dict[str, int] = {}
+    for uid, assignment in assignments.by_uid.items():
+        record, mine = records.get(uid), copies.get(uid, ())
+        if assignment.spec is None:
+            decision = _toward_nothing(assignment, record, mine, listing, known)
+        else:
+            driver = driver_for(assignment, record, default_driver)
+            cluster_id = assignments.cluster_id
+            decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
+        match decision:
+            case None:
+                pass
+            case _Held(reason):
+                held[uid] = reason
+            case Failure():
+                refused[uid] = decision
+            case _Confirmed():
+                confirmed[uid] = assignment.epoch
+            case step:
+                steps[uid] = step
+    for uid in records:
+        if uid not in assignments.by_uid and uid not in copies and not listing.blind:
+            steps[uid] = Forget(uid=uid, reason="neither assigned nor on this host")
+    return Plan(
+        steps=steps,
+        held=held,
+        refused=refused,
+        confirmed=confirmed,
+        unmanaged=_unmanaged(assignments, records, listing, default_driver),
+    )
+
+
+def copies_of(cluster_id: str, listing: Listing) -> dict[str, tuple[Found, ...]]:
+    """What claims to be of our cluster, by uid."""
+    copies: dict[str, tuple[Found, ...]] = {}
+    for found in listing.found:
+        uid = found.instance.uid
+        if uid is not None and found.instance.cluster_id == cluster_id:
+            copies[uid] = (*copies.get(uid, ()), found)
+    return copies
+
+
+def driver_for(assignment: Assignment, record: Record | None, default_driver: str) -> str:
+    """Where the microVM is, else where it is to be."""
+    if record is not None and record.epoch == assignment.epoch:
+        return record.driver
+    provider = assignment.spec.provider if assignment.spec is not None else None
+    return provider or default_driver
+
+
+def current_copy(assignment: Assignment, copies: Iterable[Found], driver: str) -> Instance | None:
+    """The one instance that stands for this assignment: same epoch, under the driver that it belongs to."""
+    for found in copies:
+        instance = found.instance
+        if found.driver == driver and instance.epoch == assignment.epoch and instance.power is not ObservedPower.ABSENT:
+            return instance
+    return None
+
+
+def differences(spec: MicroVMSpec, instance: Instance | None) -> tuple[str, ...]:
+    """Fields of the spec that the host shows otherwise; what the driver cannot know does not differ."""
+    if instance is None:
+        return ("power_state",)
+    fields: list[str] = []
+    if instance.power.value != spec.power_state.value:
+        fields.append("power_state")
+    if instance.vcpu is not None and instance.vcpu != spec.vcpu:
+        fields.append("vcpu")
+    if instance.memory_in_mb is not None and instance.memory_in_mb != spec.memory_in_mb:
+        fields.append("memory_in_mb")
+    return tuple(fields)
+
+
+def _toward(
+    cluster_id: str,
+    assignment: Assignment,
+    spec: MicroVMSpec,
+    record: Record | None,
+    copies: Sequence[Found],
+    listing: Listing,
+    driver: str,
+    known: frozenset[str],
+) -> _Decision:
+    if (newer := _newer_than(assignment, record, copies)) is not None:
+        return newer
+    if driver not in known:
+        return _no_driver(driver, known)
+    if driver in listing.blind:
+        return _Held(f"driver {driver} cannot list: {listing.blind[driver]}")
+    instance = current_copy(assignment, copies, driver)
+    done = Record(
+        uid=assignment.uid,
+        epoch=assignment.epoch,
+        phase=RecordPhase.ACTIVE,
+        driver=driver,
+        generation=assignment.generation,
+        repair_seq=assignment.repair_seq,
+        restart_seq=assignment.restart_seq,
+    )
+    mine = record if record is not None and record.epoch == assignment.epoch else None
+    vm = definition(cluster_id, assignment)
+
+    def create(reason: str, *, then_update: bool = False) -> Create:
+        begun = _with(done, phase=RecordPhase.CREATING)
+        return Create(assignment.uid, driver, reason, vm, before=begun, after=done, then_update=then_update)
+
+    if mine is None:
+        if instance is None:
+            return create(f"not seen at epoch {assignment.epoch}")
+        # The journal was lost. A repair is harmless to repeat, a restart is not: it counts as carried out.
+        adopted = _with(done, generation=instance.generation or 0, repair_seq=0)
+        return Acknowledge(assignment.uid, driver, "found without a record", after=adopted)
+    if mine.phase is not RecordPhase.ACTIVE:
+        other_generation = instance is not None and mine.generation != assignment.generation
+        return create("an attempt was not finished", then_update=other_generation)
+    if mine.generation != assignment.generation:
+        reason = f"generation {mine.generation} is in effect, {assignment.generation} is wanted"
+        if instance is None:
+            return create(f"{reason}, and it is gone")
+        return Update(assignment.uid, driver, reason, vm, after=_with(mine, generation=assignment.generation))
+    if mine.restart_seq < assignment.restart_seq:
+        restarted = _with(mine, restart_seq=assignment.restart_seq)
+        if instance is None:
+            return create("a restart was asked for, and it is gone")
+        if spec.power_state is PowerState.STOPPED:
+            return Acknowledge(assignment.uid, driver, "a stopped guest needs no restart", after=restarted)
+        return Restart(assignment.uid, driver, "a restart was asked for", spec.power_state, after=restarted)
+    return _mend(assignment, spec, mine, instance, create("it is gone"), vm)
+
+
+def _mend(
+    assignment: Assignment,
+    spec: MicroVMSpec,
+    mine: Record,
+    instance: Instance | None,
+    recreate: Create,
+    vm: VMDefinition,
+) -> _Decision:
+    """Drift: it had converged, and something differs now."""
+    fields = differences(spec, instance)
+    asked = mine.repair_seq < assignment.repair_seq
+    repaired = _with(mine, repair_seq=assignment.repair_seq)
+    if not fields:
+        return Acknowledge(assignment.uid, mine.driver, "nothing to repair", after=repaired) if asked else None
+    what = ", ".join(fields)
+    if not asked and spec.drift_policy is not DriftPolicy.REPAIR:
+        return _Held(f"{what} drifted; drift_policy is {spec.drift_policy.value}")
+    if instance is None:
+        return recreate
+    if fields == ("power_state",):
+        return SetPower(assignment.uid, mine.driver, "power_state drifted", spec.power_state, after=repaired)
+    return Update(assignment.uid, mine.driver, f"{what} drifted", vm, after=repaired)
+
+
+def _toward_nothing(
+    assignment: Assignment,
+    record: Record | None,
+    copies: Sequence[Found],
+    listing: Listing,
+    known: frozenset[str],
+) -> _Decision:
+    """A tombstone covers its epoch and every one before it."""
+    if (newer := _newer_than(assignment, record, copies)) is not None:
+        return newer
+    if copies:
+        driver = copies[0].driver
+    elif record is not None:
+        driver = record.driver
+    elif listing.blind:
+        return _Held(f"cannot know that nothing is left: {_reasons(listing)}")
+    else:
+        return _Confirmed()
+    if driver not in known:
+        return _no_driver(driver, known)
+    if driver in listing.blind:
+        return _Held(f"driver {driver} cannot list: {listing.blind[driver]}")
+    begun = Record(
+        uid=assignment.uid,
+        epoch=assignment.epoch,
+        phase=RecordPhase.DESTROYING,
+        driver=driver,
+        generation=record.generation if record is not None else 0,
+        repair_seq=record.repair_seq if record is not None else 0,
+        restart_seq=record.restart_seq if record is not None else 0,
+    )
+    return Destroy(assignment.uid, driver, "tombstone", epoch=assignment.epoch, before=begun)
+
+
+def _newer_than(assignment: Assignment, record: Record | None, copies: Iterable[Found]) -> _Held | None:
+    epochs = [found.instance.epoch for found in copies if found.instance.epoch is not None]
+    if record is not None:
+        epochs.append(record.epoch)
+    newest = max(epochs, default=0)
+    if newest <= assignment.epoch:
+        return None
+    return _Held(f"the host is at epoch {newest}, the assignment is of epoch {assignment.epoch}")
+
+
+def _no_driver(driver: str, known: frozenset[str]) -> Failure:
+    has = ", ".join(sorted(known))
+    return Failure(
+        code="DriverNotFound",
+        message=f"this host has no driver {driver!r}; it has {has}",
+        pointer="/spec/provider",
+        permanent=True,
+    )
+
+
+def _reasons(listing: Listing) -> str:
+    return "; ".join(f"driver {driver} cannot list: {reason}" for driver, reason in sorted(listing.blind.items()))
+
+
+def _unmanaged(
+    assignments: Assignments, records: Mapping[str, Record], listing: Listing, default_driver: str
+) -> tuple[Found, ...]:
+    strangers: list[Found] = []
+    for found in listing.found:
+        uid = found.instance.uid
+        assignment = assignments.by_uid.get(uid) if uid is not None else None
+        if assignment is None or found.instance.cluster_id != assignments.cluster_id:
+            strangers.append(found)
+            continue
+        epoch = found.instance.epoch
+        if assignment.is_tombstone:
+            accounted_for = epoch is None or epoch <= assignment.epoch
+        else:
+            driver = driver_for(assignment, records.get(assignment.uid), default_driver)
+            accounted_for = found.driver == driver and epoch == assignment.epoch
+        if not accounted_for:
+            strangers.append(found)
+    return tuple(strangers)
+
+
+def _with(
+    record: Record,
+    *,
+    phase: RecordPhase | None = None,
+    generation: int | None = None,
+    repair_seq: int | None = None,
+    restart_seq: int | None = None,
+) -> Record:
+    return Record(
+        uid=record.uid,
+        epoch=record.epoch,
+        phase=record.phase if phase is None else phase,
+        driver=record.driver,
+        generation=record.generation if generation is None else generation,
+        repair_seq=record.repair_seq if repair_seq is None else repair_seq,
+        restart_seq=record.restart_seq if restart_seq is None else restart_seq,
+    )

@@ -1,0 +1,256 @@
+"""Keeps the host as it is assigned: list, plan, act, report; woken early by events and regularly by the clock.
+
+Steps of different microVMs run side by side up to a limit, steps of one never do. A microVM that is being acted on, or
+was since the listing began, is left out of that round: what the listing says of it is not how it is. Its last
+observation stands until then. Nothing here ends a microVM because the agent ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from controlplane.agent.assignments import Assignments, Goal, goal_of
+from controlplane.agent.execute import Executor
+from controlplane.agent.journal import Journal, JournalError, Record
+from controlplane.agent.lister import Lister
+from controlplane.agent.observe import HostView, failure_of, observe, says_the_same, stranger
+from controlplane.agent.pacing import Pacing
+from controlplane.agent.plan import Listing, Plan, Step, copies_of, current_copy, driver_for, plan
+from controlplane.model.resources import Failure, Observation, Unmanaged
+from controlplane.ports import Clock, DriverError, HostDriver
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLimits:
+    concurrency: int = 8
+    resync_s: float = 5.0
+    call_timeout_s: float = 120.0
+    grace_s: float = 10.0
+    """How long a guest may take to stop by itself."""
+    rewatch_s: float = 1.0
+    """Pause before a driver's stream of changes that ended is opened again."""
+
+
+class Runner:
+    def __init__(
+        self,
+        *,
+        host: str,
+        drivers: Mapping[str, HostDriver],
+        default_driver: str,
+        journal: Journal,
+        clock: Clock,
+        pacing: Pacing,
+        limits: RunnerLimits,
+    ) -> None:
+        self._host = host
+        self._drivers = drivers
+        self._default_driver = default_driver
+        self._journal = journal
+        self._clock = clock
+        self._pacing = pacing
+        self._limits = limits
+        self._lister = Lister(drivers, timeout_s=limits.call_timeout_s)
+        self._executor = Executor(
+            drivers, journal, self._lister, call_timeout_s=limits.call_timeout_s, grace_s=limits.grace_s
+        )
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._wake = asyncio.Event()
+        self._published = asyncio.Condition()
+        self._assignments: Assignments | None = None
+        self._view: HostView | None = None
+        self._held: Mapping[str, str] = {}
+        self._failures: dict[str, tuple[Goal, Failure]] = {}
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._touched: dict[str, int] = {}
+        """uid to the tick at which its last step ended."""
+
+    @property
+    def assignments(self) -> Assignments | None:
+        return self._assignments
+
+    @property
+    def view(self) -> HostView | None:
+        """What is known of the host; None before the first assignments were looked at."""
+        return self._view
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """uid to why something that differs is left alone."""
+        return self._held
+
+    def record(self, uid: str) -> Record | None:
+        return self._journal.records.get(uid)
+
+    def assign(self, assignments: Assignments) -> None:
+        self._assignments = assignments
+        self._wake.set()
+
+    async def next_view(self, after: HostView | None) -> HostView:
+        """The view, once it is another one than `after`."""
+        async with self._published:
+            await self._published.wait_for(lambda: self._view is not None and self._view is not after)
+        assert self._view is not None
+        return self._view
+
+    async def run(self) -> None:
+        """Until cancelled. Raises JournalError when the journal cannot be written any more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, driver in self._drivers.items():
+                    group.create_task(self._follow(name, driver))
+                while True:
+                    wait_s = await self._round(group)
+                    try:
+                        async with asyncio.timeout(wait_s):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            await self._lister.close()
+
+    # -- one round -----------------------------------------------------------------------------------------------------
+
+    async def _round(self, group: asyncio.TaskGroup) -> float:
+        """Look, decide, start what is due. Gives the seconds until the next round is due anyway."""
+        self._wake.clear()
+        if self._assignments is None:
+            return self._limits.resync_s
+        stamped = await self._lister.fresh()
+        assignments = self._assignments  # the newest: they may have changed while we looked
+        decided = plan(
+            assignments,
+            self._journal.records,
+            stamped.listing,
+            drivers=self._drivers,
+            default_driver=self._default_driver,
+        )
+        unsettled = {uid for uid, tick in self._touched.items() if tick > stamped.began} | self._busy.keys()
+        self._touched = {uid: tick for uid, tick in self._touched.items() if tick > stamped.began}
+        next_s = self._start_due(group, assignments, decided, unsettled)
+        self._held = decided.held
+        await self._publish(assignments, stamped.listing, decided, unsettled)
+        return next_s
+
+    def _start_due(
+        self, group: asyncio.TaskGroup, assignments: Assignments, decided: Plan, unsettled: set[str]
+    ) -> float:
+        now_s = self._clock.monotonic_s()
+        wait_s = self._limits.resync_s
+        goals = {uid: goal_of(assignment) for uid, assignment in assignments.by_uid.items()}
+        for uid, (goal, _) in tuple(self._failures.items()):
+            settled = uid not in unsettled and uid not in decided.steps
+            if goals.get(uid) != goal or settled:
+                del self._failures[uid]
+        self._pacing.keep_only(frozenset(goals))
+        for uid, step in decided.steps.items():
+            if uid in unsettled:
+                continue
+            goal = goals.get(uid)
+            if goal is not None and (ready_s := self._pacing.ready_at(uid, goal)) > now_s:
+                wait_s = min(wait_s, ready_s - now_s)
+                continue
+            task = group.create_task(self._act(step, goal, assignments.cluster_id))
+            self._busy[uid] = task
+        return max(wait_s, 0.001)
+
+    async def _act(self, step: Step, goal: Goal | None, cluster_id: str) -> None:
+        failure: Failure | None = None
+        try:
+            async with self._slots:
+                log.info("step", uid=step.uid, step=type(step).__name__, reason=step.reason)
+                await self._executor.execute(step, cluster_id)
+        except JournalError:
+            raise  # without a journal nothing may be started any more; what runs keeps running
+        except DriverError as error:
+            failure = failure_of(error)
+            if error.code == "NotFound":  # it went away since we looked; the next round knows better
+                failure = Failure(code=error.code, message=error.message, pointer=error.pointer)
+        except Exception as error:
+            log.exception("driver failed", uid=step.uid, step=type(step).__name__)
+            failure = Failure(code="DriverFailed", message=f"{type(error).__name__}: {error}"[:1024])
+        finally:
+            self._busy.pop(step.uid, None)
+            self._touched[step.uid] = self._lister.tick()
+        self._note(step, goal, failure)
+        self._wake.set()
+
+    def _note(self, step: Step, goal: Goal | None, failure: Failure | None) -> None:
+        if goal is None:
+            return
+        now_s = self._clock.monotonic_s()
+        if failure is None:
+            self._failures.pop(step.uid, None)
+            self._pacing.done(step.uid, goal, now_s=now_s)
+            return
+        log.warning("step failed", uid=step.uid, step=type(step).__name__, code=failure.code, message=failure.message)
+        self._failures[step.uid] = (goal, failure)
+        self._pacing.failed(step.uid, goal, now_s=now_s, permanent=failure.permanent)
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    async def _publish(self, assignments: Assignments, listing: Listing, decided: Plan, unsettled: set[str]) -> None:
+        before = self._view
+        view = HostView(
+            revision=assignments.revision,
+            observed=self._observed(assignments, listing, decided, unsettled, before),
+            unmanaged=self._unmanaged(listing, decided, before),
+            destroyed={uid: epoch for uid, epoch in decided.confirmed.items() if uid not in unsettled},
+        )
+        if view == before:
+            return
+        async with self._published:
+            self._view = view
+            self._published.notify_all()
+
+    def _observed(
+        self,
+        assignments: Assignments,
+        listing: Listing,
+        decided: Plan,
+        unsettled: set[str],
+        before: HostView | None,
+    ) -> dict[str, Observation]:
+        at_ms = self._clock.now_ms()
+        copies = copies_of(assignments.cluster_id, listing)
+        observed: dict[str, Observation] = {}
+        for uid, assignment in assignments.by_uid.items():
+            last = before.observed.get(uid) if before is not None else None
+            failure = self._failures[uid][1] if uid in self._failures else decided.refused.get(uid)
+            record = self._journal.records.get(uid)
+            driver = driver_for(assignment, record, self._default_driver)
+            known = last is not None and last.epoch == assignment.epoch
+            if driver in listing.blind:
+                # Unknown is not absent: what was last seen stands, with the reason why it may be old.
+                blind = Failure(code="DriverUnavailable", message=f"cannot list: {listing.blind[driver]}"[:1024])
+                seen = replace(last, failure=blind, at=at_ms) if last is not None and known else None
+            elif uid in unsettled and (known or failure is None):
+                seen = last if known else None
+            else:
+                instance = current_copy(assignment, copies.get(uid, ()), driver)
+                info = self._drivers[driver].info if driver in self._drivers else None
+                seen = observe(self._host, assignment, record, instance, failure, info, at_ms=at_ms)
+            if seen is not None:
+                observed[uid] = last if last is not None and says_the_same(last, seen) else seen
+        return observed
+
+    def _unmanaged(self, listing: Listing, decided: Plan, before: HostView | None) -> tuple[Unmanaged, ...]:
+        strangers = [stranger(found) for found in decided.unmanaged if found.instance.uid not in self._busy]
+        if before is not None:  # of a driver that cannot list, what was last known stands
+            strangers += [old for old in before.unmanaged if old.driver in listing.blind]
+        return tuple(sorted(strangers, key=lambda each: (each.driver, each.native_id)))
+
+    async def _follow(self, name: str, driver: HostDriver) -> None:
+        while True:
+            try:
+                async for _ in driver.changes():
+                    self._wake.set()
+            except DriverError as error:
+                log.warning("driver reports no changes", driver=name, code=error.code, message=error.message)
+            await asyncio.sleep(self._limits.rewatch_s)

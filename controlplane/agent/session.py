@@ -1,0 +1,342 @@
+"""The agent's one session: dial a node, say hello, heartbeat, report, take assignments, answer questions.
+
+A session lasts as long as its node answers: no acknowledged heartbeat for `unresponsive_s`, a goodbye or a broken
+stream end it, and the next node is dialled. Everything that is sent is repeated by the next session's complete report,
+so nothing waits for a particular session to succeed. The runner never notices which node there is, or that there is
+none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+
+from controlplane.agent.answers import Answers
+from controlplane.agent.inbox import Inbox
+from controlplane.agent.inventory import InventoryError, Meter
+from controlplane.agent.observe import HostView, report_parts
+from controlplane.agent.rotation import Endpoint, Rotation
+from controlplane.agent.runner import Runner
+from controlplane.agent.settings import AgentSettings
+from controlplane.agent.statedir import StateDir
+from controlplane.agent.translate import WireError, encode_amount, encode_driver, encode_metrics, encode_report
+from controlplane.identity.files import TlsFiles
+from controlplane.model.resources import Amount
+from controlplane.ports import Clock, DriverInfo, Ids
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_QUESTIONS = 32
+"""Questions that are answered at the same time; more wait in the stream."""
+_GATHER_S = 0.05
+"""Changes within this time travel in one report."""
+
+_Stream = aio.StreamStreamCall[wire.FromAgent, wire.ToAgent]
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # Every session has a connection of its own: a shared one would share its backoff too.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
+
+
+class SessionEndedError(Exception):
+    """Why, and how long the node asked to wait."""
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the agent says of its host when it connects."""
+
+    boot_id: str
+    drivers: tuple[DriverInfo, ...]
+    capacity: Amount
+
+
+class SessionClient:
+    def __init__(
+        self,
+        *,
+        settings: AgentSettings,
+        facts: HostFacts,
+        state_dir: StateDir,
+        runner: Runner,
+        answers: Answers,
+        meter: Meter,
+        clock: Clock,
+        ids: Ids,
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._state_dir = state_dir
+        self._runner = runner
+        self._answers = answers
+        self._meter = meter
+        self._clock = clock
+        self._ids = ids
+        self._rotation = Rotation(
+            settings.endpoints, base_s=settings.reconnect_base_s, cap_s=settings.reconnect_cap_s, rng=rng
+        )
+        self._node: str | None = None
+
+    @property
+    def node(self) -> str | None:
+        """The node that the present session is at."""
+        return self._node
+
+    async def run(self) -> None:
+        """Until cancelled. Raises StateDirError when the cluster cannot be remembered."""
+        while True:
+            endpoint = self._rotation.next()
+            ended = await self._dial(endpoint)
+            self._node = None
+            delay_s = self._rotation.failed(ended.retry_after_s)
+            log.warning(
+                "session ended", node=endpoint.node, address=endpoint.address, reason=str(ended), next_s=delay_s
+            )
+            await asyncio.sleep(delay_s)
+
+    async def _dial(self, endpoint: Endpoint) -> SessionEndedError:
+        """One session; gives why it ended."""
+        try:
+            credentials = _credentials(self._settings.tls)
+        except OSError as error:
+            return SessionEndedError(f"tls: {error}")
+        async with aio.secure_channel(endpoint.address, credentials, options=_OPTIONS) as channel:
+            stream = rpc.AgentGatewayStub(channel).Session()
+            try:
+                welcome = await self._greet(stream, endpoint)
+                self._rotation.succeeded()
+                self._rotation.learn({one.node: one.address for one in welcome.endpoints})
+                self._node = welcome.node
+                log.info("session opened", node=welcome.node, admitted=welcome.admitted)
+                session = _Session(
+                    stream=stream,
+                    welcome=welcome,
+                    settings=self._settings,
+                    runner=self._runner,
+                    answers=self._answers,
+                    meter=self._meter,
+                    clock=self._clock,
+                )
+                await session.run()
+            except SessionEndedError as ended:
+                return ended
+            except aio.AioRpcError as error:
+                return SessionEndedError(f"{error.code().name}: {error.details()}")
+            except (WireError, aio.UsageError, asyncio.InvalidStateError) as error:
+                return SessionEndedError(str(error))
+            finally:
+                stream.cancel()
+            return SessionEndedError("the session ended")
+
+    async def _greet(self, stream: _Stream, endpoint: Endpoint) -> wire.Welcome:
+        known = self._settings.cluster_id or self._state_dir.cluster_id
+        hello = wire.Hello(
+            host=self._settings.host,
+            cluster_id=known or "",
+            session=self._ids.new(),
+            agent_version=agent_version(),
+            boot_id=self._facts.boot_id,
+            drivers=[encode_driver(info) for info in self._facts.drivers],
+            capacity=encode_amount(self._facts.capacity),
+            protocol=PROTOCOL,
+        )
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await stream.write(wire.FromAgent(hello=hello))
+                first = await stream.read()
+        except TimeoutError:
+            raise SessionEndedError(f"no welcome within {self._settings.connect_timeout_s:g} s") from None
+        if not isinstance(first, wire.ToAgent):
+            raise await _closed(stream)
+        if first.HasField("goodbye"):
+            raise _goodbye(first.goodbye)
+        if not first.HasField("welcome"):
+            raise SessionEndedError(f"the node began with {first.WhichOneof('message')}, not with a welcome")
+        offered = first.welcome.cluster_id
+        if known is not None and offered != known:
+            raise SessionEndedError(
+                f"node {endpoint.node} is of cluster {offered!r}; this host belongs to {known!r}", retry_after_s=5.0
+            )
+        if self._state_dir.cluster_id is None:
+            self._state_dir.remember_cluster(offered)
+        return first.welcome
+
+
+class _Session:
+    """A welcomed session: four loops over one stream; the first one that fails ends it."""
+
+    def __init__(
+        self,
+        *,
+        stream: _Stream,
+        welcome: wire.Welcome,
+        settings: AgentSettings,
+        runner: Runner,
+        answers: Answers,
+        meter: Meter,
+        clock: Clock,
+    ) -> None:
+        self._stream = stream
+        self._settings = settings
+        self._runner = runner
+        self._answers = answers
+        self._meter = meter
+        self._clock = clock
+        self._inbox = Inbox(welcome.cluster_id)
+        self._writing = asyncio.Lock()
+        self._assigned = asyncio.Event()
+        self._acknowledged_s = clock.monotonic_s()
+        self._acknowledged = 0
+        self._questions: set[asyncio.Task[None]] = set()
+        self._question_slots = asyncio.Semaphore(MAX_QUESTIONS)
+
+    async def run(self) -> None:
+        tasks = [_task(loop) for loop in (self._read(), self._heartbeat(), self._watch(), self._report())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            pending = [*tasks, *self._questions]
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _send(self, message: wire.FromAgent) -> None:
+        async with self._writing:
+            await self._stream.write(message)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._stream.read()
+            if not isinstance(message, wire.ToAgent):
+                raise SessionEndedError(
+                    f"the node closed the stream: {await self._stream.details() or 'no reason given'}"
+                )
+            match message.WhichOneof("message"):
+                case "heartbeat_ack":
+                    if message.heartbeat_ack.sequence > self._acknowledged:
+                        self._acknowledged = message.heartbeat_ack.sequence
+                        self._acknowledged_s = self._clock.monotonic_s()
+                case "assignments":
+                    if (assignments := self._inbox.take(message.assignments)) is not None:
+                        self._runner.assign(assignments)
+                        self._assigned.set()
+                case "question":
+                    await self._question_slots.acquire()
+                    task = _task(self._answer(message.question))
+                    self._questions.add(task)
+                    task.add_done_callback(self._answered)
+                case "goodbye":
+                    raise _goodbye(message.goodbye)
+                case "welcome":
+                    raise SessionEndedError("the node welcomed twice")
+                case None:
+                    log.info("message of a newer protocol ignored")
+
+    async def _answer(self, question: wire.Question) -> None:
+        await self._send(wire.FromAgent(answer=await self._answers.answer(question)))
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._questions.discard(task)
+        self._question_slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("answer not sent", error=str(error))  # the stream is gone; its reader says so too
+
+    async def _heartbeat(self) -> None:
+        sequence = 0
+        while True:
+            sequence += 1
+            try:
+                metrics = self._meter.read()
+            except InventoryError as error:
+                log.warning("metrics are not readable", error=str(error))
+                metrics = self._meter.latest
+            await self._send(
+                wire.FromAgent(heartbeat=wire.Heartbeat(sequence=sequence, metrics=encode_metrics(metrics)))
+            )
+            await asyncio.sleep(self._settings.heartbeat_s)
+
+    async def _watch(self) -> None:
+        """Apart from sending, which may itself be what hangs."""
+        limit_s = self._settings.unresponsive_s
+        while True:
+            silent_s = self._clock.monotonic_s() - self._acknowledged_s
+            if silent_s >= limit_s:
+                raise SessionEndedError(f"no heartbeat was acknowledged for {silent_s:.1f} s")
+            await asyncio.sleep(max(limit_s - silent_s, 0.01))
+
+    async def _report(self) -> None:
+        """Complete at first and from time to time, what changed in between."""
+        await self._assigned.wait()  # a view from before this session may be of older assignments
+        sent: HostView | None = None
+        seen: HostView | None = None
+        complete_s = 0.0
+        while True:
+            try:
+                wait_s = max(complete_s - self._clock.monotonic_s(), 0.01) if seen is not None else None
+                async with asyncio.timeout(wait_s):
+                    view = await self._runner.next_view(seen)
+                await asyncio.sleep(_GATHER_S)
+                view = self._runner.view or view
+            except TimeoutError:
+                assert seen is not None
+                view = self._runner.view or seen
+            if self._clock.monotonic_s() >= complete_s:
+                sent = None
+            for part in report_parts(view, sent):
+                await self._send(wire.FromAgent(report=encode_report(part)))
+            if sent is None:
+                complete_s = self._clock.monotonic_s() + self._settings.complete_report_s
+            sent = seen = view
+
+
+def agent_version() -> str:
+    try:
+        return version("flintlock-controlplane")
+    except PackageNotFoundError:  # run from a source tree
+        return "0"
+
+
+async def _closed(stream: _Stream) -> SessionEndedError:
+    return SessionEndedError(f"the node closed the stream: {await stream.details() or 'no reason given'}")
+
+
+def _goodbye(goodbye: wire.Goodbye) -> SessionEndedError:
+    return SessionEndedError(f"goodbye: {goodbye.reason}", retry_after_s=goodbye.retry_after_ms / 1000)
+
+
+def _task(loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(loop)
+
+
+def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
+    """Read anew for every session, so that renewed certificates need no restart. Raises OSError."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=tls.ca.read_bytes(),
+        private_key=tls.key.read_bytes(),
+        certificate_chain=tls.certificate.read_bytes(),
+    )

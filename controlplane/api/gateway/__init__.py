@@ -1,0 +1,1 @@
+"""The nodes' side of the agents' sessions: assignments out, observations in, questions wherever the agent dialled."""

@@ -1,0 +1,179 @@
+"""Questions to agents, whatever node they dialled: here, or through the node that the state names.
+
+Between nodes the question travels over mutual TLS with the node's own certificate. The relay answers only for sessions
+of its own and never passes a question on, so two nodes with different views of the state cannot send it round in
+circles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.sessions import Sessions
+from controlplane.api.gateway.translate import decode_bids, encode_bid_requests, raise_error
+from controlplane.identity.files import TlsFiles
+from controlplane.identity.names import IdentityError, require
+from controlplane.model.resources import Bid
+from controlplane.ports import BidRequestItem, HostUnreachableError, Presence, StateReader
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_ASK_S = 60.0
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+]
+
+
+class Link:
+    """Implements `ports.AgentLink`."""
+
+    def __init__(
+        self, *, node: str, reader: StateReader, sessions: Sessions, peers: Mapping[str, str], tls: TlsFiles
+    ) -> None:
+        self._node = node
+        self._reader = reader
+        self._sessions = sessions
+        self._peers = peers
+        self._tls = tls
+        self._channels: dict[str, aio.Channel] = {}
+
+    async def close(self) -> None:
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+
+    async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
+        bids: dict[str, Bid] = {}
+        for request in encode_bid_requests(items):
+            answer = await self._ask(host, wire.Question(bid=request), timeout_s=timeout_s)
+            bids.update(decode_bids(host, request.items, answer))
+        return bids
+
+    async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
+        question = wire.Question(console=wire.ConsoleRequest(uid=uid, offset=offset, limit=limit))
+        answer = await self._ask(host, question, timeout_s=timeout_s)
+        raise_error(answer)
+        return answer.console.next_offset, answer.console.data
+
+    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
+        peers = [node for node in sorted(self._peers) if node != self._node]
+        answers = await asyncio.gather(*(self._presence_at(node, timeout_s) for node in peers))
+        present = local_presence(self._node, self._sessions)
+        silent: list[str] = []
+        for node, answer in zip(peers, answers, strict=True):
+            if answer is None:
+                silent.append(node)
+            else:
+                present += answer
+        return present, silent
+
+    async def _presence_at(self, node: str, timeout_s: float) -> list[Presence] | None:
+        try:
+            reply = await self._stub(node).Presence(wire.PresenceRequest(), timeout=timeout_s)
+        except (aio.AioRpcError, OSError):
+            return None
+        return [
+            Presence(
+                node=node,
+                host=each.host,
+                session=each.session,
+                last_heartbeat_age_s=each.last_heartbeat_age_ms / 1000,
+            )
+            for each in reply.hosts
+        ]
+
+    async def _ask(self, host: str, question: wire.Question, *, timeout_s: float) -> wire.Answer:
+        local = self._sessions.get(host)
+        if local is not None:
+            return await local.ask(question, timeout_s=timeout_s)
+        record = self._reader.state.hosts.get(host)
+        node = record.node if record is not None else None
+        if node is None or node == self._node:
+            raise HostUnreachableError(f"the agent of host {host} has no session")
+        if node not in self._peers:
+            raise HostUnreachableError(f"the agent of host {host} is at node {node}, which this node does not know")
+        request = wire.AskRequest(host=host, question=question, timeout_ms=round(timeout_s * 1000))
+        try:
+            reply = await self._stub(node).Ask(request, timeout=timeout_s)
+        except aio.AioRpcError as error:
+            raise HostUnreachableError(f"host {host} by node {node}: {error.details() or error.code().name}") from None
+        except OSError as error:
+            raise HostUnreachableError(f"host {host} by node {node}: {error}") from error
+        return reply.answer
+
+    def _stub(self, node: str) -> rpc.NodeRelayAsyncStub:
+        """Raises OSError when the certificate files cannot be read."""
+        channel = self._channels.get(node)
+        if channel is None:
+            credentials = grpc.ssl_channel_credentials(
+                root_certificates=self._tls.ca.read_bytes(),
+                private_key=self._tls.key.read_bytes(),
+                certificate_chain=self._tls.certificate.read_bytes(),
+            )
+            channel = aio.secure_channel(self._peers[node], credentials, options=_CHANNEL_OPTIONS)
+            self._channels[node] = channel
+        return rpc.NodeRelayStub(channel)
+
+
+class RelayService(rpc.NodeRelayServicer):
+    """What this node answers other nodes: only of its own sessions."""
+
+    def __init__(self, *, node: str, sessions: Sessions) -> None:
+        self._node = node
+        self._sessions = sessions
+
+    async def Presence(  # noqa: N802 - the wire's name
+        self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
+    ) -> wire.PresenceReply:
+        await _only_nodes(context)
+        return wire.PresenceReply(
+            node=self._node,
+            hosts=[
+                wire.Present(
+                    host=each.host,
+                    session=each.session,
+                    last_heartbeat_age_ms=round(each.last_heartbeat_age_s * 1000),
+                )
+                for each in local_presence(self._node, self._sessions)
+            ],
+        )
+
+    async def Ask(  # noqa: N802 - the wire's name
+        self, request: wire.AskRequest, context: aio.ServicerContext[wire.AskRequest, wire.AskReply]
+    ) -> wire.AskReply:
+        await _only_nodes(context)
+        session = self._sessions.get(request.host)
+        if session is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent of host {request.host} has no session here")
+        timeout_s = min(max(request.timeout_ms / 1000, 0.05), MAX_ASK_S)
+        try:
+            return wire.AskReply(answer=await session.ask(request.question, timeout_s=timeout_s))
+        except HostUnreachableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+def local_presence(node: str, sessions: Sessions) -> list[Presence]:
+    return [
+        Presence(node=node, host=each.host, session=each.session, last_heartbeat_age_s=each.heartbeat_age_s)
+        for each in sessions
+    ]
+
+
+async def _only_nodes(context: aio.ServicerContext[Any, Any]) -> None:
+    try:
+        require(caller(context.auth_context()), "node")
+    except IdentityError as error:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))

@@ -1,0 +1,137 @@
+"""The gateway of one node: a gRPC server that agents and other nodes dial, over mutual TLS only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+
+from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
+from controlplane.api.gateway.sessions import Sessions, SessionService
+from controlplane.identity.files import TlsFiles
+from controlplane.model.resources import Host, MicroVM
+from controlplane.ports import AgentLink, Clock, CompactedError, Ids, Proposer, StateReader
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_SERVER_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Two nodes that were given one port by mistake must not share it.
+    ("grpc.so_reuseport", 0),
+]
+_STOP_GRACE_S = 1.0
+
+
+class GatewayError(Exception):
+    """The gateway cannot start; the message names what it was given."""
+
+
+class Gateway:
+    """`peers` are the other nodes' gateways, `advertise` what agents are told to dial: node to HOST:PORT each."""
+
+    def __init__(
+        self,
+        node: str,
+        cluster_id: str,
+        reader: StateReader,
+        proposer: Proposer,
+        ids: Ids,
+        clock: Clock,
+        peers: Mapping[str, str],
+        advertise: Mapping[str, str],
+        tls: TlsFiles,
+        listen: str,
+    ) -> None:
+        self._node = node
+        self._reader = reader
+        self._tls = tls
+        self._listen = listen
+        self._sessions = Sessions()
+        self._link = Link(node=node, reader=reader, sessions=self._sessions, peers=peers, tls=tls)
+        self._service = SessionService(
+            node=node,
+            cluster_id=cluster_id,
+            reader=reader,
+            proposer=proposer,
+            ids=ids,
+            clock=clock,
+            advertise=advertise,
+            sessions=self._sessions,
+        )
+        self._server: aio.Server | None = None
+        self._waker: asyncio.Task[None] | None = None
+        self.port = 0
+        """The bound port, once started; `listen` may have asked for any."""
+
+    @property
+    def link(self) -> AgentLink:
+        return self._link
+
+    async def start(self) -> None:
+        """Raises GatewayError."""
+        try:
+            credentials = grpc.ssl_server_credentials(
+                [(self._tls.key.read_bytes(), self._tls.certificate.read_bytes())],
+                root_certificates=self._tls.ca.read_bytes(),
+                require_client_auth=True,
+            )
+        except OSError as error:
+            raise GatewayError(f"tls: {error}") from error
+        server = aio.server(options=_SERVER_OPTIONS)
+        rpc.add_AgentGatewayServicer_to_server(self._service, server)
+        rpc.add_NodeRelayServicer_to_server(RelayService(node=self._node, sessions=self._sessions), server)
+        try:
+            self.port = server.add_secure_port(self._listen, credentials)
+        except RuntimeError as error:
+            raise GatewayError(f"listen: {self._listen} cannot be bound: {error}") from error
+        await server.start()
+        self._server = server
+        self._waker = asyncio.create_task(self._wake())
+
+    async def stop(self) -> None:
+        """Say goodbye to every agent, so that they dial another node at once."""
+        for session in self._sessions:
+            session.end(f"node {self._node} is stopping")
+        if self._server is not None:
+            await self._server.stop(_STOP_GRACE_S)
+            self._server = None
+        if self._waker is not None:
+            self._waker.cancel()
+            await asyncio.gather(self._waker, return_exceptions=True)
+            self._waker = None
+        await self._link.close()
+
+    async def _wake(self) -> None:
+        """Events only say whose session should look at the state again."""
+        while True:
+            try:
+                async for event in self._reader.watch(None):
+                    host = _host_of(event.object)
+                    session = self._sessions.get(host) if host is not None else None
+                    if session is not None:
+                        session.wake()
+            except CompactedError:
+                log.info("fell behind the events")
+            for session in self._sessions:
+                session.wake()
+            await asyncio.sleep(0.05)
+
+
+def _host_of(subject: object) -> str | None:
+    match subject:
+        case MicroVM():
+            return subject.placement.host if subject.placement is not None else None
+        case Host():
+            return subject.meta.name
+        case _:
+            return None

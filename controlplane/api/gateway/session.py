@@ -1,0 +1,204 @@
+"""One agent's session at this node, from its welcome to its end.
+
+Three loops beside the stream: one reads, one pushes assignments whenever the state says something else than what was
+sent, one proposes what the agent told until the state says the same. The session ends when the stream does, or when the
+state names another session for the host: then this agent is told goodbye, because whatever it reports is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import structlog
+
+from controlplane.api.gateway.intake import Intake
+from controlplane.api.gateway.outbox import Outbox
+from controlplane.machine.outcome import Code, Rejected
+from controlplane.model.commands import Report
+from controlplane.ports import Clock, HostUnreachableError, Ids, LogError, Proposer, StateReader
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+GATHER_S = 0.02
+"""Changes of the state within this time are looked at once."""
+RESYNC_S = 5.0
+"""The state is compared this often even if no event said that it changed."""
+_QUEUE = 256
+_PROPOSE_TIMEOUT_S = 5.0
+_BACKOFF_BASE_S = 0.1
+_BACKOFF_CAP_S = 3.0
+
+
+class AgentSession:
+    def __init__(
+        self,
+        *,
+        host: str,
+        session: str,
+        reader: StateReader,
+        proposer: Proposer,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self.host = host
+        self.session = session
+        self._reader = reader
+        self._proposer = proposer
+        self._clock = clock
+        self._ids = ids
+        self._heard_s = clock.monotonic_s()
+        self._outbox = Outbox()
+        self._intake = Intake(host, session)
+        self._outgoing: asyncio.Queue[wire.ToAgent] = asyncio.Queue(_QUEUE)
+        self._wake_push = asyncio.Event()
+        self._wake_propose = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._goodbye: wire.Goodbye | None = None
+        self._waiting: dict[str, asyncio.Future[wire.Answer]] = {}
+
+    @property
+    def heartbeat_age_s(self) -> float:
+        return self._clock.monotonic_s() - self._heard_s
+
+    def wake(self) -> None:
+        """The state may have changed in what concerns this host."""
+        self._wake_push.set()
+        self._wake_propose.set()
+
+    def end(self, reason: str, *, retry_after_ms: int = 0) -> None:
+        """Say goodbye and end. The first reason is the one that is told."""
+        if self._goodbye is None:
+            self._goodbye = wire.Goodbye(reason=reason, retry_after_ms=retry_after_ms)
+            log.info("session ends", host=self.host, session=self.session, reason=reason)
+        self._ended.set()
+
+    async def ask(self, question: wire.Question, *, timeout_s: float) -> wire.Answer:
+        """The agent's answer; the question gets its id here. Raises HostUnreachableError."""
+        if self._ended.is_set():
+            raise HostUnreachableError(f"the session of host {self.host} has ended")
+        asked = wire.Question()
+        asked.CopyFrom(question)
+        asked.id = self._ids.new()
+        waiting: asyncio.Future[wire.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[asked.id] = waiting
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._outgoing.put(wire.ToAgent(question=asked))
+                return await waiting
+        except TimeoutError:
+            raise HostUnreachableError(f"host {self.host} did not answer within {timeout_s:g} s") from None
+        finally:
+            self._waiting.pop(asked.id, None)
+
+    async def run(self, incoming: AsyncIterator[wire.FromAgent], first: wire.Welcome) -> AsyncGenerator[wire.ToAgent]:
+        """What to send, from the welcome to the end. Raises WireError for what it cannot read."""
+        loops = [
+            asyncio.create_task(self._read(incoming)),
+            asyncio.create_task(self._push()),
+            asyncio.create_task(self._propose()),
+        ]
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            yield wire.ToAgent(welcome=first)
+            while True:
+                message = asyncio.create_task(self._outgoing.get())
+                try:
+                    done, _ = await asyncio.wait([message, ended, *loops], return_when=asyncio.FIRST_COMPLETED)
+                    if message in done:
+                        yield message.result()
+                        continue
+                finally:
+                    message.cancel()
+                for loop in loops:
+                    if loop.done():
+                        loop.result()
+                if self._goodbye is not None:
+                    yield wire.ToAgent(goodbye=self._goodbye)
+                return
+        finally:
+            self._ended.set()
+            ended.cancel()
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(HostUnreachableError(f"the session of host {self.host} has ended"))
+
+    # -- the loops -----------------------------------------------------------------------------------------------------
+
+    async def _read(self, incoming: AsyncIterator[wire.FromAgent]) -> None:
+        async for message in incoming:
+            self._heard_s = self._clock.monotonic_s()
+            match message.WhichOneof("message"):
+                case "heartbeat":
+                    self._acknowledge(message.heartbeat.sequence)
+                case "report":
+                    self._intake.take(message.report)
+                    self._wake_propose.set()
+                case "answer":
+                    waiting = self._waiting.get(message.answer.id)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(message.answer)
+                case "hello" | None:
+                    log.info("unexpected message ignored", host=self.host, message=message.WhichOneof("message"))
+
+    def _acknowledge(self, sequence: int) -> None:
+        try:
+            self._outgoing.put_nowait(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(sequence=sequence)))
+        except asyncio.QueueFull:
+            log.warning("agent does not read", host=self.host)  # without acknowledgements it will dial another node
+
+    async def _push(self) -> None:
+        while True:
+            self._wake_push.clear()
+            state = self._reader.state
+            host = state.hosts.get(self.host)
+            if host is None or host.session != self.session:
+                at = f" at node {host.node}" if host is not None and host.node is not None else ""
+                self.end(f"host {self.host} has another session by now{at}", retry_after_ms=500)
+                return
+            if host.declared:
+                for message in self._outbox.messages(state.revision, state.microvms_on(self.host)):
+                    await self._outgoing.put(wire.ToAgent(assignments=message))
+            try:
+                async with asyncio.timeout(RESYNC_S):
+                    await self._wake_push.wait()
+                await asyncio.sleep(GATHER_S)
+            except TimeoutError:
+                pass
+
+    async def _propose(self) -> None:
+        failures = 0
+        last: Report | None = None
+        while True:
+            self._wake_propose.clear()
+            report = self._intake.due(self._reader.state)
+            if report is None:
+                failures = 0
+                await self._wake_propose.wait()
+                await asyncio.sleep(GATHER_S)
+                continue
+            if report == last:
+                failures += 1  # accepted, and the state still differs: never spin on that
+            if failures:
+                await asyncio.sleep(min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10)))
+                report = self._intake.due(self._reader.state)
+                if report is None:
+                    continue
+            try:
+                outcome = await self._proposer.propose(report, actor=f"host:{self.host}", timeout_s=_PROPOSE_TIMEOUT_S)
+            except LogError as error:
+                failures += 1
+                log.info("report not committed", host=self.host, error=f"{type(error).__name__}: {error}")
+                continue
+            if isinstance(outcome, Rejected):
+                if outcome.code is Code.STALE:
+                    self.end(outcome.message, retry_after_ms=500)
+                    return
+                failures += 1
+                log.warning("report refused", host=self.host, code=outcome.code.value, message=outcome.message)
+                continue
+            failures, last = failures if report == last else 0, report

@@ -1,0 +1,173 @@
+"""The agents' service: who may open a session, and the sessions that this node holds.
+
+A session begins with a committed AgentConnected, so that the replica here has applied everything that was acknowledged
+to earlier sessions before the first assignments are computed from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from typing import NoReturn
+
+import grpc
+import structlog
+from grpc import aio
+
+from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.session import AgentSession
+from controlplane.api.gateway.translate import WireError, decode_hello
+from controlplane.identity.names import IdentityError, require
+from controlplane.machine.outcome import Rejected
+from controlplane.model.commands import AgentConnected
+from controlplane.model.resources import Inventory
+from controlplane.ports import Clock, Ids, LogError, Proposer, StateReader
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+HELLO_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 4.0
+"""How long the log may take to commit that the agent connected, before it is sent to another node."""
+HEARTBEAT_MS = 1000
+_Context = aio.ServicerContext[wire.FromAgent, wire.ToAgent]
+
+
+class Sessions:
+    """The sessions at this node, one per host."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, AgentSession] = {}
+
+    def get(self, host: str) -> AgentSession | None:
+        return self._by_host.get(host)
+
+    def __iter__(self) -> Iterator[AgentSession]:
+        return iter(tuple(self._by_host.values()))
+
+    def add(self, session: AgentSession) -> None:
+        """The newest session is the host's only one."""
+        old = self._by_host.get(session.host)
+        self._by_host[session.host] = session
+        if old is not None:
+            old.end(f"host {session.host} opened another session", retry_after_ms=500)
+
+    def remove(self, session: AgentSession) -> None:
+        if self._by_host.get(session.host) is session:
+            del self._by_host[session.host]
+
+
+class SessionService(rpc.AgentGatewayServicer):
+    def __init__(
+        self,
+        *,
+        node: str,
+        cluster_id: str,
+        reader: StateReader,
+        proposer: Proposer,
+        ids: Ids,
+        clock: Clock,
+        advertise: Mapping[str, str],
+        sessions: Sessions,
+    ) -> None:
+        self._node = node
+        self._cluster_id = cluster_id
+        self._reader = reader
+        self._proposer = proposer
+        self._ids = ids
+        self._clock = clock
+        self._advertise = advertise
+        self._sessions = sessions
+
+    async def Session(  # noqa: N802 - the wire's name
+        self, request_iterator: AsyncIterator[wire.FromAgent], context: _Context
+    ) -> AsyncGenerator[wire.ToAgent]:
+        hello, inventory = await self._receive(request_iterator, context)
+        refusal = await self._connect(hello, inventory)
+        if refusal is not None:
+            yield wire.ToAgent(goodbye=refusal)
+            return
+        session = AgentSession(
+            host=hello.host,
+            session=hello.session,
+            reader=self._reader,
+            proposer=self._proposer,
+            clock=self._clock,
+            ids=self._ids,
+        )
+        self._sessions.add(session)
+        log.info("session opened", host=hello.host, session=hello.session)
+        try:
+            async with aclosing(session.run(request_iterator, self._welcome(hello.host))) as messages:
+                async for message in messages:
+                    yield message
+        except WireError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self._sessions.remove(session)
+            log.info("session closed", host=hello.host, session=hello.session)
+
+    async def _receive(
+        self, incoming: AsyncIterator[wire.FromAgent], context: _Context
+    ) -> tuple[wire.Hello, Inventory]:
+        """The hello of the host that the certificate names, or the end of the call."""
+        try:
+            host = require(caller(context.auth_context()), "host")
+        except IdentityError as error:
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await anext(incoming)
+        except (TimeoutError, StopAsyncIteration):
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: missing; it is the first message")
+        if not first.HasField("hello"):
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: missing; it is the first message")
+        hello = first.hello
+        if hello.host != host:
+            message = f"hello.host: says {hello.host!r}, the certificate is host {host}'s"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, message)
+        if hello.cluster_id not in ("", self._cluster_id):
+            message = f"hello.cluster_id: the host belongs to {hello.cluster_id!r}, this is {self._cluster_id!r}"
+            await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+        try:
+            return hello, decode_hello(hello)
+        except WireError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def _connect(self, hello: wire.Hello, inventory: Inventory) -> wire.Goodbye | None:
+        """Commit the connection; a goodbye when that cannot be done here and now."""
+        command = AgentConnected(
+            host=hello.host, uid=self._ids.new(), session=hello.session, node=self._node, inventory=inventory
+        )
+        deadline_s = self._clock.monotonic_s() + CONNECT_TIMEOUT_S
+        while True:
+            left_s = deadline_s - self._clock.monotonic_s()
+            try:
+                outcome = await self._proposer.propose(command, actor=f"host:{hello.host}", timeout_s=max(left_s, 0.1))
+            except LogError as error:  # safe to repeat: the session is the same
+                if left_s <= 0.5:
+                    reason = f"node {self._node} cannot commit: {error or type(error).__name__}"
+                    return wire.Goodbye(reason=reason, retry_after_ms=round(error.retry_after_s * 500))
+                await asyncio.sleep(0.2)
+                continue
+            if isinstance(outcome, Rejected):
+                return wire.Goodbye(reason=outcome.message, retry_after_ms=5000)
+            return None
+
+    def _welcome(self, host: str) -> wire.Welcome:
+        record = self._reader.state.hosts.get(host)
+        return wire.Welcome(
+            cluster_id=self._cluster_id,
+            node=self._node,
+            admitted=record is not None and record.declared,
+            heartbeat_ms=HEARTBEAT_MS,
+            endpoints=[wire.Endpoint(node=node, address=address) for node, address in sorted(self._advertise.items())],
+        )
+
+
+async def _refuse(context: _Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    log.warning("session refused", peer=context.peer(), code=code.name, reason=message)
+    await context.abort(code, message)
+    raise AssertionError("abort does not return")

@@ -1,0 +1,220 @@
+"""Between the wire and the model. Pure. What an agent sends is bounded here, and refused by naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from controlplane.model.commands import Destroyed
+from controlplane.model.resources import (
+    Amount,
+    Bid,
+    DriverFacts,
+    Failure,
+    InterfaceFacts,
+    Inventory,
+    MicroVM,
+    MicroVMPhase,
+    Observation,
+    ObservedPower,
+    Unmanaged,
+)
+from controlplane.ports import BidRequestItem, DriverError
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+
+PROTOCOL = 1
+MAX_TEXT = 4096
+MAX_NAME = 256
+MAX_ENTRIES = 64
+MAX_UNMANAGED = 1000
+MAX_DRIVERS = 16
+MAX_AMOUNT = 2**50
+_QUESTION_BYTES = 4 * 1024 * 1024
+
+
+class WireError(ValueError):
+    """`field: what is wrong with it`."""
+
+
+# -- from agents -------------------------------------------------------------------------------------------------------
+
+
+def decode_hello(hello: wire.Hello) -> Inventory:
+    """Raises WireError."""
+    if hello.protocol != PROTOCOL:
+        raise WireError(f"hello.protocol: {hello.protocol}; this node speaks {PROTOCOL}")
+    _text("hello.session", hello.session, MAX_NAME, required=True)
+    if not 1 <= len(hello.drivers) <= MAX_DRIVERS:
+        raise WireError(f"hello.drivers: {len(hello.drivers)}; a host has 1 to {MAX_DRIVERS}")
+    names = [driver.name for driver in hello.drivers]
+    if len(set(names)) != len(names):
+        raise WireError(f"hello.drivers: a name occurs twice in {', '.join(names)}")
+    return Inventory(
+        agent_version=_text("hello.agent_version", hello.agent_version, MAX_NAME),
+        boot_id=_text("hello.boot_id", hello.boot_id, MAX_NAME),
+        drivers=[
+            DriverFacts(
+                name=_text("hello.drivers.name", driver.name, MAX_NAME, required=True),
+                version=_text("hello.drivers.version", driver.version, MAX_NAME),
+                simulated=driver.simulated,
+                accelerator=_text("hello.drivers.accelerator", driver.accelerator, MAX_NAME) or None,
+            )
+            for driver in hello.drivers
+        ],
+        capacity=Amount(
+            microvms=_number("hello.capacity.microvms", hello.capacity.microvms),
+            vcpu=_number("hello.capacity.vcpu", hello.capacity.vcpu, least=1),
+            memory_in_mb=_number("hello.capacity.memory_in_mb", hello.capacity.memory_in_mb, least=1),
+        ),
+    )
+
+
+def decode_observation(host: str, seen: wire.Observed) -> Observation:
+    """Raises WireError."""
+    at = f"observed.{seen.uid[:MAX_NAME]}"
+    failure = None
+    if seen.HasField("failure"):
+        failure = Failure(
+            code=_text(f"{at}.failure.code", seen.failure.code, MAX_NAME, required=True),
+            message=_text(f"{at}.failure.message", seen.failure.message, MAX_TEXT),
+            pointer=_text(f"{at}.failure.pointer", seen.failure.pointer, MAX_NAME) or None,
+            permanent=seen.failure.permanent,
+        )
+    if len(seen.details) > MAX_ENTRIES or len(seen.interfaces) > MAX_ENTRIES:
+        raise WireError(f"{at}: more than {MAX_ENTRIES} details or interfaces")
+    return Observation(
+        uid=_text("observed.uid", seen.uid, MAX_NAME, required=True),
+        host=host,
+        epoch=_number(f"{at}.epoch", seen.epoch, least=1),
+        at=_number(f"{at}.at_ms", seen.at_ms),
+        power=_power(f"{at}.power", seen.power),
+        generation=_number(f"{at}.generation", seen.generation) or None,
+        repair_seq=_number(f"{at}.repair_seq", seen.repair_seq),
+        restart_seq=_number(f"{at}.restart_seq", seen.restart_seq),
+        ready=seen.ready,
+        vcpu=_number(f"{at}.vcpu", seen.vcpu) or None,
+        memory_in_mb=_number(f"{at}.memory_in_mb", seen.memory_in_mb) or None,
+        driver=_text(f"{at}.driver", seen.driver, MAX_NAME) or None,
+        simulated=seen.simulated,
+        cause=_text(f"{at}.cause", seen.cause, MAX_TEXT) or None,
+        failure=failure,
+        details={
+            _text(f"{at}.details", key, MAX_NAME): _text(f"{at}.details.{key[:64]}", value, MAX_TEXT)
+            for key, value in sorted(seen.details.items())
+        },
+        interfaces={
+            _text(f"{at}.interfaces", device, MAX_NAME): InterfaceFacts(
+                host_device=_text(f"{at}.interfaces.host_device", facts.host_device, MAX_NAME),
+                mac_address=_text(f"{at}.interfaces.mac_address", facts.mac_address, MAX_NAME),
+            )
+            for device, facts in sorted(seen.interfaces.items())
+        },
+    )
+
+
+def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
+    """In the order in which the state keeps them. Raises WireError."""
+    if len(found) > MAX_UNMANAGED:
+        raise WireError(f"unmanaged: {len(found)}; at most {MAX_UNMANAGED} are named")
+    strangers = [
+        Unmanaged(
+            native_id=_text("unmanaged.native_id", each.native_id, MAX_NAME, required=True),
+            driver=_text("unmanaged.driver", each.driver, MAX_NAME, required=True),
+            uid=_text("unmanaged.uid", each.uid, MAX_NAME) or None,
+            namespace=_text("unmanaged.namespace", each.namespace, MAX_NAME) or None,
+            name=_text("unmanaged.name", each.name, MAX_NAME) or None,
+            epoch=each.epoch or None,
+            power=_power("unmanaged.power", each.power),
+        )
+        for each in found
+    ]
+    return sorted(strangers, key=lambda each: (each.driver, each.native_id))
+
+
+def decode_destroyed(gone: wire.Confirmed) -> Destroyed:
+    """Raises WireError."""
+    return Destroyed(
+        uid=_text("destroyed.uid", gone.uid, MAX_NAME, required=True),
+        epoch=_number("destroyed.epoch", gone.epoch, least=1),
+    )
+
+
+def _text(name: str, value: str, limit: int, *, required: bool = False) -> str:
+    if required and not value:
+        raise WireError(f"{name}: missing")
+    if len(value) > limit:
+        raise WireError(f"{name}: {len(value)} characters; at most {limit}")
+    return value
+
+
+def _number(name: str, value: int, *, least: int = 0) -> int:
+    if not least <= value <= MAX_AMOUNT:
+        raise WireError(f"{name}: {value} is not between {least} and {MAX_AMOUNT}")
+    return value
+
+
+def _power(name: str, value: str) -> ObservedPower:
+    try:
+        return ObservedPower(value)
+    except ValueError:
+        raise WireError(f"{name}: {value[:MAX_NAME]!r} is not one of {', '.join(ObservedPower)}") from None
+
+
+# -- to agents ---------------------------------------------------------------------------------------------------------
+
+
+def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
+    destroy = vm.phase is MicroVMPhase.DELETING
+    return wire.Assignment(
+        uid=vm.meta.uid,
+        namespace=vm.meta.namespace or "",
+        name=vm.meta.name,
+        epoch=vm.epoch,
+        generation=vm.meta.generation,
+        repair_seq=vm.repair_seq,
+        restart_seq=vm.restart_seq,
+        destroy=destroy,
+        spec_json=msgspec.json.encode(vm.spec) if with_spec and not destroy else b"",
+        labels=vm.meta.labels,
+    )
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def encode_bid_requests(items: Sequence[BidRequestItem]) -> list[wire.BidRequest]:
+    """As many requests as keep each within the message limit."""
+    requests: list[wire.BidRequest] = []
+    size = _QUESTION_BYTES
+    for item in items:
+        encoded = wire.BidItem(uid=item.uid, spec_json=msgspec.json.encode(item.spec))
+        if size + len(encoded.spec_json) > _QUESTION_BYTES:
+            requests.append(wire.BidRequest())
+            size = 0
+        requests[-1].items.append(encoded)
+        size += len(encoded.spec_json) + 64
+    return requests
+
+
+def decode_bids(host: str, items: Iterable[wire.BidItem], answer: wire.Answer) -> Mapping[str, Bid]:
+    """A bid for every item; one that was not answered is a refusal that says so."""
+    answers = {each.uid: each for each in answer.bid.answers}
+    error = f"{answer.error_code}: {answer.error}" if answer.error_code else "the agent did not answer this item"
+    bids: dict[str, Bid] = {}
+    for item in items:
+        each = answers.get(item.uid)
+        if each is None:
+            bids[item.uid] = Bid(host=host, refused=error[:MAX_TEXT])
+        elif each.refused:
+            bids[item.uid] = Bid(host=host, refused=each.refused[:MAX_TEXT])
+        else:
+            parts = {key: each.parts[key] for key in sorted(each.parts)[:MAX_ENTRIES]}
+            bids[item.uid] = Bid(host=host, score=each.score, parts=parts)
+    return bids
+
+
+def raise_error(answer: wire.Answer) -> None:
+    """Raises DriverError when the answer is one."""
+    if answer.error_code:
+        raise DriverError(answer.error_code, answer.error)
