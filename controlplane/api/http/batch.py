@@ -1,0 +1,185 @@
+"""Many declarations and deletions in one request: all of them or none, or each for itself.
+
+Every item is checked on its own, so that one that is wrong does not hide what is said of the others. Declarations are
+proposed namespaces first and microVMs last, deletions the other way round, whatever their order in the request; results
+come in the request's order. A deletion of what is not there is done already, so that a batch may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from controlplane.api.http import dryrun, problems, reads, shapes
+from controlplane.api.http.auth import Principal
+from controlplane.api.http.declarations import ITEMS, ApplyBody, Identity, Removal
+from controlplane.api.http.services import Services
+from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import Batch, Command, Delete, seal
+from controlplane.model.types import Kind
+
+_RANK = {Kind.NAMESPACE: 0, Kind.PLACEMENT_POLICY: 1, Kind.HOST: 2, Kind.MICROVM: 3}
+_AT_ONCE = 256
+"""Keyed items that are proposed at the same time."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One item of the request. One without a command is wrong (`problem`) or has nothing to do."""
+
+    pointer: str
+    about: Identity
+    command: Command | None = None
+    problem: problems.Problem | None = None
+    outcome: Outcome | None = None
+
+
+async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run: bool) -> tuple[shapes.Applied, State]:
+    """The results and the state after them. Raises ApiError (atomic: for the first refusal) and LogError."""
+    fresh = await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
+    steps = _parse(services, body, fresh)
+    order = _in_order(steps)
+    commands = [command for position in order if (command := steps[position].command) is not None]
+    if body.atomic:
+        _refuse_wrong(steps)
+        outcomes, after = await _together(
+            services, actor, [steps[position] for position in order], body, fresh, dry_run
+        )
+    elif dry_run:
+        after, outcomes = dryrun.rehearse_each(services, actor, fresh, commands)
+    else:
+        outcomes = await _each(services, actor, commands, body.idempotency_key)
+        after = services.reader.state
+    for position, outcome in zip(order, outcomes, strict=True):
+        steps[position] = replace(steps[position], outcome=outcome)
+    return shapes.Applied(dry_run=dry_run, revision=after.revision, results=[_result(s, after) for s in steps]), after
+
+
+# -- the request -------------------------------------------------------------------------------------------------------
+
+
+def _parse(services: Services, body: ApplyBody, state: State) -> list[Step]:
+    """The items in the request's order. Raises ApiError for an item that does not say what it is about."""
+    steps = [_declaration(services, f"/resources/{number}", raw) for number, raw in enumerate(body.resources)]
+    steps += [_deletion(f"/delete/{number}", raw, state) for number, raw in enumerate(body.delete)]
+    first: dict[Identity, str] = {}
+    for step in steps:
+        if (pointer := first.setdefault(step.about, step.pointer)) != step.pointer:
+            raise problems.invalid(f"{step.pointer}/name", f"is the same object as {pointer}")
+    return steps
+
+
+def _check(model: type[Model], pointer: str, raw: object) -> Model:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise problems.from_pydantic(error, prefix=pointer) from None
+
+
+def _declaration(services: Services, pointer: str, raw: object) -> Step:
+    about = _check(Identity, pointer, raw)
+    try:
+        item = _check(ITEMS[about.kind], pointer, raw)
+    except problems.ApiError as error:
+        return Step(pointer, about, problem=error.problem)
+    return Step(pointer, about, item.declare(uid=services.ids.new()))
+
+
+def _deletion(pointer: str, raw: object, state: State) -> Step:
+    item = _check(Removal, pointer, raw)
+    if (item.namespace is None) is (item.kind is Kind.MICROVM):
+        raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
+    about = Identity(kind=item.kind, namespace=item.namespace, name=item.name)
+    command = Delete(kind=item.kind, namespace=item.namespace, name=item.name)
+    return Step(pointer, about, command if reads.find_for(state, command) is not None else None)
+
+
+def _refuse_wrong(steps: Sequence[Step]) -> None:
+    wrong = [step.problem for step in steps if step.problem is not None]
+    if wrong:
+        errors = [error for each in wrong for error in each.errors]
+        raise problems.problem("invalid", wrong[0].detail, *errors[: problems.MAX_ERRORS])
+
+
+def _in_order(steps: Sequence[Step]) -> list[int]:
+    """Positions of the steps that have a command, in the order in which they are to be done."""
+
+    def rank(position: int) -> tuple[bool, int]:
+        step = steps[position]
+        deletes = isinstance(step.command, Delete)
+        return deletes, -_RANK[step.about.kind] if deletes else _RANK[step.about.kind]
+
+    return sorted((position for position, step in enumerate(steps) if step.command is not None), key=rank)
+
+
+# -- doing it ----------------------------------------------------------------------------------------------------------
+
+
+async def _together(
+    services: Services, actor: Principal, steps: Sequence[Step], body: ApplyBody, fresh: State, dry_run: bool
+) -> tuple[Sequence[Outcome], State]:
+    now = services.clock.now_ms()
+    batch = Batch(
+        commands=[
+            seal(step.command, id=services.ids.new(), at=now, actor=actor.name)
+            for step in steps
+            if step.command is not None
+        ]
+    )
+    if dry_run:
+        after, outcome = dryrun.rehearse(services, actor, fresh, batch)
+    else:
+        outcome = await services.proposer.propose(
+            batch, actor=actor.name, key=body.idempotency_key, timeout_s=services.settings.write_timeout_s
+        )
+        after = services.reader.state
+    if isinstance(outcome, Rejected):
+        raise problems.from_rejected(outcome, prefix=steps[outcome.part].pointer if outcome.part is not None else "")
+    return outcome.parts, after
+
+
+async def _each(
+    services: Services, actor: Principal, commands: Sequence[Command], key: str | None
+) -> Sequence[Outcome]:
+    """One entry for all; where a key is given, each is proposed under a key of its own."""
+    timeout_s = services.settings.write_timeout_s
+    if key is None:
+        return await services.proposer.propose_each(commands, actor=actor.name, timeout_s=timeout_s)
+    outcomes: list[Outcome] = []
+    for start in range(0, len(commands), _AT_ONCE):
+        outcomes += await asyncio.gather(
+            *(
+                services.proposer.propose(command, actor=actor.name, key=f"{key}/{number}", timeout_s=timeout_s)
+                for number, command in enumerate(commands[start : start + _AT_ONCE], start)
+            )
+        )
+    return outcomes
+
+
+def _result(step: Step, state: State) -> shapes.ApplyResult:
+    outcome, refused = step.outcome, step.problem
+    if isinstance(outcome, Rejected):
+        refused = problems.from_rejected(outcome, prefix=step.pointer).problem
+    if refused is not None:
+        change = "refused"
+    elif isinstance(outcome, Applied):
+        change = Change.DELETED if isinstance(step.command, Delete) else outcome.change
+    else:
+        change = Change.UNCHANGED
+    about = step.about
+    found = reads.find(state, about.kind, about.namespace, about.name)
+    return shapes.ApplyResult(
+        kind=about.kind,
+        namespace=about.namespace,
+        name=about.name,
+        outcome=change,
+        revision=found.meta.intent_revision if found is not None else state.revision,
+        problem=refused,
+    )

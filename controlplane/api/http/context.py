@@ -1,0 +1,69 @@
+"""What every request gets: an id, the revision in its answer, one access log line, and no traceback.
+
+The log line never holds a body, a query string, a header or a token. Whatever escapes from a handler is logged with its
+traceback under the request's id, and the client gets a problem that names that id.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controlplane.api.http import problems
+from controlplane.ports import Ids, StateReader
+
+REVISION_HEADER = "Flintlock-Revision"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = structlog.get_logger("api.http")
+
+
+class ContextMiddleware:
+    def __init__(self, app: ASGIApp, *, reader: StateReader, ids: Ids) -> None:
+        self._app = app
+        self._reader = reader
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.new()
+        began = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault(REVISION_HEADER, str(self._reader.state.revision))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            if status == 0:
+                error = problems.problem(
+                    "internal", "the server met an error that it did not expect", request_id=request_id
+                )
+                await problems.answer(error)(scope, receive, send_with_headers)
+        finally:
+            principal = scope.get("state", {}).get("principal")
+            _log.info(
+                "request",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                duration_ms=round((time.perf_counter() - began) * 1000, 1),
+                actor=principal.name if principal is not None else None,
+            )

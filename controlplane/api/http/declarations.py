@@ -1,0 +1,144 @@
+"""What a user writes to declare a resource, and the command that it becomes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
+
+from controlplane.model.commands import (
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Precondition,
+)
+from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.types import Annotations, Kind, Labels, Name
+
+MAX_ITEMS = 10_000
+Declaration = DeclareMicroVM | DeclareHost | DeclareNamespace | DeclarePlacementPolicy
+_ALWAYS = Precondition()
+
+
+class Input(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Body(Input):
+    """The body of a PUT; its path names the object."""
+
+    labels: Labels = {}
+    annotations: Annotations = {}
+
+
+class MicroVMBody(Body):
+    spec: MicroVMSpec
+
+    def command(self, namespace: str, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareMicroVM:
+        return DeclareMicroVM(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            spec=self.spec,
+            labels=self.labels,
+            annotations=self.annotations,
+            when=when,
+        )
+
+
+class HostBody(Body):
+    spec: HostSpec = HostSpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareHost:
+        return DeclareHost(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
+class NamespaceBody(Body):
+    spec: NamespaceSpec = NamespaceSpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareNamespace:
+        return DeclareNamespace(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
+class PlacementPolicyBody(Body):
+    spec: PlacementPolicySpec = PlacementPolicySpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclarePlacementPolicy:
+        return DeclarePlacementPolicy(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+class Identity(BaseModel):
+    """What an item is about; the rest of it is checked afterwards."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY]
+    namespace: Name | None = None
+    name: Name
+
+
+class MicroVMItem(MicroVMBody):
+    kind: Literal[Kind.MICROVM]
+    namespace: Name
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareMicroVM:
+        return self.command(self.namespace, self.name, uid=uid)
+
+
+class HostItem(HostBody):
+    kind: Literal[Kind.HOST]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareHost:
+        return self.command(self.name, uid=uid)
+
+
+class NamespaceItem(NamespaceBody):
+    kind: Literal[Kind.NAMESPACE]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareNamespace:
+        return self.command(self.name, uid=uid)
+
+
+class PlacementPolicyItem(PlacementPolicyBody):
+    kind: Literal[Kind.PLACEMENT_POLICY]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclarePlacementPolicy:
+        return self.command(self.name, uid=uid)
+
+
+Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem
+ITEMS: dict[Kind, type[Item]] = {
+    Kind.MICROVM: MicroVMItem,
+    Kind.HOST: HostItem,
+    Kind.NAMESPACE: NamespaceItem,
+    Kind.PLACEMENT_POLICY: PlacementPolicyItem,
+}
+
+
+class Removal(Input):
+    kind: Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY]
+    namespace: Name | None = Field(default=None, description="Of microVMs.")
+    name: Name
+
+
+class ApplyBody(Input):
+    """Items are checked one by one, so that one that is wrong does not hide what is said of the others."""
+
+    atomic: bool = Field(default=True, description="All of them or none; otherwise each for itself.")
+    resources: Annotated[list[SkipValidation[Item]], Field(max_length=MAX_ITEMS)] = []
+    delete: Annotated[list[SkipValidation[Removal]], Field(max_length=MAX_ITEMS)] = []
+    idempotency_key: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None

@@ -1,0 +1,91 @@
+"""Bounded bodies: size, time and media type are checked before the framework sees a byte.
+
+The body is collected here and handed on in one piece, so a client that sends slowly or without end holds nothing but
+its own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controlplane.api.http import problems
+from controlplane.api.http.settings import ApiSettings
+
+_WITH_BODY = frozenset({"PUT", "POST", "PATCH"})
+_APPLY_PATH = "/api/v2/apply"
+
+
+class BodyLimitMiddleware:
+    def __init__(self, app: ASGIApp, *, settings: ApiSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._body(scope, receive)
+        except problems.ApiError as error:
+            # What was not read of the body would be taken for the next request.
+            error.headers["Connection"] = "close"
+            await problems.answer(error)(scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None when the client went away. Raises ApiError."""
+        limit = self._settings.apply_limit_bytes if scope["path"] == _APPLY_PATH else self._settings.body_limit_bytes
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        collected = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    collected += message.get("body", b"")
+                    if len(collected) > limit:
+                        raise _too_large(limit)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise problems.problem(
+                "request_timeout", f"the body took longer than {self._settings.body_timeout_s:g} s"
+            ) from None
+        if collected and scope["method"] in _WITH_BODY and not _is_json(headers.get("content-type", "")):
+            message = "must be application/json"
+            raise problems.problem(
+                "unsupported_media_type", message, problems.FieldError(pointer="/header/content-type", message=message)
+            )
+        return bytes(collected)
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _too_large(limit: int) -> problems.ApiError:
+    return problems.problem("too_large", f"the body is over {limit} bytes")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the collected body once, then what the connection says (its end)."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,47 @@
+"""The OpenAPI document: what the framework derives, with the API's own problems in place of the framework's errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from controlplane.api.http import problems, shapes
+
+TITLE = "Flintlock control plane"
+_REF = "#/components/schemas/{model}"
+_DESCRIPTION = (
+    "Declares microVMs, their namespaces, hosts and placement policies. Every answer carries `Flintlock-Revision`, the"
+    " state revision of the replica that answered. Reads see every write acknowledged before them unless"
+    " `consistency=stale`. Refusals are RFC 9457 problems with a stable `code` and JSON pointers to the fields."
+)
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=TITLE, version=app.version, description=_DESCRIPTION, routes=app.routes, servers=[{"url": "/"}]
+    )
+    schemas = document["components"]["schemas"]
+    # What no route names as its model: the data of events, and problems.
+    _, extra = models_json_schema(
+        [(shapes.WatchData, "serialization"), (problems.Problem, "serialization")], ref_template=_REF
+    )
+    for name, schema in extra["$defs"].items():
+        schemas.setdefault(name, schema)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    refusal = {
+        "description": "A problem.",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = refusal
+    app.openapi_schema = document
+    return document

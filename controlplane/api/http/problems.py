@@ -1,0 +1,293 @@
+"""Refusals as RFC 9457 problem documents.
+
+Every refusal of the API is a Problem with a stable `code`, and names the fields it is about by JSON pointer: into the
+body (`/spec/vcpu`), or `/query/...`, `/header/...`, and `/name`, `/namespace` for the path. Three facts are never
+confused: not found (404), unreachable (503 `host_unreachable`) and unknown (503 `no_leader`, `outcome_unknown`). Input
+is never repeated in an answer, since metadata may hold secrets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controlplane.api.http.times import iso
+from controlplane.machine.outcome import Code, Rejected
+from controlplane.model.resources import Meta
+from controlplane.ports import CompactedError, EntryTooLargeError, LogError, NoLeaderError, OutcomeUnknownError
+
+TYPE_BASE = "https://flintlock.dev/problems/"
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 50
+_SUBJECT = re.compile(r"^(Input|Value|String|Dictionary|List) should ")
+"""How pydantic begins its messages; ours follow the pointer of the field."""
+
+
+class FieldError(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    pointer: str = Field(description="JSON pointer to the field; `/query/x` and `/header/x` for parameters.")
+    message: str
+
+
+class Existing(BaseModel):
+    """The object that stands in the way of a creation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uid: str
+    created_at: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="Stable name of the problem.")
+    detail: str
+    hint: str = Field(default="", description="What to do about it; may be empty.")
+    errors: list[FieldError] = []
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    existing: Existing | None = None
+
+
+class ApiError(Exception):
+    """Carries a Problem, and headers of its answer, out of a handler."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.headers = dict(headers or {})
+
+
+_RETRY_SAFE = "Nothing was changed: repeat the request, here or at another node."
+_RETRY_KEYED = "The write may or may not have happened: repeat it with the same Idempotency-Key."
+
+_KNOWN: dict[str, tuple[int, str, str]] = {
+    Code.INVALID: (422, "The request is not valid", ""),
+    Code.NOT_FOUND: (404, "Not found", ""),
+    Code.ALREADY_EXISTS: (
+        412,
+        "It exists already",
+        "Import it, choose another name, or declare without `If-None-Match`.",
+    ),
+    Code.REVISION_CONFLICT: (412, "It has changed since it was read", "Read it again and use its present revision."),
+    Code.REQUIRES_REPLACEMENT: (
+        409,
+        "The change needs a replacement",
+        "Delete the microVM and declare it anew; its ephemeral volumes start from their images.",
+    ),
+    Code.BEING_DELETED: (
+        409,
+        "It is being deleted",
+        "Wait until it is gone (`?wait_for=gone`), then declare it again.",
+    ),
+    Code.NAMESPACE_NOT_FOUND: (404, "The namespace does not exist", "Declare the namespace first."),
+    Code.NAMESPACE_NOT_EMPTY: (409, "The namespace is not empty", "Delete its microVMs first."),
+    Code.POLICY_NOT_FOUND: (422, "The placement policy does not exist", "Declare the placement policy first."),
+    Code.POLICY_IN_USE: (409, "The placement policy is in use", "Remove it from the microVMs that name it first."),
+    Code.HOST_NOT_FOUND: (422, "The host does not exist", "Declare the host first."),
+    Code.HOST_IN_USE: (409, "The host holds microVMs", "Cordon the host and delete its microVMs first."),
+    Code.HOST_NOT_READY: (409, "The host is not ready", "See `flintctl host show`."),
+    Code.QUOTA_EXCEEDED: (409, "The namespace's quota is used up", "Raise the quota or delete what is not needed."),
+    Code.INSUFFICIENT_CAPACITY: (409, "The host has no room", "Ask for less, or free capacity on the host."),
+    Code.CONSTRAINT_VIOLATED: (409, "A placement constraint would be violated", ""),
+    Code.IDEMPOTENCY_KEY_REUSED: (
+        422,
+        "The idempotency key was used for another request",
+        "Use a new key for a new request; repeat a request with its own key only.",
+    ),
+    Code.STALE: (409, "Decided from a state that has changed since", "Read again and repeat."),
+    "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),
+    "method_not_allowed": (405, "The method is not allowed here", ""),
+    "not_placed": (409, "The microVM has no host", "See `.../why` for what keeps it from being placed."),
+    "request_timeout": (408, "The body did not arrive in time", ""),
+    "compacted": (410, "That revision is no longer remembered", "List again, then watch from the list's revision."),
+    "too_large": (413, "The request is too large", "Split it into several requests."),
+    "unsupported_media_type": (415, "The body is not JSON", "Send `Content-Type: application/json`."),
+    "too_many_watchers": (429, "Too many watchers at this node", "Watch at another node, or try again later."),
+    "too_slow": (429, "The watcher is too slow", "Watch again from the last revision that was seen."),
+    "internal": (500, "An error of the server", "Report it with the request id; the server's log has the cause."),
+    "driver_error": (502, "The host could not answer", ""),
+    "no_leader": (503, "The cluster has no leader", _RETRY_SAFE),
+    "outcome_unknown": (503, "The outcome is not known", _RETRY_KEYED),
+    "host_unreachable": (503, "The host cannot be reached", "See `flintctl host show` for when it was last seen."),
+    "not_ready": (503, "This node is not ready", _RETRY_SAFE),
+}
+"""Status, title and hint of every code."""
+
+
+def problem(
+    code: str,
+    detail: str,
+    *errors: FieldError,
+    retry_after_s: float | None = None,
+    request_id: str | None = None,
+    existing: Existing | None = None,
+) -> ApiError:
+    """An ApiError for a known code; raise it, or answer with it."""
+    status, title, hint = _KNOWN[code]
+    headers: dict[str, str] = {}
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after_s)))
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="flintlock"'
+    document = Problem(
+        type=TYPE_BASE + code,
+        title=title,
+        status=status,
+        code=code,
+        detail=detail,
+        hint=hint,
+        errors=list(errors),
+        retry_after_s=retry_after_s,
+        request_id=request_id,
+        existing=existing,
+    )
+    return ApiError(document, headers)
+
+
+def invalid(pointer: str, message: str) -> ApiError:
+    """One field of the request is wrong."""
+    return problem("invalid", f"{pointer}: {message}", FieldError(pointer=pointer, message=message))
+
+
+def not_found(kind: str, name: str, *, pointer: str = "/name") -> ApiError:
+    message = f"{kind} {name} does not exist"
+    return problem("not_found", message, FieldError(pointer=pointer, message=message))
+
+
+def escape(part: object) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def from_rejected(rejected: Rejected, *, prefix: str = "", existing: Meta | None = None) -> ApiError:
+    """The machine's refusal. `prefix`: where in the body the refused declaration stands; `existing`: what stands in its
+    way, if it is there already."""
+    errors: list[FieldError] = []
+    if rejected.pointer is not None:
+        pointer = rejected.pointer if rejected.pointer.startswith("/header/") else prefix + rejected.pointer
+        errors.append(FieldError(pointer=pointer, message=rejected.message))
+    shown = None
+    if rejected.code is Code.ALREADY_EXISTS and existing is not None:
+        shown = Existing(uid=existing.uid, created_at=iso(existing.created_at))
+    return problem(rejected.code, rejected.message, *errors, existing=shown)
+
+
+def from_log_error(error: LogError) -> ApiError:
+    match error:
+        case NoLeaderError():
+            return problem("no_leader", str(error) or "no leader is known", retry_after_s=error.retry_after_s)
+        case EntryTooLargeError():
+            return problem("too_large", str(error) or "the write is over the log's limit for one entry")
+        case OutcomeUnknownError() | _:
+            detail = str(error) or "the deadline passed before the cluster confirmed the write"
+            return problem("outcome_unknown", detail, retry_after_s=error.retry_after_s)
+
+
+def from_compacted(after: int, revision: int) -> ApiError:
+    message = f"revision {after} is no longer remembered; the present one is {revision}"
+    return problem("compacted", message, FieldError(pointer="/query/from", message=message))
+
+
+def from_validation(errors: Sequence[Mapping[str, object]], *, prefix: str = "") -> ApiError:
+    """Pydantic's errors, with a pointer each. Locations start with `body`, `path`, `query` or `header`, or are bare."""
+    found: list[FieldError] = []
+    for error in errors[:MAX_ERRORS]:
+        location = cast("tuple[int | str, ...]", error.get("loc", ()))
+        found.append(FieldError(pointer=prefix + _pointer(error, location), message=_message(error)))
+    first = found[0] if found else FieldError(pointer="", message="the request is not valid")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    where = f"{first.pointer}: " if first.pointer else ""
+    return problem("invalid", f"{where}{first.message}{more}", *found)
+
+
+def from_pydantic(error: ValidationError, *, prefix: str = "") -> ApiError:
+    """A validation done by hand; `prefix` says where in the body the value stands."""
+    return from_validation(error.errors(include_url=False, include_input=False), prefix=prefix)
+
+
+def _pointer(error: Mapping[str, object], location: tuple[int | str, ...]) -> str:
+    if error.get("type") == "json_invalid":
+        return ""
+    steps = list(location)
+    if steps and steps[0] in ("body", "path"):
+        steps = steps[1:]
+    # A wrong key of a map is located as ("labels", "bad key", "[key]"): the key itself is what to point at.
+    return "".join("/" + escape(step) for step in steps if step != "[key]")
+
+
+def _message(error: Mapping[str, object]) -> str:
+    kind = error.get("type")
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return "unknown field"
+    if kind == "missing":
+        return "is required"
+    if kind == "json_invalid":
+        context = cast("Mapping[str, object]", error.get("ctx") or {})
+        return f"the body is not JSON: {context.get('error', 'it cannot be parsed')}"
+    text = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
+    text = _SUBJECT.sub("must ", text)
+    location = cast("tuple[int | str, ...]", error.get("loc", ()))
+    return f"the key is not valid: {text}" if location and location[-1] == "[key]" else text
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def answer(error: ApiError) -> Response:
+    return Response(
+        error.problem.model_dump_json(exclude_none=True),
+        status_code=error.problem.status,
+        media_type=MEDIA_TYPE,
+        headers=error.headers,
+    )
+
+
+async def handle_api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return answer(error)
+
+
+async def handle_log_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, LogError)
+    return answer(from_log_error(error))
+
+
+async def handle_compacted(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, CompactedError)
+    return answer(problem("compacted", str(error) or "the revision is no longer remembered"))
+
+
+async def handle_validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return answer(from_validation(cast("Sequence[Mapping[str, object]]", error.errors())))
+
+
+async def handle_http(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown paths, wrong methods, bodies that cannot be decoded."""
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 404:
+            found = problem("not_found", f"there is nothing at {request.url.path}")
+        case 405:
+            found = problem("method_not_allowed", f"{request.method} is not allowed at {request.url.path}")
+        case 413:
+            found = problem("too_large", "the body is too large")
+        case _:
+            found = problem("invalid", "the body cannot be read as JSON", FieldError(pointer="", message="not JSON"))
+    found.headers.update(error.headers or {})
+    return answer(found)

@@ -1,0 +1,150 @@
+"""Reading: a snapshot of the asked-for freshness, lookups by name, and pages of lists.
+
+A page goes by key, not by position, so that what is created or deleted between two pages neither repeats nor hides
+anything else. The continue token is the last key of the page before, made opaque.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, TypeVar
+
+from fastapi import Depends
+
+from controlplane.api.http import problems
+from controlplane.api.http.params import ConsistencyParam
+from controlplane.api.http.services import With
+from controlplane.api.http.views import Record
+from controlplane.machine.state import State
+from controlplane.model.commands import (
+    Act,
+    Command,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Delete,
+)
+from controlplane.model.resources import Host, Meta, MicroVM, Namespace, PlacementPolicy
+from controlplane.model.types import Kind
+
+Item = TypeVar("Item")
+
+
+async def snapshot(services: With, consistency: ConsistencyParam = "linearizable") -> State:
+    """The state to answer from. Raises NoLeaderError when freshness cannot be had."""
+    if consistency == "stale":
+        return services.reader.state
+    return await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
+
+
+Snapshot = Annotated[State, Depends(snapshot)]
+
+
+# -- one object --------------------------------------------------------------------------------------------------------
+
+
+def find(state: State, kind: Kind, namespace: str | None, name: str) -> Record | None:
+    """What is declared under a name; an agent's host that nobody declared is not."""
+    match kind:
+        case Kind.MICROVM:
+            return state.microvm(namespace or "", name)
+        case Kind.HOST:
+            host = state.hosts.get(name)
+            return host if host is not None and host.declared else None
+        case Kind.NAMESPACE:
+            return state.namespaces.get(name)
+        case Kind.PLACEMENT_POLICY:
+            return state.policies.get(name)
+        case Kind.OPERATION:
+            return None
+
+
+def find_for(state: State, command: Command) -> Record | None:
+    """What a user's command is about, as it stands in `state`."""
+    match command:
+        case DeclareMicroVM() | Act():
+            return state.microvm(command.namespace, command.name)
+        case DeclareHost():
+            return find(state, Kind.HOST, None, command.name)
+        case DeclareNamespace():
+            return state.namespaces.get(command.name)
+        case DeclarePlacementPolicy():
+            return state.policies.get(command.name)
+        case Delete():
+            return find(state, command.kind, command.namespace, command.name)
+        case _:
+            return None
+
+
+def microvm(state: State, namespace: str, name: str) -> MicroVM:
+    """Raises ApiError 404, which says whether the namespace is missing too."""
+    vm = state.microvm(namespace, name)
+    if vm is None:
+        require_namespace(state, namespace)
+        raise problems.not_found("microVM", f"{namespace}/{name}")
+    return vm
+
+
+def host(state: State, name: str, *, include_pending: bool) -> Host:
+    found = state.hosts.get(name)
+    if found is None or not (found.declared or include_pending):
+        raise problems.not_found("host", name)
+    return found
+
+
+def namespace(state: State, name: str) -> Namespace:
+    if (found := state.namespaces.get(name)) is None:
+        raise problems.not_found("namespace", name)
+    return found
+
+
+def placement_policy(state: State, name: str) -> PlacementPolicy:
+    if (found := state.policies.get(name)) is None:
+        raise problems.not_found("placement policy", name)
+    return found
+
+
+def require_namespace(state: State, name: str) -> None:
+    if name not in state.namespaces:
+        message = f"namespace {name} does not exist"
+        raise problems.problem(
+            "namespace_not_found", message, problems.FieldError(pointer="/namespace", message=message)
+        )
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------
+
+
+def matches(meta: Meta, name: str | None, labels: Mapping[str, str]) -> bool:
+    if name is not None and meta.name != name:
+        return False
+    return all(meta.labels.get(key) == value for key, value in labels.items())
+
+
+def page(
+    items: Iterable[tuple[str, Item]], *, limit: int, after: str | None, keep: Callable[[Item], bool]
+) -> tuple[list[Item], str | None]:
+    """The next `limit` items that `keep` accepts, in order of their keys, and the token of the page that follows."""
+    start = _decode(after) if after is not None else ""
+    chosen = heapq.nsmallest(limit + 1, ((key, item) for key, item in items if key > start and keep(item)), key=_key)
+    following = _encode(chosen[limit - 1][0]) if len(chosen) > limit else None
+    return [item for _, item in chosen[:limit]], following
+
+
+def _key(pair: tuple[str, object]) -> str:
+    return pair[0]
+
+
+def _encode(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _decode(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4)).decode()
+    except (binascii.Error, ValueError):
+        raise problems.invalid("/query/continue", "is not a token of this API") from None

@@ -1,0 +1,1 @@
+"""The paths of API v2, one module per concern. Handlers are thin: what they share stands one package up."""

@@ -1,0 +1,20 @@
+"""Many declarations in one request."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from controlplane.api.http import batch, params, shapes
+from controlplane.api.http.answers import respond
+from controlplane.api.http.declarations import ApplyBody
+from controlplane.api.http.services import Actor, With
+
+router = APIRouter(tags=["Batches"])
+
+
+@router.post("/apply", response_model=shapes.Applied)
+async def apply(services: With, actor: Actor, body: ApplyBody, dry_run: params.DryRunParam = False) -> Response:
+    """Declare and delete many objects at once."""
+    document, state = await batch.run(services, actor, body, dry_run=dry_run)
+    return respond(document, state)

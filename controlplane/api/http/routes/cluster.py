@@ -1,0 +1,138 @@
+"""The cluster as this node sees it, health, and what can be known without asking: the schema of specs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from fastapi import APIRouter
+from pydantic import TypeAdapter
+from starlette.responses import Response
+
+from controlplane.api.http import problems, shapes, views
+from controlplane.api.http.answers import respond
+from controlplane.api.http.services import Services, With
+from controlplane.machine.codec import digest_text
+from controlplane.machine.convergence import current_observation
+from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
+from controlplane.ports import LogError, LogStatus, Presence
+
+router = APIRouter(tags=["Cluster"])
+health = APIRouter(tags=["Health"])
+
+
+@router.get("/cluster", response_model=shapes.ClusterShape)
+async def cluster(services: With) -> Response:
+    """The cluster as this node sees it: always its own replica, since it has to answer without a leader too."""
+    log, presence = await asyncio.gather(_log_status(services), _presence(services))
+    state = services.reader.state
+    document = shapes.ClusterShape(
+        cluster_id=state.cluster_id,
+        revision=state.revision,
+        state_hash=digest_text(state),
+        node=services.settings.node,
+        version=services.settings.version,
+        log=_log_shape(log) if log is not None else None,
+        nodes=_nodes(services, log, presence),
+        hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
+        microvms=dict(
+            Counter(
+                seen.power.value if (seen := current_observation(vm)) is not None else "pending"
+                for vm in state.microvms.values()
+            )
+        ),
+    )
+    return respond(document, state)
+
+
+async def _log_status(services: Services) -> LogStatus | None:
+    try:
+        async with asyncio.timeout(services.settings.presence_timeout_s):
+            return await services.log.status()
+    except (LogError, TimeoutError):
+        return None
+
+
+async def _presence(services: Services) -> tuple[list[Presence], set[str]] | None:
+    """Agent sessions, and the nodes that did not answer; None when nobody could be asked."""
+    timeout_s = services.settings.presence_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            sessions, silent = await services.agents.presence(timeout_s=timeout_s)
+    except TimeoutError:
+        return None
+    return list(sessions), set(silent)
+
+
+def _nodes(
+    services: Services, log: LogStatus | None, presence: tuple[list[Presence], set[str]] | None
+) -> list[shapes.NodeShape]:
+    own, addresses = services.settings.node, services.settings.addresses
+    peers = {peer.node: peer for peer in log.peers} if log is not None else {}
+    nodes: list[shapes.NodeShape] = []
+    for node in sorted({own, *peers, *addresses}):
+        peer = peers.get(node)
+        reachable = node == own or (peer is not None and peer.connected)
+        role: str | None = None
+        if log is not None and node == own:
+            role = log.role
+        elif log is not None and reachable:
+            role = "leader" if log.leader == node else "follower" if log.leader is not None else None
+        agents = None
+        if presence is not None and node not in presence[1]:
+            agents = sum(1 for session in presence[0] if session.node == node)
+        address = addresses.get(node) or (peer.address if peer is not None else None)
+        nodes.append(shapes.NodeShape(node=node, address=address, reachable=reachable, role=role, agents=agents))
+    return nodes
+
+
+def _log_shape(log: LogStatus) -> shapes.LogShape:
+    return shapes.LogShape(
+        node=log.node,
+        role=log.role,
+        leader=log.leader,
+        term=log.term,
+        last_index=log.last_index,
+        commit_index=log.commit_index,
+        applied_index=log.applied_index,
+        has_quorum=log.has_quorum,
+        fsync=log.fsync,
+        state_hash=log.state_hash,
+        state_hash_index=log.state_hash_index,
+        snapshot_index=log.snapshot_index,
+        log_bytes=log.log_bytes,
+        peers=[
+            shapes.PeerShape(
+                node=peer.node,
+                address=peer.address,
+                connected=peer.connected,
+                match_index=peer.match_index,
+                last_contact_ms=peer.last_contact_ms,
+            )
+            for peer in log.peers
+        ],
+    )
+
+
+@router.get("/schema/microvm", response_model=shapes.SpecSchema)
+async def microvm_schema(services: With) -> Response:
+    """The JSON Schema of a microVM's spec, and what changing each of its fields does."""
+    document = shapes.SpecSchema(
+        schema_=TypeAdapter(MicroVMSpec).json_schema(),
+        effects=dict(MICROVM_FIELD_EFFECTS),
+    )
+    return respond(document, services.reader.state)
+
+
+@health.get("/healthz", response_model=shapes.Health)
+async def alive(services: With) -> Response:
+    """200 while the process serves."""
+    return respond(shapes.Health(), services.reader.state)
+
+
+@health.get("/readyz", response_model=shapes.Health)
+async def ready(services: With) -> Response:
+    """200 while a leader is known and this node's replica follows it."""
+    if not services.reader.caught_up or services.closing.is_set():
+        raise problems.problem("not_ready", "no leader is known, or the replica is behind it", retry_after_s=1)
+    return respond(shapes.Health(), services.reader.state)

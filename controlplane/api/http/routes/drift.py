@@ -1,0 +1,76 @@
+"""Drift of everything: what is not as it should be, class by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from controlplane.api.http import params, reads, shapes, views
+from controlplane.api.http.answers import respond
+from controlplane.decide.drift import Drift, DriftClass, classify, unmanaged
+from controlplane.machine.state import State
+from controlplane.model.resources import HostPhase
+from controlplane.model.types import Kind
+
+router = APIRouter(tags=["Drift"])
+
+
+@router.get("/drift", response_model=shapes.DriftReport)
+async def drift(
+    state: reads.Snapshot,
+    namespace: params.NamespaceFilter = None,
+    kind: Annotated[Literal[Kind.MICROVM, Kind.HOST], Query(description="What to look at.")] = Kind.MICROVM,
+) -> Response:
+    """Intent beside observation. `summary` counts every class; `items` holds everything that is not in sync."""
+    summary: Counter[DriftClass] = Counter(dict.fromkeys(DriftClass, 0))
+    items: list[shapes.DriftItem] = []
+    for item in _microvms(state) if kind is Kind.MICROVM else _hosts(state):
+        if namespace is not None and item.namespace != namespace:
+            continue
+        summary[item.class_] += 1
+        if item.class_ is not DriftClass.IN_SYNC:
+            items.append(item)
+    return respond(shapes.DriftReport(revision=state.revision, summary=dict(summary), items=items), state)
+
+
+def _microvms(state: State) -> Iterator[shapes.DriftItem]:
+    for key in sorted(state.names):
+        vm = state.microvms[state.names[key]]
+        placed = vm.placement.host if vm.placement is not None else None
+        yield _item(classify(state, vm), Kind.MICROVM, vm.meta.namespace, vm.meta.name, vm.meta.uid, placed)
+    for name in sorted(state.hosts):
+        host = state.hosts[name]
+        for found in host.unmanaged:
+            yield _item(unmanaged(host, found), Kind.MICROVM, found.namespace, found.name, found.uid, name)
+
+
+def _hosts(state: State) -> Iterator[shapes.DriftItem]:
+    for name in sorted(state.hosts):
+        host = state.hosts[name]
+        if host.declared:
+            lost = host.phase is HostPhase.UNREACHABLE
+            reckoned = Drift(klass=DriftClass.UNREACHABLE if lost else DriftClass.IN_SYNC)
+            yield _item(reckoned, Kind.HOST, None, name, host.meta.uid, name)
+
+
+def _item(
+    found: Drift,
+    kind: Literal[Kind.MICROVM, Kind.HOST],
+    namespace: str | None,
+    name: str | None,
+    uid: str | None,
+    host: str | None,
+) -> shapes.DriftItem:
+    return shapes.DriftItem(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        uid=uid,
+        host=host,
+        class_=found.klass,
+        fields=views.drift_fields(found.fields),
+    )

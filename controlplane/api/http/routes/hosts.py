@@ -1,0 +1,79 @@
+"""Hosts: admit an agent by declaring its host, read, delete, list.
+
+An agent that nobody declared appears in lists with `declared` false, and alone only when asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from controlplane.api.http import dryrun, params, reads, shapes, views, writes
+from controlplane.api.http.answers import respond
+from controlplane.api.http.declarations import HostBody
+from controlplane.api.http.services import Actor, With
+from controlplane.model.commands import Delete
+from controlplane.model.types import Kind
+
+router = APIRouter(tags=["Hosts"])
+
+
+@router.put(
+    "/hosts/{name}", response_model=shapes.DeclaredHost | shapes.DryRun, responses={201: {"model": shapes.DeclaredHost}}
+)
+async def declare_host(
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    body: HostBody,
+    when: params.When,
+    key: params.Key,
+    dry_run: params.DryRunParam = False,
+) -> Response:
+    """Create or change a host."""
+    command = body.command(name, uid=services.ids.new(), when=when)
+    if dry_run:
+        state = await reads.snapshot(services)
+        return respond(await dryrun.declare(services, actor, state, command, []), state)
+    outcome, state = await writes.propose(services, actor, command, key=key)
+    return writes.answer_declared(state, command, outcome, shapes.DeclaredHost)
+
+
+@router.get("/hosts/{name}", response_model=shapes.HostResource)
+async def read_host(
+    state: reads.Snapshot,
+    name: params.NameParam,
+    include_pending: Annotated[bool, Query(description="Also an agent's host that nobody declared.")] = False,
+) -> Response:
+    """Read a host."""
+    return respond(views.host(state, reads.host(state, name, include_pending=include_pending)), state)
+
+
+@router.delete("/hosts/{name}", response_model=shapes.HostResource)
+async def delete_host(
+    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+) -> Response:
+    """Delete a host."""
+    command = Delete(kind=Kind.HOST, name=name, revision=revision)
+    return await writes.remove(services, actor, command, key=key)
+
+
+@router.get("/hosts", response_model=shapes.HostList)
+async def list_hosts(
+    state: reads.Snapshot,
+    label: params.LabelFilter = [],  # noqa: B006
+    name: params.NameFilter = None,
+    limit: params.LimitParam = params.DEFAULT_LIMIT,
+    after: params.ContinueParam = None,
+) -> Response:
+    """List them in order of name."""
+    labels = params.parse_labels(label)
+    items, following = reads.page(
+        state.hosts.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
+    )
+    document = shapes.HostList(
+        items=[views.host(state, item) for item in items], revision=state.revision, continue_=following
+    )
+    return respond(document, state)

@@ -1,0 +1,72 @@
+"""Namespaces: declare, read, delete, list."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from controlplane.api.http import dryrun, params, reads, shapes, views, writes
+from controlplane.api.http.answers import respond
+from controlplane.api.http.declarations import NamespaceBody
+from controlplane.api.http.services import Actor, With
+from controlplane.model.commands import Delete
+from controlplane.model.types import Kind
+
+router = APIRouter(tags=["Namespaces"])
+
+
+@router.put(
+    "/namespaces/{name}",
+    response_model=shapes.DeclaredNamespace | shapes.DryRun,
+    responses={201: {"model": shapes.DeclaredNamespace}},
+)
+async def declare_namespace(
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    body: NamespaceBody,
+    when: params.When,
+    key: params.Key,
+    dry_run: params.DryRunParam = False,
+) -> Response:
+    """Create or change a namespace."""
+    command = body.command(name, uid=services.ids.new(), when=when)
+    if dry_run:
+        state = await reads.snapshot(services)
+        return respond(await dryrun.declare(services, actor, state, command, []), state)
+    outcome, state = await writes.propose(services, actor, command, key=key)
+    return writes.answer_declared(state, command, outcome, shapes.DeclaredNamespace)
+
+
+@router.get("/namespaces/{name}", response_model=shapes.NamespaceResource)
+async def read_namespace(state: reads.Snapshot, name: params.NameParam) -> Response:
+    """Read a namespace."""
+    return respond(views.namespace(state, reads.namespace(state, name)), state)
+
+
+@router.delete("/namespaces/{name}", response_model=shapes.NamespaceResource)
+async def delete_namespace(
+    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+) -> Response:
+    """Delete a namespace."""
+    command = Delete(kind=Kind.NAMESPACE, name=name, revision=revision)
+    return await writes.remove(services, actor, command, key=key)
+
+
+@router.get("/namespaces", response_model=shapes.NamespaceList)
+async def list_namespaces(
+    state: reads.Snapshot,
+    label: params.LabelFilter = [],  # noqa: B006
+    name: params.NameFilter = None,
+    limit: params.LimitParam = params.DEFAULT_LIMIT,
+    after: params.ContinueParam = None,
+) -> Response:
+    """List them in order of name."""
+    labels = params.parse_labels(label)
+    items, following = reads.page(
+        state.namespaces.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
+    )
+    document = shapes.NamespaceList(
+        items=[views.namespace(state, item) for item in items], revision=state.revision, continue_=following
+    )
+    return respond(document, state)

@@ -1,0 +1,40 @@
+"""Operations: the work that accepted commands started."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from controlplane.api.http import params, problems, reads, shapes, views
+from controlplane.api.http.answers import respond
+
+router = APIRouter(tags=["Operations"])
+
+
+@router.get("/operations", response_model=shapes.OperationList)
+async def list_operations(
+    state: reads.Snapshot,
+    namespace: params.NamespaceFilter = None,
+    limit: params.LimitParam = params.DEFAULT_LIMIT,
+    after: params.ContinueParam = None,
+) -> Response:
+    """List them, the oldest first; ended ones are forgotten after a while."""
+    items, following = reads.page(
+        state.operations.items(),
+        limit=limit,
+        after=after,
+        keep=lambda item: namespace is None or item.target.namespace == namespace,
+    )
+    document = shapes.OperationList(
+        items=[views.operation(item) for item in items], revision=state.revision, continue_=following
+    )
+    return respond(document, state)
+
+
+@router.get("/operations/{id}", response_model=shapes.OperationShape)
+async def read_operation(state: reads.Snapshot, operation_id: params.OperationIdParam) -> Response:
+    """Read one operation."""
+    found = state.operations.get(operation_id)
+    if found is None:
+        raise problems.not_found("operation", operation_id, pointer="/id")
+    return respond(views.operation(found), state)

@@ -1,0 +1,72 @@
+"""Placement policies: declare, read, delete, list."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from controlplane.api.http import dryrun, params, reads, shapes, views, writes
+from controlplane.api.http.answers import respond
+from controlplane.api.http.declarations import PlacementPolicyBody
+from controlplane.api.http.services import Actor, With
+from controlplane.model.commands import Delete
+from controlplane.model.types import Kind
+
+router = APIRouter(tags=["Placement policies"])
+
+
+@router.put(
+    "/placementpolicies/{name}",
+    response_model=shapes.DeclaredPlacementPolicy | shapes.DryRun,
+    responses={201: {"model": shapes.DeclaredPlacementPolicy}},
+)
+async def declare_placement_policy(
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    body: PlacementPolicyBody,
+    when: params.When,
+    key: params.Key,
+    dry_run: params.DryRunParam = False,
+) -> Response:
+    """Create or change a placement policy."""
+    command = body.command(name, uid=services.ids.new(), when=when)
+    if dry_run:
+        state = await reads.snapshot(services)
+        return respond(await dryrun.declare(services, actor, state, command, []), state)
+    outcome, state = await writes.propose(services, actor, command, key=key)
+    return writes.answer_declared(state, command, outcome, shapes.DeclaredPlacementPolicy)
+
+
+@router.get("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
+async def read_placement_policy(state: reads.Snapshot, name: params.NameParam) -> Response:
+    """Read a placement policy."""
+    return respond(views.placement_policy(state, reads.placement_policy(state, name)), state)
+
+
+@router.delete("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
+async def delete_placement_policy(
+    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+) -> Response:
+    """Delete a placement policy."""
+    command = Delete(kind=Kind.PLACEMENT_POLICY, name=name, revision=revision)
+    return await writes.remove(services, actor, command, key=key)
+
+
+@router.get("/placementpolicies", response_model=shapes.PlacementPolicyList)
+async def list_policies(
+    state: reads.Snapshot,
+    label: params.LabelFilter = [],  # noqa: B006
+    name: params.NameFilter = None,
+    limit: params.LimitParam = params.DEFAULT_LIMIT,
+    after: params.ContinueParam = None,
+) -> Response:
+    """List them in order of name."""
+    labels = params.parse_labels(label)
+    items, following = reads.page(
+        state.policies.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
+    )
+    document = shapes.PlacementPolicyList(
+        items=[views.placement_policy(state, item) for item in items], revision=state.revision, continue_=following
+    )
+    return respond(document, state)

@@ -1,0 +1,94 @@
+"""The HTTPS server, inside an event loop that someone else runs.
+
+Stopping has an order: no new connections; whoever only waits (watches, long polls) answers at once; writes in flight
+finish, for `grace_s`; then what is left is cut off. uvicorn is kept from handling signals and from exiting the process:
+both belong to whoever runs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Generator
+from typing import cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from controlplane.api.http.services import Services
+from controlplane.identity.files import TlsFiles
+
+_START_S = 10.0
+_BACKLOG = 1024
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class ApiServer:
+    """Serves `app` over TLS at `host:port`; port 0 takes a free one, see `address`."""
+
+    def __init__(self, app: FastAPI, *, host: str, port: int, tls: TlsFiles, grace_s: float = 10.0) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._grace_s = grace_s
+        self._server: _Uvicorn | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.address: tuple[str, int] = (host, port)
+
+    async def start(self) -> None:
+        """Listening when this returns. Raises OSError (address taken, files missing) or ssl.SSLError."""
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ssl_certfile=self._tls.certificate,
+            ssl_keyfile=str(self._tls.key),
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=max(1, round(self._grace_s)),
+        )
+        config.load()
+        assert config.ssl is not None
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
+        bound = listener.getsockname()
+        self.address = (bound[0], bound[1])
+        self._server = _Uvicorn(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="api-http")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({listening, self._serving}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        if not self._server.started:
+            listening.cancel()
+            listener.close()
+            await self.stop()
+            raise OSError(f"the API could not listen at {self.address[0]}:{self.address[1]}")
+
+    async def stop(self) -> None:
+        """Returns when every connection is closed."""
+        if self._server is None or self._serving is None:
+            return
+        cast("Services", self._app.state.services).closing.set()
+        self._server.should_exit = True
+        await asyncio.gather(self._serving, return_exceptions=True)
+        self._server = self._serving = None

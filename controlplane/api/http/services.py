@@ -1,0 +1,35 @@
+"""What handlers work with: the ports, handed to each by dependency."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from controlplane.api.http.auth import Principal, principal_of
+from controlplane.api.http.settings import ApiSettings
+from controlplane.ports import AgentLink, Clock, Ids, Log, Proposer, StateReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    reader: StateReader
+    proposer: Proposer
+    agents: AgentLink
+    log: Log
+    clock: Clock
+    ids: Ids
+    settings: ApiSettings
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server shuts down: whoever only waits answers at once."""
+
+
+async def services_of(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+With = Annotated[Services, Depends(services_of)]
+Actor = Annotated[Principal, Depends(principal_of)]

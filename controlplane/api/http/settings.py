@@ -1,0 +1,31 @@
+"""Limits and times of the HTTP edge: frozen, given by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    node: str
+    version: str
+    addresses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """API addresses (`host:port`) of the nodes by name, as `GET /cluster` shows them."""
+    read_timeout_s: float = 5.0
+    write_timeout_s: float = 10.0
+    preview_timeout_s: float = 2.0
+    """How long a dry run waits for bids."""
+    console_timeout_s: float = 5.0
+    presence_timeout_s: float = 2.0
+    max_wait_s: float = 60.0
+    heartbeat_s: float = 10.0
+    watch_queue: int = 1024
+    """Events that a watcher may be behind before its stream is ended."""
+    max_watchers: int = 1000
+    body_limit_bytes: int = MIB
+    apply_limit_bytes: int = 16 * MIB
+    body_timeout_s: float = 30.0
+    """How long a client may take to send a body."""

@@ -1,0 +1,405 @@
+"""The documents that API v2 answers with, as pydantic models: one definition for the answers and for OpenAPI.
+
+Specs are the dataclasses of `model.spec` themselves, so what is read back has exactly the shape of what was declared.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from controlplane.api.http.problems import Problem
+from controlplane.api.http.times import Timestamp
+from controlplane.decide.conditions import Truth
+from controlplane.decide.drift import DriftClass
+from controlplane.machine.outcome import Change
+from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
+from controlplane.model.spec import Effect, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.types import Kind
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+
+
+class Resource(Shape):
+    """What every declared resource has."""
+
+    name: str
+    uid: str = Field(description="ULID; never reused.")
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    generation: int = Field(description="Raised by every change of the spec.")
+    revision: int = Field(
+        description="State revision of the last change of the intent (spec, labels, annotations): the ETag, and what"
+        " `If-Match` compares. A changed status does not raise it."
+    )
+    status_revision: int = Field(description="State revision of the last change of this object by whatever cause.")
+    created_at: Timestamp
+    updated_at: Timestamp = Field(description="Last change of the intent.")
+    deletion_requested_at: Timestamp | None
+
+
+class ConditionShape(Shape):
+    type: str
+    status: Truth
+    reason: str = Field(description="CamelCase, for machines.")
+    message: str
+    since: Timestamp | None
+
+
+# -- microVMs ----------------------------------------------------------------------------------------------------------
+
+
+class InterfaceShape(Shape):
+    host_device: str
+    mac_address: str
+
+
+class DriftFieldShape(Shape):
+    pointer: str
+    desired: str | int | None
+    observed: str | int | None
+    since: Timestamp | None
+    cause: str | None
+
+
+class DriftShape(Shape):
+    class_: DriftClass = Field(serialization_alias="class")
+    fields: list[DriftFieldShape]
+
+
+class MicroVMStatus(Shape):
+    phase: MicroVMPhase
+    observed_generation: int | None = Field(description="Generation that the host has put into effect.")
+    host: str | None
+    epoch: int = Field(description="Counts placements; 0 before the first.")
+    power_state: ObservedPower | None = Field(description="As last observed; null when no host has reported.")
+    ready: bool = Field(description="The guest said so since its last start.")
+    simulated: bool
+    driver: str | None
+    observed_at: Timestamp | None
+    details: dict[str, str]
+    interfaces: dict[str, InterfaceShape]
+    operation: str | None = Field(description="The last operation on it.")
+    conditions: list[ConditionShape]
+    drift: DriftShape
+
+
+class MicroVMResource(Resource):
+    kind: Literal[Kind.MICROVM] = Kind.MICROVM
+    namespace: str
+    spec: MicroVMSpec
+    status: MicroVMStatus
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+HostPhaseName = Literal["expected", "pending", "ready", "unreachable", "deleting"]
+
+
+class CapacityShape(Shape):
+    vcpu: int
+    memory_in_mb: int
+    microvms: int = Field(description="0: as many as fit.")
+
+
+class AllocatedShape(Shape):
+    vcpu: int
+    memory_in_mb: int
+    microvms: int
+
+
+class UnmanagedShape(Shape):
+    native_id: str = Field(description="How the driver itself names it.")
+    driver: str
+    uid: str | None
+    namespace: str | None
+    name: str | None
+    power_state: ObservedPower
+    since: Timestamp
+
+
+class HostStatus(Shape):
+    phase: HostPhaseName
+    connected_to: str | None = Field(description="Node that the agent's session is at.")
+    last_seen_at: Timestamp | None
+    driver: str | None = Field(description="The driver used where a spec names none.")
+    drivers: list[str]
+    simulated: bool
+    agent_version: str | None
+    boot_id: str | None
+    capacity: CapacityShape | None
+    allocated: AllocatedShape
+    unmanaged: list[UnmanagedShape]
+    conditions: list[ConditionShape]
+
+
+class HostResource(Resource):
+    kind: Literal[Kind.HOST] = Kind.HOST
+    declared: bool = Field(description="False: an agent that nobody declared; it gets nothing.")
+    spec: HostSpec | None = Field(description="Null where undeclared.")
+    status: HostStatus
+
+
+# -- namespaces and policies -------------------------------------------------------------------------------------------
+
+
+class NamespaceStatus(Shape):
+    phase: Literal["active", "deleting"]
+    used: AllocatedShape
+
+
+class NamespaceResource(Resource):
+    kind: Literal[Kind.NAMESPACE] = Kind.NAMESPACE
+    spec: NamespaceSpec
+    status: NamespaceStatus
+
+
+class PlacementPolicyStatus(Shape):
+    phase: Literal["active", "deleting"]
+    used_by: int = Field(description="MicroVMs that name it.")
+
+
+class PlacementPolicyResource(Resource):
+    kind: Literal[Kind.PLACEMENT_POLICY] = Kind.PLACEMENT_POLICY
+    spec: PlacementPolicySpec
+    status: PlacementPolicyStatus
+
+
+AnyResource = MicroVMResource | HostResource | NamespaceResource | PlacementPolicyResource
+
+
+# -- answers to writes -------------------------------------------------------------------------------------------------
+
+
+class Declared(Shape):
+    warnings: list[str]
+    changed: bool
+
+
+class DeclaredMicroVM(Declared, MicroVMResource): ...
+
+
+class DeclaredHost(Declared, HostResource): ...
+
+
+class DeclaredNamespace(Declared, NamespaceResource): ...
+
+
+class DeclaredPlacementPolicy(Declared, PlacementPolicyResource): ...
+
+
+class ChangeShape(Shape):
+    pointer: str
+    from_: object = Field(serialization_alias="from", description="Null also where the field was not there.")
+    to: object
+    effect: Effect
+
+
+class BidShape(Shape):
+    host: str
+    score: float | None = Field(description="Lower wins; null where refused.")
+    parts: dict[str, float]
+    refused: str | None
+
+
+class PlacementPreview(Shape):
+    host: str | None
+    reason: str
+    bids: list[BidShape]
+
+
+class DryRun(Shape):
+    dry_run: Literal[True] = True
+    outcome: Literal["create", "update", "none", "replace"]
+    changes: list[ChangeShape]
+    placement: PlacementPreview | None
+    warnings: list[str]
+
+
+class TargetShape(Shape):
+    kind: Kind
+    namespace: str | None
+    name: str
+    uid: str
+
+
+class OperationShape(Shape):
+    id: str
+    kind: OperationKind
+    target: TargetShape
+    phase: OperationPhase
+    generation: int
+    started_at: Timestamp
+    finished_at: Timestamp | None
+    message: str
+    actor: str
+
+
+class OperationStarted(Shape):
+    operation: OperationShape | None = Field(description="Null where the intent already was so.")
+
+
+class ApplyResult(Shape):
+    kind: Kind
+    namespace: str | None
+    name: str
+    outcome: Change | Literal["refused"]
+    revision: int
+    problem: Problem | None
+
+
+class Applied(Shape):
+    dry_run: bool
+    revision: int
+    results: list[ApplyResult]
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------
+
+Continue = Annotated[
+    str | None,
+    Field(serialization_alias="continue", description="Pass as `continue` for the next page; null on the last."),
+]
+
+
+class MicroVMList(Shape):
+    items: list[MicroVMResource]
+    revision: int
+    continue_: Continue
+
+
+class HostList(Shape):
+    items: list[HostResource]
+    revision: int
+    continue_: Continue
+
+
+class NamespaceList(Shape):
+    items: list[NamespaceResource]
+    revision: int
+    continue_: Continue
+
+
+class PlacementPolicyList(Shape):
+    items: list[PlacementPolicyResource]
+    revision: int
+    continue_: Continue
+
+
+class OperationList(Shape):
+    items: list[OperationShape]
+    revision: int
+    continue_: Continue
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+class DecisionShape(Shape):
+    host: str
+    epoch: int
+    at: Timestamp
+    score: float
+    bids: list[BidShape]
+
+
+class UnplacedShape(Shape):
+    reason: str
+    message: str
+    since: Timestamp
+    bids: list[BidShape]
+
+
+class MicroVMRef(Shape):
+    namespace: str
+    name: str
+    uid: str
+    phase: MicroVMPhase
+
+
+class Why(Shape):
+    microvm: MicroVMRef
+    decision: DecisionShape | None
+    unplaced: UnplacedShape | None
+
+
+class DriftItem(Shape):
+    kind: Literal[Kind.MICROVM, Kind.HOST]
+    namespace: str | None
+    name: str | None
+    uid: str | None
+    host: str | None
+    class_: DriftClass = Field(serialization_alias="class")
+    fields: list[DriftFieldShape]
+
+
+class DriftReport(Shape):
+    revision: int
+    summary: dict[DriftClass, int]
+    items: list[DriftItem]
+
+
+class PeerShape(Shape):
+    node: str
+    address: str
+    connected: bool
+    match_index: int | None
+    last_contact_ms: int | None
+
+
+class LogShape(Shape):
+    node: str
+    role: str
+    leader: str | None
+    term: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+    has_quorum: bool
+    fsync: str
+    state_hash: str
+    state_hash_index: int
+    snapshot_index: int
+    log_bytes: int
+    peers: list[PeerShape]
+
+
+class NodeShape(Shape):
+    node: str
+    address: str | None
+    reachable: bool
+    role: str | None = Field(description="Null where this node cannot know it.")
+    agents: int | None = Field(description="Agent sessions at it; null where it did not answer.")
+
+
+class ClusterShape(Shape):
+    cluster_id: str
+    revision: int
+    state_hash: str = Field(description="Digest of this node's replica at `revision`.")
+    node: str
+    version: str
+    log: LogShape | None = Field(description="Null where this node's log does not answer.")
+    nodes: list[NodeShape]
+    hosts: dict[HostPhaseName, int]
+    microvms: dict[str, int] = Field(description="By observed power state; `pending` where nothing was observed.")
+
+
+class SpecSchema(Shape):
+    schema_: dict[str, object] = Field(serialization_alias="schema")
+    effects: dict[str, Effect]
+
+
+class Health(Shape):
+    status: Literal["ok"] = "ok"
+
+
+class WatchData(Shape):
+    """The `data` of one event of a watch."""
+
+    revision: int
+    kind: Kind
+    object: AnyResource | OperationShape

@@ -1,0 +1,235 @@
+"""Records to documents. Pure: a snapshot and a record in, a document out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from controlplane.api.http import shapes
+from controlplane.api.http.times import iso
+from controlplane.decide.conditions import Condition, conditions, host_conditions
+from controlplane.decide.drift import DriftField, classify
+from controlplane.machine.convergence import current_observation
+from controlplane.machine.state import State
+from controlplane.model.resources import (
+    Amount,
+    Bid,
+    Host,
+    Meta,
+    MicroVM,
+    Namespace,
+    Operation,
+    PlacementPolicy,
+)
+
+Record = MicroVM | Host | Namespace | PlacementPolicy
+
+
+class _Common(TypedDict):
+    name: str
+    uid: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    generation: int
+    revision: int
+    status_revision: int
+    created_at: str
+    updated_at: str
+    deletion_requested_at: str | None
+
+
+def _common(meta: Meta) -> _Common:
+    return {
+        "name": meta.name,
+        "uid": meta.uid,
+        "labels": meta.labels,
+        "annotations": meta.annotations,
+        "generation": meta.generation,
+        "revision": meta.intent_revision,
+        "status_revision": meta.revision,
+        "created_at": iso(meta.created_at),
+        "updated_at": iso(meta.updated_at),
+        "deletion_requested_at": iso(meta.deletion_requested_at),
+    }
+
+
+def resource(state: State, record: Record) -> shapes.AnyResource:
+    match record:
+        case MicroVM():
+            return microvm(state, record)
+        case Host():
+            return host(state, record)
+        case Namespace():
+            return namespace(state, record)
+        case PlacementPolicy():
+            return placement_policy(state, record)
+
+
+def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
+    return shapes.MicroVMResource(
+        **_common(vm.meta), namespace=str(vm.meta.namespace), spec=vm.spec, status=microvm_status(state, vm)
+    )
+
+
+def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
+    seen = current_observation(vm)
+    drift = classify(state, vm)
+    return shapes.MicroVMStatus(
+        phase=vm.phase,
+        observed_generation=seen.generation if seen is not None else None,
+        host=vm.placement.host if vm.placement is not None else None,
+        epoch=vm.epoch,
+        power_state=seen.power if seen is not None else None,
+        ready=seen is not None and seen.ready,
+        simulated=seen is not None and seen.simulated,
+        driver=seen.driver if seen is not None else None,
+        observed_at=iso(seen.at) if seen is not None else None,
+        details=seen.details if seen is not None else {},
+        interfaces={
+            name: shapes.InterfaceShape(host_device=facts.host_device, mac_address=facts.mac_address)
+            for name, facts in sorted(seen.interfaces.items())
+        }
+        if seen is not None
+        else {},
+        operation=vm.operation,
+        conditions=_conditions(conditions(state, vm)),
+        drift=shapes.DriftShape(class_=drift.klass, fields=drift_fields(drift.fields)),
+    )
+
+
+def host_phase(record: Host) -> shapes.HostPhaseName:
+    return "deleting" if record.meta.deletion_requested_at is not None else record.phase.value
+
+
+def host(state: State, record: Host) -> shapes.HostResource:
+    inventory = record.inventory
+    drivers = [facts.name for facts in inventory.drivers] if inventory is not None else []
+    capacity = inventory.capacity if inventory is not None else None
+    return shapes.HostResource(
+        **_common(record.meta),
+        declared=record.declared,
+        spec=record.spec if record.declared else None,
+        status=shapes.HostStatus(
+            phase=host_phase(record),
+            connected_to=record.node if record.session is not None else None,
+            last_seen_at=iso(record.last_seen_at),
+            driver=drivers[0] if drivers else None,
+            drivers=drivers,
+            simulated=inventory is not None and any(facts.simulated for facts in inventory.drivers[:1]),
+            agent_version=inventory.agent_version if inventory is not None else None,
+            boot_id=inventory.boot_id if inventory is not None else None,
+            capacity=None
+            if capacity is None
+            else shapes.CapacityShape(
+                vcpu=capacity.vcpu, memory_in_mb=capacity.memory_in_mb, microvms=capacity.microvms
+            ),
+            allocated=_amount(record.allocated),
+            unmanaged=[
+                shapes.UnmanagedShape(
+                    native_id=found.native_id,
+                    driver=found.driver,
+                    uid=found.uid,
+                    namespace=found.namespace,
+                    name=found.name,
+                    power_state=found.power,
+                    since=iso(found.since),
+                )
+                for found in record.unmanaged
+            ],
+            conditions=_conditions(host_conditions(state, record)),
+        ),
+    )
+
+
+def namespace(state: State, record: Namespace) -> shapes.NamespaceResource:
+    deleting = record.meta.deletion_requested_at is not None
+    used = state.usage.get(record.meta.name, Amount())
+    return shapes.NamespaceResource(
+        **_common(record.meta),
+        spec=record.spec,
+        status=shapes.NamespaceStatus(phase="deleting" if deleting else "active", used=_amount(used)),
+    )
+
+
+def placement_policy(state: State, record: PlacementPolicy) -> shapes.PlacementPolicyResource:
+    deleting = record.meta.deletion_requested_at is not None
+    return shapes.PlacementPolicyResource(
+        **_common(record.meta),
+        spec=record.spec,
+        status=shapes.PlacementPolicyStatus(
+            phase="deleting" if deleting else "active", used_by=state.policy_users.get(record.meta.name, 0)
+        ),
+    )
+
+
+def operation(record: Operation) -> shapes.OperationShape:
+    target = record.target
+    return shapes.OperationShape(
+        id=record.id,
+        kind=record.kind,
+        target=shapes.TargetShape(kind=target.kind, namespace=target.namespace, name=target.name, uid=target.uid),
+        phase=record.phase,
+        generation=record.generation,
+        started_at=iso(record.started_at),
+        finished_at=iso(record.finished_at),
+        message=record.message,
+        actor=record.actor,
+    )
+
+
+def bids(found: Iterable[Bid]) -> list[shapes.BidShape]:
+    return [shapes.BidShape(host=bid.host, score=bid.score, parts=bid.parts, refused=bid.refused) for bid in found]
+
+
+def why(vm: MicroVM) -> shapes.Why:
+    decision, unplaced = vm.placement, vm.unplaced
+    return shapes.Why(
+        microvm=shapes.MicroVMRef(namespace=str(vm.meta.namespace), name=vm.meta.name, uid=vm.meta.uid, phase=vm.phase),
+        decision=None
+        if decision is None
+        else shapes.DecisionShape(
+            host=decision.host,
+            epoch=decision.epoch,
+            at=iso(decision.at),
+            score=decision.score,
+            bids=bids(decision.bids),
+        ),
+        unplaced=None
+        if unplaced is None
+        else shapes.UnplacedShape(
+            reason=unplaced.reason,
+            message=unplaced.message,
+            since=iso(unplaced.since),
+            bids=bids(unplaced.bids),
+        ),
+    )
+
+
+def drift_fields(fields: Iterable[DriftField]) -> list[shapes.DriftFieldShape]:
+    return [
+        shapes.DriftFieldShape(
+            pointer=each.pointer,
+            desired=each.desired,
+            observed=each.observed,
+            since=iso(each.since_ms),
+            cause=each.cause,
+        )
+        for each in fields
+    ]
+
+
+def _conditions(found: Iterable[Condition]) -> list[shapes.ConditionShape]:
+    return [
+        shapes.ConditionShape(
+            type=each.type,
+            status=each.status,
+            reason=each.reason,
+            message=each.message,
+            since=iso(each.since_ms),
+        )
+        for each in found
+    ]
+
+
+def _amount(amount: Amount) -> shapes.AllocatedShape:
+    return shapes.AllocatedShape(vcpu=amount.vcpu, memory_in_mb=amount.memory_in_mb, microvms=amount.microvms)

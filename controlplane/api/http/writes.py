@@ -1,0 +1,79 @@
+"""Writing: propose a command, await what the machine says of it, answer with the object as it is now.
+
+The proposer returns once this replica has applied the command, so the object is read from the local state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.responses import Response
+
+from controlplane.api.http import problems, reads, shapes, views
+from controlplane.api.http.answers import respond
+from controlplane.api.http.auth import Principal
+from controlplane.api.http.declarations import Declaration
+from controlplane.api.http.services import Services
+from controlplane.machine.outcome import Applied, Change, Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import Act, Command, Delete
+from controlplane.model.spec import HostFailure, MicroVMSpec
+
+
+async def propose(services: Services, actor: Principal, command: Command, *, key: str | None) -> tuple[Applied, State]:
+    """The accepted outcome, and the state after it. Raises ApiError and LogError."""
+    outcome = await services.proposer.propose(
+        command, actor=actor.name, key=key, timeout_s=services.settings.write_timeout_s
+    )
+    state = services.reader.state
+    if isinstance(outcome, Rejected):
+        raise refusal(state, command, outcome)
+    return outcome, state
+
+
+def refusal(state: State, command: Command, outcome: Rejected, *, prefix: str = "") -> problems.ApiError:
+    found = reads.find_for(state, command)
+    return problems.from_rejected(outcome, prefix=prefix, existing=found.meta if found is not None else None)
+
+
+def answer_declared(
+    state: State, command: Declaration, outcome: Applied, model: type[shapes.Declared], warnings: Sequence[str] = ()
+) -> Response:
+    """201 for what was created, else 200; the object with `warnings` and `changed`."""
+    found = reads.find_for(state, command)
+    if found is None:
+        # Deleted between the write and this answer.
+        raise problems.not_found("the object", command.name)
+    changed = outcome.change is not Change.UNCHANGED
+    document = {**dict(views.resource(state, found)), "warnings": list(warnings), "changed": changed}
+    return respond(model.model_validate(document), state, status=201 if outcome.change is Change.CREATED else 200)
+
+
+async def remove(services: Services, actor: Principal, command: Delete, *, key: str | None) -> Response:
+    """202 while a host has to confirm, 200 with the last of it when it is gone at once."""
+    before = reads.find_for(services.reader.state, command)
+    if before is None:
+        state = await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
+        before = reads.find_for(state, command)
+    if before is None:
+        name = command.name if command.namespace is None else f"{command.namespace}/{command.name}"
+        raise problems.not_found(command.kind.value, name)
+    outcome, state = await propose(services, actor, command, key=key)
+    after = reads.find_for(state, command)
+    if after is not None and after.meta.uid == outcome.uid:
+        return respond(views.resource(state, after), state, status=202)
+    return respond(views.resource(state, before), state)
+
+
+async def act(services: Services, actor: Principal, command: Act, *, key: str | None) -> Response:
+    outcome, state = await propose(services, actor, command, key=key)
+    record = state.operations.get(outcome.operation) if outcome.operation is not None else None
+    started = shapes.OperationStarted(operation=views.operation(record) if record is not None else None)
+    return respond(started, state, status=202)
+
+
+def warnings_for(spec: MicroVMSpec) -> list[str]:
+    """What the user asked for and should know more of."""
+    if spec.recovery.on_host_failure is HostFailure.RESTART_ELSEWHERE:
+        return ["spec.recovery.on_host_failure: recorded; this version does not yet restart microVMs of a lost host"]
+    return []

@@ -1,0 +1,151 @@
+"""A replica in one process over the real machine: StateReader, Proposer and Log without a log on disk or a network.
+
+It behaves as a single node does: a proposal is applied before it is answered, reads are always fresh, and past events
+are remembered up to `remembered`. Faults are switches: `leaderless` refuses reads and proposals, `lose_outcomes`
+applies proposals and then claims not to know, and `gate` holds proposals until it is set. Use it from one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from controlplane.machine.apply import apply
+from controlplane.machine.codec import digest_text
+from controlplane.machine.events import Event
+from controlplane.machine.outcome import Applied, Outcome
+from controlplane.machine.state import State
+from controlplane.model.commands import Command, seal
+from controlplane.ports import (
+    Clock,
+    CompactedError,
+    Ids,
+    LogStatus,
+    NoLeaderError,
+    OutcomeUnknownError,
+)
+from controlplane.system import SystemClock, Ulids
+
+
+class Replica:
+    def __init__(self, *, clock: Clock | None = None, ids: Ids | None = None, remembered: int = 1000) -> None:
+        self.clock = clock or SystemClock()
+        self.ids = ids or Ulids()
+        self.remembered = remembered
+        self.leaderless = False
+        self.lose_outcomes = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over with an empty state."""
+        self._state = State(cluster_id="test-cluster")
+        self._index = 0
+        self._events: deque[Event] = deque(maxlen=self.remembered)
+        self._forgotten = 0
+        """The highest revision of which an event is no longer remembered."""
+        self._changed = asyncio.Event()
+
+    # -- StateReader ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def caught_up(self) -> bool:
+        return not self.leaderless
+
+    async def fresh(self, *, timeout_s: float = 5.0) -> State:
+        self._require_leader()
+        return self._state
+
+    async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition(self._state):
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        return self._state
+
+    async def watch(self, after: int | None) -> AsyncIterator[Event]:
+        last = self._state.revision if after is None else after
+        while True:
+            if last < self._forgotten:
+                raise CompactedError(f"revision {last} is no longer remembered")
+            changed = self._changed
+            for event in [event for event in self._events if event.revision > last]:
+                last = event.revision
+                yield event
+            if changed is self._changed:
+                await changed.wait()
+
+    # -- Proposer ------------------------------------------------------------------------------------------------------
+
+    async def propose(
+        self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
+    ) -> Outcome:
+        self._require_leader()
+        await self.gate.wait()
+        outcome = self._apply(command, actor, key)
+        self._wake()
+        if self.lose_outcomes:
+            raise OutcomeUnknownError("the leader changed after the proposal was sent")
+        return outcome
+
+    async def propose_each(
+        self, commands: Sequence[Command], *, actor: str, timeout_s: float = 10.0
+    ) -> Sequence[Outcome]:
+        self._require_leader()
+        await self.gate.wait()
+        outcomes = [self._apply(command, actor, None) for command in commands]
+        self._wake()
+        return outcomes
+
+    # -- Log -----------------------------------------------------------------------------------------------------------
+
+    async def status(self) -> LogStatus:
+        return LogStatus(
+            node="n1",
+            role="candidate" if self.leaderless else "leader",
+            leader=None if self.leaderless else "n1",
+            term=1,
+            last_index=self._index,
+            commit_index=self._index,
+            applied_index=self._index,
+            has_quorum=not self.leaderless,
+            fsync="never",
+            state_hash=digest_text(self._state),
+            state_hash_index=self._index,
+            snapshot_index=0,
+            log_bytes=0,
+            peers=(),
+        )
+
+    # -- for tests -----------------------------------------------------------------------------------------------------
+
+    async def accept(self, command: Command, *, actor: str = "test") -> Applied:
+        outcome = await self.propose(command, actor=actor)
+        assert isinstance(outcome, Applied), outcome
+        return outcome
+
+    def _require_leader(self) -> None:
+        if self.leaderless:
+            raise NoLeaderError("no leader is known")
+
+    def _apply(self, command: Command, actor: str, key: str | None) -> Outcome:
+        self._index += 1
+        envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key)
+        self._state, outcome, events = apply(self._state, envelope, index=self._index, term=1)
+        for event in events:
+            if self._events and len(self._events) == self.remembered:
+                self._forgotten = self._events[0].revision
+            self._events.append(event)
+        return outcome
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

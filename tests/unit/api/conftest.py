@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from unit.api.rig import Rig, served
+
+
+@pytest.fixture(scope="session")
+def served_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with served(tmp_path_factory.mktemp("api"), preview_timeout_s=0.3, heartbeat_s=0.2, watch_queue=64) as rig:
+        yield rig
+
+
+@pytest.fixture
+def api(served_api: Rig) -> Rig:
+    """A served API with an empty state."""
+    served_api.reset()
+    return served_api

@@ -1,0 +1,226 @@
+"""The API as a client meets it: the real application behind real HTTPS on loopback, over the in-memory replica.
+
+The server runs in a thread with an event loop of its own; tests talk to it with `requests`, and play the agents by
+proposing commands to the replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from support.builders import agent_connected, declare_host, declare_namespace, destroyed, observation, place, report
+from support.harness import Replica
+
+from controlplane.api.http.app import create_app
+from controlplane.api.http.server import ApiServer
+from controlplane.api.http.settings import ApiSettings
+from controlplane.identity.authority import Authority
+from controlplane.identity.files import TlsFiles
+from controlplane.identity.tokens import Principal
+from controlplane.machine.codec import digest_text
+from controlplane.model.commands import Command
+from controlplane.model.resources import Bid, MicroVM
+from controlplane.ports import BidRequestItem, HostUnreachableError, Presence
+
+T = TypeVar("T")
+TOKEN = "flk_test-token"
+SPEC: dict[str, Any] = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}}
+
+
+class OneToken:
+    """Knows one token."""
+
+    def authenticate(self, bearer: str) -> Principal | None:
+        given, known = (hashlib.sha256(text.encode()).digest() for text in (bearer, TOKEN))
+        return Principal(name="alice", roles=frozenset({"admin"})) if hmac.compare_digest(given, known) else None
+
+
+@dataclass
+class Agents:
+    """Answers for the hosts whose agents are there to be asked."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    consoles: dict[str, bytes] = field(default_factory=dict)
+    """By uid."""
+    hang: bool = False
+    error: Exception | None = None
+
+    async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            await asyncio.sleep(60)
+        if host not in self.scores:
+            raise HostUnreachableError(f"host {host} has no session")
+        return {item.uid: Bid(host=host, score=self.scores[host], parts={"load": self.scores[host]}) for item in items}
+
+    async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
+        if self.error is not None:
+            raise self.error
+        if uid not in self.consoles:
+            raise HostUnreachableError("")
+        data = self.consoles[uid]
+        start = offset if offset >= 0 else max(0, len(data) + offset)
+        return start + len(data[start : start + limit]), data[start : start + limit]
+
+    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
+        return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
+
+
+class Rig:
+    """One served API. `get`, `put`, ... take paths below /api/v2; an absolute path starts with `//`."""
+
+    def __init__(self, tls: TlsFiles, settings: ApiSettings) -> None:
+        self._tls = tls
+        self.settings = settings
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
+        self._thread.start()
+        self.agents = Agents()
+        self.replica: Replica = self.run(_made(Replica))
+        self.server: ApiServer = self.run(self._serve())
+        self.session = self.new_session()
+
+    async def _serve(self) -> ApiServer:
+        app = create_app(
+            reader=self.replica,
+            proposer=self.replica,
+            agents=self.agents,
+            log=self.replica,
+            identity=OneToken(),
+            clock=self.replica.clock,
+            ids=self.replica.ids,
+            settings=self.settings,
+        )
+        server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3)
+        await server.start()
+        return server
+
+    def new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.verify = str(self._tls.ca)
+        session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {TOKEN}"
+        return session
+
+    def close(self) -> None:
+        self.session.close()
+        self.run(self.server.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    def reset(self) -> None:
+        """An empty state and no faults."""
+
+        async def inside() -> None:
+            self.replica.leaderless = self.replica.lose_outcomes = False
+            self.replica.remembered = 1000
+            self.replica.gate.set()
+            self.replica.reset()
+
+        self.run(inside())
+        self.agents.scores, self.agents.consoles, self.agents.hang, self.agents.error = {}, {}, False, None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    # -- as a client ---------------------------------------------------------------------------------------------------
+
+    def url(self, path: str) -> str:
+        host, port = self.server.address
+        return f"https://{host}:{port}" + (path[1:] if path.startswith("//") else "/api/v2" + path)
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        options.setdefault("timeout", 30)
+        return self.session.request(method, self.url(path), **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def put(self, path: str, body: Any, **options: Any) -> requests.Response:
+        return self.request("PUT", path, json=body, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
+        return self.request("POST", path, json=body, **options)
+
+    def delete(self, path: str, **options: Any) -> requests.Response:
+        return self.request("DELETE", path, **options)
+
+    def put_vm(self, name: str = "web", *, namespace: str = "demo", **spec: Any) -> dict[str, Any]:
+        """Declare a microVM, accepted."""
+        answer = self.put(f"/namespaces/{namespace}/microvms/{name}", {"spec": {**SPEC, **spec}})
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    # -- as the rest of the product ------------------------------------------------------------------------------------
+
+    @property
+    def digest(self) -> str:
+        return digest_text(self.replica.state)
+
+    def do(self, command: Command) -> None:
+        self.run(self.replica.accept(command))
+
+    def vm(self, name: str = "web", namespace: str = "demo") -> MicroVM:
+        found = self.replica.state.microvm(namespace, name)
+        assert found is not None
+        return found
+
+    def with_host(self, name: str = "h1", **capacity: int) -> None:
+        """A namespace `demo` and a ready host."""
+        if "demo" not in self.replica.state.namespaces:
+            self.do(declare_namespace())
+        self.do(declare_host(name))
+        self.do(agent_connected(name, **capacity))
+
+    def place(self, name: str = "web", host: str = "h1") -> None:
+        self.do(place(self.vm(name), host))
+
+    def report(self, name: str = "web", **changes: Any) -> None:
+        """The host says it did what is asked for, but for `changes`."""
+        vm = self.vm(name)
+        assert vm.placement is not None
+        self.do(report(observation(vm, **changes), host=vm.placement.host))
+
+    def active(self, name: str = "web", host: str = "h1", **spec: Any) -> None:
+        """A microVM that runs."""
+        self.put_vm(name, **spec)
+        self.place(name, host)
+        self.report(name)
+
+    def confirm_destroyed(self, name: str = "web") -> None:
+        self.do(destroyed(self.vm(name)))
+
+
+async def _made(factory: Callable[[], T]) -> T:
+    return factory()
+
+
+@contextmanager
+def served(directory: Path, **settings: Any) -> Iterator[Rig]:
+    authority = Authority.create(directory / "ca", name="test")
+    tls = authority.issue_node("n1", directory / "n1")
+    rig = Rig(tls, ApiSettings(**{"node": "n1", "version": "0.1.0", "addresses": {"n1": "127.0.0.1:1"}, **settings}))
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def eventually(condition: Callable[[], bool], what: str, *, within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(0.01)
