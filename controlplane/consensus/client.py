@@ -15,10 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-import msgspec
-
 from controlplane.consensus import rpc
-from controlplane.consensus.framing import LENGTH_BYTES, FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.consensus.framing import DECODE_ERRORS, LENGTH_BYTES, FrameDecoder, encode_frame
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
@@ -227,7 +225,7 @@ class _Channel(asyncio.Protocol):
                 future = self._calls.get(answer.call)
                 if future is not None and not future.done():
                     future.set_result(answer)
-        except (FrameTooLargeError, msgspec.MsgspecError):
+        except DECODE_ERRORS:
             self.abort()
 
     def pause_writing(self) -> None:

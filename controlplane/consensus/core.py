@@ -13,6 +13,8 @@ pickle.
 # ruff: noqa: N802, N803 - overridden methods have the names the engine gave them
 from __future__ import annotations
 
+import math
+
 from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import SafetyViolationError
@@ -37,7 +39,7 @@ class RaftCore(Replicator):
 
     def next_deadline_s(self) -> float:
         """When a tick is due at the latest, on the engine's clock."""
-        return self._SyncObj__newAppendEntriesTime if self.is_leader else self._SyncObj__raftElectionDeadline
+        return self._SyncObj__newAppendEntriesTime if self.is_leader else self._election_due_s
 
     def propose(self, entry: bytes, callback: engine.CommandCallback) -> None:
         """Append `entry` if this node leads when its turn comes.
@@ -94,6 +96,7 @@ class RaftCore(Replicator):
         self._flush()
         self._ask_before_election()
         self._onTick(0.0)
+        self._SyncObj__raftElectionDeadline = math.inf
         if self.is_leader:
             if self._reads.arrived and self._leads_committed():
                 self._SyncObj__sendAppendEntries()

@@ -15,6 +15,7 @@ import msgspec
 
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, IdentityMismatchError
+from controlplane.consensus.framing import DECODE_ERRORS
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.snapshot import SnapshotFile
 
@@ -62,7 +63,7 @@ class DataDirectory:
             return self._initialise(identity_path, journal_path, identity)
         try:
             found = msgspec.json.decode(raw, type=_Identity)
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             raise CorruptDataError(f"{identity_path}: not readable ({error})") from error
         for name in ("format", "node", "cluster_id"):
             if getattr(found, name) != getattr(identity, name):

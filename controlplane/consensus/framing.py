@@ -12,6 +12,9 @@ import msgspec
 
 _encoder = msgspec.msgpack.Encoder()
 LENGTH_BYTES = 4
+# msgspec lets invalid UTF-8 through as UnicodeDecodeError, a ValueError.
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError)
+"""What decoding bytes of unknown origin may raise."""
 
 
 class FrameTooLargeError(ValueError):

@@ -22,6 +22,7 @@ import msgspec
 
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError
+from controlplane.consensus.framing import DECODE_ERRORS
 
 SECTOR_BYTES = 512
 NO_OP = b"\x01"
@@ -130,7 +131,7 @@ class Journal:
                 break
             try:
                 records = _decoder.decode(payload)
-            except msgspec.MsgspecError as error:
+            except DECODE_ERRORS as error:
                 raise self._corrupt(offset, f"a record is not readable ({error})") from error
             for record in records:
                 self._replay_record(record, offset)

@@ -7,6 +7,7 @@ layers above (`voting`, `replication`, `core`) add behaviour, each for one conce
 from __future__ import annotations
 
 import logging
+import math
 
 from controlplane.consensus import engine
 from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Outlet
@@ -48,7 +49,9 @@ class Member(Engine):
         self._nodes = {peer: EngineNode(peer) for peer in settings.peers}
         self._pre_vote = PreVote(settings.node, size)
         self._ballot = Ballot(settings.node, size)
-        self._may_campaign = False
+        # The engine elects when its own deadline passes; ours decides when it may, so the engine's is kept at infinity.
+        self._election_due_s = 0.0
+        self._led_at_s = -math.inf
         self._reads = ReadRounds(size)
         self._round = 0
         self._told_commit = 0
@@ -77,6 +80,8 @@ class Member(Engine):
         engine.check_instance(self)
         self._poller = NoPoller()
         self._SyncObj__raftLog = EngineLog(journal)
+        self._SyncObj__raftElectionDeadline = math.inf
+        self._await_leader()
         self._recover()
 
     def _recover(self) -> None:
@@ -148,7 +153,7 @@ class Member(Engine):
         if self.is_leader:
             answered = sum(at > horizon for at in self._SyncObj__lastResponseTime.values())
             return answered >= (len(self._nodes) + 1) // 2
-        return self._SyncObj__raftLeader is not None and self._leader_is_fresh(horizon)
+        return self._hears_leader(self._settings.election_max_s)
 
     def match_index(self, peer: str) -> int | None:
         return self._SyncObj__raftMatchIndex.get(self._nodes[peer]) if self.is_leader else None
@@ -158,9 +163,12 @@ class Member(Engine):
         at = self._heard_at_s.get(peer)
         return None if at is None else monotonic_s() - at
 
-    def _leader_is_fresh(self, horizon_s: float) -> bool:
-        leader = self.leader
-        return leader is not None and self._heard_at_s.get(leader, 0.0) > horizon_s
+    def _hears_leader(self, within_s: float) -> bool:
+        return self._SyncObj__raftLeader is not None and self._led_at_s > monotonic_s() - within_s
+
+    def _await_leader(self) -> None:
+        """Begin a new election timeout."""
+        self._election_due_s = monotonic_s() + self._SyncObj__generateRaftTimeout()
 
     def _send(self, node: EngineNode, message: Message) -> None:
         self._outlet.send(node.id, message)
@@ -176,7 +184,7 @@ class Member(Engine):
     def _state_changed(self, old: int, new: int) -> None:
         _log.info("%s: %s in term %d", self._settings.node, ("follower", "candidate", "leader")[new], self.term)
         if old == engine.LEADER:
-            self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
+            self._await_leader()
             self._outgoing.clear()
             self._reads.fail()
 
@@ -201,7 +209,8 @@ class Member(Engine):
         self._pre_vote.cancel()
         self._SyncObj__raftLeader = node
         self._SyncObj__setState(engine.FOLLOWER)
-        self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
+        self._led_at_s = monotonic_s()
+        self._await_leader()
         return True
 
     def _answers_leader(self, node: EngineNode, term: int) -> bool:

@@ -12,6 +12,7 @@ import logging
 from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
+from controlplane.consensus.journal import FIRST_INDEX
 from controlplane.consensus.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply
 from controlplane.consensus.snapshot import SnapshotMeta
 from controlplane.consensus.transfers import Outgoing
@@ -82,7 +83,8 @@ class Replicator(Voter):
 
     def _on_append(self, node: EngineNode, message: AppendEntries) -> None:
         if not self._follow(node, message.term):
-            self._send(node, AppendReply(self.term, False, 0, message.round))
+            # The sender may lead in our term by the time this arrives, so the hint must be a true one.
+            self._send(node, AppendReply(self.term, False, self._journal.last_index + 1, message.round))
             return
         journal = self._journal
         prev_index, entries = message.prev_index, message.entries
@@ -143,7 +145,8 @@ class Replicator(Voter):
             match_index[node] = max(match_index[node], message.index)
             next_index[node] = max(next_index[node], match_index[node] + 1)
         elif node not in self._outgoing:
-            next_index[node] = max(match_index[node] + 1, min(next_index[node], message.index))
+            # Index 1 is everybody's first no-op.
+            next_index[node] = max(match_index[node] + 1, FIRST_INDEX + 1, min(next_index[node], message.index))
 
     def _on_install(self, node: EngineNode, message: InstallSnapshot) -> None:
         meta = message.meta

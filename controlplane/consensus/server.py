@@ -18,7 +18,7 @@ from typing import cast
 import msgspec
 
 from controlplane.consensus import rpc
-from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.node import RaftNode
 from controlplane.ports import Committed, EntryTooLargeError, LogError, NoLeaderError, OutcomeUnknownError
 
@@ -107,7 +107,7 @@ class _Front(asyncio.Protocol):
         try:
             for body in self._decoder.feed(data):
                 self._dispatch(rpc.request_decoder.decode(body))
-        except (FrameTooLargeError, msgspec.MsgspecError, ValueError) as error:
+        except DECODE_ERRORS as error:
             _log.warning("closing a front's connection: %s", error)
             self.abort()
         self._balance()

@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+import zlib
 from pathlib import Path
 
 import msgspec
 
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError
+from controlplane.consensus.framing import DECODE_ERRORS
 
 _MAGIC = b"FLSNAPSH"
 _FORMAT = 1
-_PREFIX = struct.Struct("<8sII")
+_PREFIX = struct.Struct("<8sIII")
 
 
 class SnapshotMeta(msgspec.Struct, array_like=True, frozen=True):
@@ -57,7 +59,9 @@ class SnapshotFile:
         with self._lock:
             # A snapshot from the leader may arrive while a thread still writes our own.
             if meta.index > self._saved_index:
-                self._disk.replace(self._path, _PREFIX.pack(_MAGIC, _FORMAT, len(header)), header, data)
+                self._disk.replace(
+                    self._path, _PREFIX.pack(_MAGIC, _FORMAT, len(header), zlib.crc32(header)), header, data
+                )
                 self._saved_index = meta.index
 
     def load(self) -> tuple[SnapshotMeta, bytes] | None:
@@ -68,15 +72,18 @@ class SnapshotFile:
             return None
         if len(raw) < _PREFIX.size:
             raise self._corrupt("it is cut short")
-        magic, version, header_bytes = _PREFIX.unpack_from(raw)
+        magic, version, header_bytes, header_crc = _PREFIX.unpack_from(raw)
         if magic != _MAGIC:
             raise self._corrupt("it does not begin as a snapshot does")
         if version != _FORMAT:
             raise self._corrupt(f"it has format {version}, this program reads {_FORMAT}")
         data_at = _PREFIX.size + header_bytes
+        header = raw[_PREFIX.size : data_at]
+        if len(header) != header_bytes or zlib.crc32(header) != header_crc:
+            raise self._corrupt("its header's checksum does not match")
         try:
-            meta = _meta_decoder.decode(raw[_PREFIX.size : data_at])
-        except msgspec.MsgspecError as error:
+            meta = _meta_decoder.decode(header)
+        except DECODE_ERRORS as error:
             raise self._corrupt(f"its header is not readable ({error})") from error
         data = raw[data_at:]
         if not matches(meta, data):

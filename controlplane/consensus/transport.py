@@ -18,9 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol, cast
 
-import msgspec
-
-from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.messages import (
     PROTOCOL_VERSION,
     Hello,
@@ -247,7 +245,7 @@ class _Connection(asyncio.Protocol):
                 self.frame_received(body)
                 if self.transport is None or self.transport.is_closing():
                     return
-        except (FrameTooLargeError, msgspec.MsgspecError, PeerIdentityError) as error:
+        except (*DECODE_ERRORS, PeerIdentityError) as error:
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,23 +17,24 @@ class Voter(Member):
 
     def campaign(self) -> None:
         """Start an election at the next tick, without asking first: when there is no one to ask."""
-        self._may_campaign = True
         self._SyncObj__raftElectionDeadline = 0.0
+        self._await_leader()
         self._hooks.wake()
 
     def excuse_stall(self) -> None:
         """This process was late itself, so silence is no evidence yet: read what arrived before calling an election."""
         if not self.is_leader and self._nodes:
             soonest = monotonic_s() + 2 * self._settings.heartbeat_s
-            self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, soonest)
+            self._election_due_s = max(self._election_due_s, soonest)
 
     def _ask_before_election(self) -> None:
-        """When the engine's election is due, postpone it and ask the others first whether it could be won."""
-        now = monotonic_s()
-        if self._may_campaign or self.is_leader or not self._nodes or self._SyncObj__raftElectionDeadline >= now:
-            self._may_campaign = False
+        """When an election is due, ask the others first whether it could be won."""
+        if self.is_leader or self._election_due_s > monotonic_s():
             return
-        self._SyncObj__raftElectionDeadline = now + self._SyncObj__generateRaftTimeout()
+        self._await_leader()
+        if not self._nodes:
+            self.campaign()
+            return
         self._SyncObj__raftLeader = None
         self._pre_vote.begin(self.term + 1)
         question = VoteRequest(self.term + 1, self._journal.last_index, self._journal.last_term, pre=True)
@@ -41,8 +42,8 @@ class Voter(Member):
             self._send(node, question)
 
     def _on_vote_request(self, node: EngineNode, message: VoteRequest) -> None:
-        horizon = monotonic_s() - self._settings.election_min_s
-        if self.is_leader or (self._SyncObj__raftLeader is not None and self._leader_is_fresh(horizon)):
+        follows_another = self.leader != node.id and self._hears_leader(self._settings.election_min_s)
+        if self.is_leader or follows_another:
             # Whoever asks cannot hear a leader that we hear; it will hear of it.
             self._send(node, VoteReply(self.term, False, message.pre))
             return
@@ -56,7 +57,7 @@ class Voter(Member):
         granted = up_to_date and message.term == self.term and self._SyncObj__votedForNodeId in (None, node.id)
         if granted:
             self._SyncObj__setCurrentTerm(self.term, node.id)
-            self._SyncObj__raftElectionDeadline = monotonic_s() + self._SyncObj__generateRaftTimeout()
+            self._await_leader()
         self._send(node, VoteReply(self.term, granted, False))
 
     def _on_vote_reply(self, node: EngineNode, message: VoteReply) -> None:

@@ -19,23 +19,22 @@ def _path(kind: type, value: object) -> object:
     return Path(str(value))
 
 
-async def main() -> int:
-    raw = Path(sys.argv[1]).read_bytes()
-    settings = msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path)
+async def main(settings: RaftSettings, socket_path: Path) -> int:
     node = RaftNode(settings, ListState())
     try:
         await node.start()
-        serving = asyncio.ensure_future(serve(node, Path(sys.argv[2])))
+        serving = asyncio.ensure_future(serve(node, socket_path))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
         await serving
     except asyncio.CancelledError:
         return 0
     except (ConsensusError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        logging.critical("%s: %s", type(error).__name__, error)  # noqa: LOG015 - what the test reads
         return 1
     return 0
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    sys.exit(asyncio.run(main()))
+    raw = Path(sys.argv[1]).read_bytes()
+    sys.exit(asyncio.run(main(msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path), Path(sys.argv[2]))))

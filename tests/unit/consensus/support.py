@@ -1,4 +1,4 @@
-"""A tiny replicated state, throwaway certificates, and real clusters (one process or several) for the consensus tests."""
+"""A tiny replicated state, throwaway certificates, and real clusters of processes for the consensus tests."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        files = TlsFiles(
-            self.ca_file, self.directory / f"{node}{tag}.crt.pem", self.directory / f"{node}{tag}.key.pem"
-        )
+        files = TlsFiles(self.ca_file, self.directory / f"{node}{tag}.crt.pem", self.directory / f"{node}{tag}.key.pem")
         files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files.key.write_bytes(
             key.private_bytes(

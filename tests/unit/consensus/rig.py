@@ -1,0 +1,137 @@
+"""One Raft core with a scripted outside: what it sends is recorded, what it hears is up to the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from unit.consensus.support import ListState
+
+from controlplane.consensus.core import RaftCore
+from controlplane.consensus.datadir import DataDirectory
+from controlplane.consensus.disk import Disk
+from controlplane.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
+from controlplane.consensus.settings import RaftSettings
+
+M = TypeVar("M")
+
+
+class RecordingDisk(Disk):
+    """Notes every sync in the same list the outlet notes messages in; can fail."""
+
+    def __init__(self, events: list[object]) -> None:
+        super().__init__(durable=False)
+        self._events = events
+        self.failure: OSError | None = None
+
+    def sync(self, fd: int) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self._events.append("sync")
+
+
+class Rig:
+    """Implements the core's Outlet and Hooks. `events` holds "sync" and (peer, message) in the order they happened."""
+
+    def __init__(self, directory: Path, *, node: str = "a", peers: str = "bc", **limits: object) -> None:
+        self.events: list[object] = []
+        self.disk = RecordingDisk(self.events)
+        self.settings = RaftSettings(
+            node=node,
+            cluster_id="c",
+            data_dir=directory,
+            listen="127.0.0.1:1" if peers else "",
+            peers={peer: "127.0.0.1:1" for peer in peers},
+            plaintext_peers_for_tests=True,
+            **{"election_min_s": 1000.0, "election_max_s": 2000.0, **limits},  # type: ignore[arg-type]
+        )
+        self.blocked: set[str] = set()
+        self.snapshots_due = 0
+        self.start()
+
+    def start(self) -> None:
+        self.state = ListState()
+        self.data = DataDirectory(self.settings.data_dir, self.settings.node, "c", self.disk)
+        self.core = RaftCore(
+            self.settings,
+            journal=self.data.journal,
+            snapshots=self.data.snapshots,
+            state=self.state,
+            outlet=self,
+            hooks=self,
+        )
+        for peer in self.settings.peers:
+            self.core.connected(peer)
+
+    def restart(self) -> None:
+        self.data.close()
+        self.start()
+
+    # -- Outlet and Hooks ----------------------------------------------------------------------------------------------
+
+    def send(self, peer: str, message: Message) -> bool:
+        self.events.append((peer, message))
+        return True
+
+    def writable(self, peer: str) -> bool:
+        return peer not in self.blocked
+
+    def wake(self) -> None:
+        pass
+
+    def progressed(self) -> None:
+        pass
+
+    def snapshot_due(self) -> None:
+        self.snapshots_due += 1
+
+    # -- for tests -----------------------------------------------------------------------------------------------------
+
+    def sent(self, kind: type[M], to: str | None = None) -> list[M]:
+        """Messages of `kind` since the last call of `clear`."""
+        pairs = [event for event in self.events if isinstance(event, tuple)]
+        return [message for peer, message in pairs if isinstance(message, kind) and to in (None, peer)]
+
+    def clear(self) -> None:
+        self.events.clear()
+
+    def hear(self, peer: str, message: Message) -> None:
+        """Receive and let the tick that follows run."""
+        self.core.receive(peer, message)
+        self.core.tick()
+
+    def lead(self) -> None:
+        """Win an election and commit the no-op."""
+        self.core.campaign()
+        self.core.tick()
+        voters = list(self.settings.peers)[: (len(self.settings.peers) + 1) // 2]
+        for peer in voters:
+            self.hear(peer, VoteReply(self.core.term, granted=True, pre=False))
+        assert self.core.is_leader or not self.settings.peers
+        self.core.tick()
+        for peer in voters:
+            self.acknowledge(peer)
+
+    def acknowledge(self, peer: str, index: int | None = None, round_number: int = 0) -> None:
+        last = self.data.journal.last_index if index is None else index
+        self.hear(peer, AppendReply(self.core.term, True, last, round_number))
+
+    def heartbeat(self, peer: str = "b", term: int = 1, **overrides: object) -> None:
+        fields: dict[str, object] = {
+            "prev_index": 1,
+            "prev_term": 0,
+            "commit_index": 1,
+            "round": 1,
+            "entries": [],
+            **overrides,
+        }
+        self.hear(peer, AppendEntries(term=term, **fields))  # type: ignore[arg-type]
+
+    def ask_vote(self, peer: str, term: int, *, pre: bool = False, last: tuple[int, int] = (99, 99)) -> VoteReply:
+        """(last_term, last_index) of the candidate default to more than anyone has."""
+        self.clear()
+        self.hear(peer, VoteRequest(term, last[1], last[0], pre))
+        return self.sent(VoteReply, peer)[-1]
+
+    def commands(self) -> list[bytes]:
+        return [command[1:] for command, _, _ in self.data.journal[1:] if command[0] == 0]

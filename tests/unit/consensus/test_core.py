@@ -1,0 +1,430 @@
+"""Regressions for the faults PySyncObj has as shipped, each against one core and a scripted outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from unit.consensus.rig import Rig
+
+from controlplane.consensus import engine
+from controlplane.consensus.engine import check_engine, upstream_engine
+from controlplane.consensus.errors import EngineMismatchError, SafetyViolationError
+from controlplane.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    InstallSnapshot,
+    SnapshotReply,
+    VoteReply,
+    VoteRequest,
+)
+
+X, Y, Z = b"\x00x", b"\x00y", b"\x00z"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+# -- log matching ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_append_that_does_not_conflict_removes_nothing(rig: Rig) -> None:
+    rig.heartbeat(entries=[(1, X), (1, Y), (1, Z)], commit_index=4)
+    rig.clear()
+    rig.heartbeat(entries=[(1, X)], commit_index=1)
+    assert rig.commands() == [b"x", b"y", b"z"]
+    # It vouches for what the message covered, not for whatever else lies here.
+    assert rig.sent(AppendReply)[-1] == AppendReply(1, True, 2, 1)
+
+
+def test_a_conflicting_uncommitted_entry_is_replaced_with_all_that_follow(rig: Rig) -> None:
+    rig.heartbeat(entries=[(1, X), (1, Y), (1, Z)], commit_index=2)
+    rig.heartbeat("c", term=2, prev_index=2, prev_term=1, entries=[(2, b"\x00new")], commit_index=2, round=1)
+    assert rig.commands() == [b"x", b"new"]
+    rig.restart()
+    assert rig.commands() == [b"x", b"new"]
+
+
+def test_a_committed_entry_is_never_replaced(rig: Rig) -> None:
+    rig.heartbeat(entries=[(1, X), (1, Y)], commit_index=3)
+    with pytest.raises(SafetyViolationError, match="entry 3 of term 1 is committed"):
+        rig.heartbeat("c", term=2, prev_index=2, prev_term=1, entries=[(2, Z)], commit_index=2)
+    assert rig.commands() == [b"x", b"y"]
+
+
+def test_a_gap_is_refused_with_where_to_go_on(rig: Rig) -> None:
+    rig.heartbeat(entries=[(1, X)], prev_index=9, prev_term=1)
+    assert rig.sent(AppendReply)[-1] == AppendReply(1, False, 2, 1)
+    assert rig.commands() == []
+
+
+def test_progress_known_of_a_follower_never_goes_back(rig: Rig) -> None:
+    rig.lead()
+    for _ in range(5):
+        rig.core.propose(b"x", lambda *_: None)
+    rig.core.tick()
+    last = rig.data.journal.last_index
+    rig.acknowledge("b", last)
+    rig.clear()
+    rig.acknowledge("b", 3)
+    rig.hear("b", AppendReply(rig.core.term, False, 2, 0))
+    assert rig.core.match_index("b") == last
+    assert not [m for m in rig.sent(AppendEntries, "b") if m.entries]
+
+
+# -- acknowledgements --------------------------------------------------------------------------------------------------------
+
+
+def test_an_acknowledgement_of_another_term_commits_nothing(rig: Rig) -> None:
+    rig.lead()
+    outcomes: list[object] = []
+    rig.core.propose(b"x", lambda *outcome: outcomes.append(outcome))
+    rig.core.tick()
+    index = rig.data.journal.last_index
+    rig.hear("b", AppendReply(rig.core.term - 1, True, index, 0))
+    assert outcomes == []
+    assert rig.core.commit_index < index
+    rig.acknowledge("b")
+    assert outcomes == [((index, rig.core.term), engine.SUCCESS)]
+
+
+def test_an_acknowledgement_of_what_was_never_sent_stops_the_node(rig: Rig) -> None:
+    rig.lead()
+    with pytest.raises(SafetyViolationError, match="does not exist"):
+        rig.acknowledge("b", 1000)
+
+
+def test_a_follower_acknowledges_only_after_its_sync(rig: Rig) -> None:
+    rig.heartbeat()
+    rig.clear()
+    rig.core.receive("b", AppendEntries(1, 1, 0, 1, 2, [(1, X)]))
+    rig.core.receive("b", AppendEntries(1, 2, 1, 1, 2, [(1, Y)]))
+    assert rig.events == []
+    rig.core.tick()
+    assert rig.events == ["sync", ("b", AppendReply(1, True, 3, 2))]
+
+
+def test_when_the_disk_fails_nothing_is_acknowledged(rig: Rig) -> None:
+    rig.heartbeat()
+    rig.clear()
+    rig.disk.failure = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        rig.heartbeat(entries=[(1, X)])
+    assert rig.sent(AppendReply) == []
+
+
+def test_proposals_share_a_sync_and_a_message(rig: Rig) -> None:
+    rig.lead()
+    rig.clear()
+    for _ in range(50):
+        rig.core.propose(b"x", lambda *_: None)
+    rig.core.tick()
+    assert rig.events.count("sync") == 1
+    assert [len(m.entries) for m in rig.sent(AppendEntries, "b")] == [50]
+
+
+def test_alone_a_node_commits_only_what_it_synced(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, peers="")
+    rig.core.campaign()
+    rig.core.tick()
+    outcomes: list[object] = []
+    rig.core.propose(b"x", lambda *outcome: outcomes.append(outcome))
+    rig.disk.failure = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space"):
+        rig.core.tick()
+    assert outcomes == []
+    assert rig.state.entries == []
+
+
+def test_what_a_deposed_leader_proposed_is_discarded_once_another_entry_takes_its_place(rig: Rig) -> None:
+    rig.lead()
+    outcomes: list[object] = []
+    rig.core.propose(b"x", lambda *outcome: outcomes.append(outcome))
+    rig.core.tick()
+    index, term = rig.data.journal.last_index, rig.core.term
+    rig.core.receive("c", AppendEntries(term + 1, index - 1, term, index - 1, 1, [(term + 1, Y)]))
+    rig.core.tick()
+    assert outcomes == []
+    rig.heartbeat("c", term=term + 1, prev_index=index, prev_term=term + 1, commit_index=index)
+    assert outcomes == [(None, engine.DISCARDED)]
+
+
+def test_a_proposal_to_a_follower_is_refused(rig: Rig) -> None:
+    rig.heartbeat()
+    outcomes: list[object] = []
+    rig.core.propose(b"x", lambda *outcome: outcomes.append(outcome))
+    rig.core.tick()
+    assert outcomes == [(None, engine.NOT_LEADER)]
+    assert rig.commands() == []
+
+
+# -- elections -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_vote_per_term_also_across_a_restart(rig: Rig) -> None:
+    assert rig.ask_vote("b", 5).granted
+    assert rig.events[0] == "sync", "the vote is durable before it is answered"
+    assert rig.ask_vote("b", 5).granted, "the same candidate may ask again"
+    assert not rig.ask_vote("c", 5).granted
+    rig.restart()
+    assert not rig.ask_vote("c", 5).granted
+    assert rig.core.term == 5
+
+
+def test_no_vote_for_a_candidate_that_lacks_entries(rig: Rig) -> None:
+    rig.core.receive("b", AppendEntries(3, 1, 0, 1, 1, [(3, X), (3, Y)]))
+    rig.core.tick()
+    rig.restart()
+    assert not rig.ask_vote("c", 9, last=(3, 2)).granted
+    assert not rig.ask_vote("c", 10, last=(2, 50)).granted
+    assert rig.ask_vote("c", 11, last=(3, 3)).granted
+
+
+def test_a_node_that_is_cut_off_asks_first_and_keeps_its_term(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, heartbeat_s=1e-6, election_min_s=4e-6, election_max_s=5e-6)
+    for _ in range(50):
+        rig.core.tick()
+    assert rig.core.term == 0
+    asked = rig.sent(VoteRequest)
+    assert asked
+    assert all(m.pre for m in asked)
+
+
+def test_a_majority_of_pre_votes_starts_the_election(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, heartbeat_s=1e-6, election_min_s=4e-6, election_max_s=5e-6)
+    while not rig.sent(VoteRequest):
+        rig.core.tick()
+    rig.clear()
+    rig.hear("b", VoteReply(1, granted=True, pre=True))
+    assert rig.core.term == 1
+    assert [m.term for m in rig.sent(VoteRequest) if not m.pre] == [1, 1]
+
+
+def test_whoever_hears_a_leader_neither_votes_nor_changes_its_term(rig: Rig) -> None:
+    rig.heartbeat()
+    assert not rig.ask_vote("c", 9, pre=True).granted
+    assert not rig.ask_vote("c", 9).granted
+    assert rig.core.term == 1
+    assert rig.core.leader == "b"
+
+
+def test_a_leader_is_not_deposed_by_a_vote_request(rig: Rig) -> None:
+    rig.lead()
+    assert not rig.ask_vote("c", 9).granted
+    assert rig.core.is_leader
+
+
+def test_a_stale_leader_is_told_and_steps_down(rig: Rig) -> None:
+    rig.heartbeat(term=5)
+    rig.clear()
+    rig.heartbeat("c", term=4)
+    assert rig.sent(AppendReply, "c") == [AppendReply(5, False, 2, 1)]
+    assert rig.core.leader == "b"
+
+
+def test_a_higher_term_in_a_reply_ends_the_leadership(rig: Rig) -> None:
+    rig.lead()
+    rig.hear("b", AppendReply(rig.core.term + 3, False, 0, 1))
+    assert not rig.core.is_leader
+    assert rig.core.leader is None
+
+
+def test_a_leader_without_answers_steps_down(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, heartbeat_s=1e-6, election_min_s=4e-6, election_max_s=1e-3)
+    rig.core.campaign()
+    rig.core.tick()
+    rig.core.receive("b", VoteReply(rig.core.term, granted=True, pre=False))
+    assert rig.core.is_leader
+    for _ in range(100_000):
+        rig.core.tick()
+        if not rig.core.is_leader:
+            return
+    pytest.fail("it still believes that it leads")
+
+
+def test_a_vote_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, peers="bcde")
+    rig.core.campaign()
+    rig.core.tick()
+    for _ in range(3):
+        rig.hear("b", VoteReply(1, granted=True, pre=False))
+    assert not rig.core.is_leader
+    rig.hear("c", VoteReply(1, granted=True, pre=False))
+    assert rig.core.is_leader
+
+
+def test_two_leaders_in_one_term_stop_the_node(rig: Rig) -> None:
+    rig.lead()
+    with pytest.raises(SafetyViolationError, match="both lead in term 1"):
+        rig.heartbeat("b", term=1)
+
+
+# -- applying --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_apply_that_raises_is_not_retried_in_silence(rig: Rig) -> None:
+    def broken(index: int, term: int, entry: bytes) -> None:
+        raise RuntimeError("a bug")
+
+    rig.state.apply = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a bug"):
+        rig.heartbeat(entries=[(1, X)], commit_index=2)
+
+
+@pytest.mark.parametrize("command", [b"", b"\x02membership", b"\x03version", b"\x80\x04pickle"])
+def test_an_unknown_kind_of_entry_stops_the_node(rig: Rig, command: bytes) -> None:
+    with pytest.raises(SafetyViolationError, match="kind"):
+        rig.heartbeat(entries=[(1, command)], commit_index=2)
+    assert rig.state.entries == []
+
+
+def test_no_ops_are_not_delivered_and_each_entry_is_applied_once(rig: Rig) -> None:
+    rig.heartbeat(entries=[(1, b"\x01"), (1, X), (1, b"\x01"), (1, Y)], commit_index=5)
+    rig.heartbeat(entries=[(1, b"\x01"), (1, X), (1, b"\x01"), (1, Y)], commit_index=5)
+    assert rig.state.entries == [b"x", b"y"]
+    assert rig.state.indexes == [3, 5]
+
+
+# -- reads -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_waits_for_a_round_begun_after_it(rig: Rig) -> None:
+    rig.lead()
+    answers: list[int | None] = []
+    rig.core.tick()
+    before = max(m.round for m in rig.sent(AppendEntries))
+    rig.core.read(answers.append)
+    rig.core.tick()
+    rig.acknowledge("b", round_number=before)
+    assert answers == []
+    now = max(m.round for m in rig.sent(AppendEntries))
+    assert now > before
+    rig.acknowledge("c", round_number=now)
+    assert answers == [rig.core.entry_index]
+
+
+def test_a_new_leader_reads_only_after_its_first_entry_is_committed(rig: Rig) -> None:
+    rig.core.campaign()
+    rig.core.tick()
+    rig.hear("b", VoteReply(1, granted=True, pre=False))
+    answers: list[int | None] = []
+    rig.core.read(answers.append)
+    rig.core.tick()
+    for peer in "bc":
+        rig.acknowledge(peer, 1, round_number=50)
+    assert answers == []
+    rig.acknowledge("b")
+    rig.core.tick()
+    rig.acknowledge("b", round_number=max(m.round for m in rig.sent(AppendEntries)))
+    assert answers == [0]
+
+
+def test_a_deposed_leader_answers_no_read(rig: Rig) -> None:
+    rig.lead()
+    answers: list[int | None] = []
+    rig.core.read(answers.append)
+    rig.core.tick()
+    rig.heartbeat("c", term=9)
+    assert answers == [None]
+    rig.core.read(answers.append)
+    assert answers == [None, None]
+
+
+# -- snapshots -------------------------------------------------------------------------------------------------------------
+
+
+def compacted_leader(directory: Path) -> Rig:
+    rig = Rig(directory, snapshot_entries=10, retain_entries=2)
+    rig.lead()
+    for i in range(20):
+        rig.core.propose(b"%d" % i, lambda *_: None)
+    rig.core.tick()
+    rig.acknowledge("b")
+    assert rig.snapshots_due == 1
+    index, term, entry_index, data = rig.core.dump()
+    meta = rig.data.snapshots.describe(index, term, entry_index, data)
+    rig.data.snapshots.save(meta, data)
+    rig.core.snapshot_saved(meta)
+    return rig
+
+
+def test_a_lagging_follower_gets_the_snapshot_and_goes_on_from_there(tmp_path: Path) -> None:
+    leader = compacted_leader(tmp_path / "a")
+    journal = leader.data.journal
+    assert journal.base_index == journal.last_index - 2
+    follower = Rig(tmp_path / "c", node="c", peers="ab")
+    leader.clear()
+    leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
+    (chunk,) = leader.sent(InstallSnapshot, "c")
+    follower.hear("a", chunk)
+    (reply,) = follower.sent(SnapshotReply)
+    assert reply.installed
+    assert follower.state.digest() == leader.state.digest()
+    leader.hear("c", reply)
+    assert leader.core.match_index("c") == journal.last_index
+    leader.clear()
+    leader.core.propose(b"after", lambda *_: None)
+    leader.core.tick()
+    for message in leader.sent(AppendEntries, "c"):
+        follower.hear("a", message)
+    leader.acknowledge("b")
+    for message in leader.sent(AppendEntries, "c"):
+        follower.hear("a", message)
+    assert follower.state.entries[-1] == b"after"
+    follower.restart()
+    assert follower.state.entries == leader.state.entries[:-1]
+    assert follower.data.journal.last_index == leader.data.journal.last_index
+
+
+def test_a_damaged_snapshot_chunk_is_asked_for_again(tmp_path: Path) -> None:
+    leader = compacted_leader(tmp_path / "a")
+    leader.clear()
+    leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
+    (chunk,) = leader.sent(InstallSnapshot, "c")
+    follower = Rig(tmp_path / "c", node="c", peers="ab")
+    follower.hear("a", InstallSnapshot(chunk.term, chunk.meta, 0, chunk.data[:-1] + b"?"))
+    assert follower.sent(SnapshotReply)[-1] == SnapshotReply(1, chunk.meta.index, 0, False)
+    assert follower.state.entries == []
+    follower.hear("a", chunk)
+    assert follower.state.digest() == leader.state.digest()
+
+
+def test_a_crash_between_snapshot_and_journal_reset_recovers(tmp_path: Path) -> None:
+    leader = compacted_leader(tmp_path / "a")
+    found = leader.data.snapshots.load()
+    assert found is not None
+    follower = Rig(tmp_path / "c", node="c", peers="ab")
+    follower.heartbeat("a", entries=[(1, X)], commit_index=1)
+    follower.data.snapshots.save(*found)
+    follower.restart()
+    assert follower.state.digest() == leader.state.digest()
+    assert follower.data.journal.base_index == found[0].index
+    assert follower.core.commit_index == found[0].index
+
+
+def test_a_congested_follower_is_sent_nothing_new(rig: Rig) -> None:
+    rig.lead()
+    rig.clear()
+    rig.blocked.add("b")
+    rig.core.propose(b"x", lambda *_: None)
+    rig.core.tick()
+    assert rig.sent(AppendEntries, "b") == []
+    rig.blocked.clear()
+    rig.core.tick()
+    assert [len(m.entries) for m in rig.sent(AppendEntries, "b")] == [1]
+
+
+# -- the engine ------------------------------------------------------------------------------------------------------------
+
+
+def test_another_pysyncobj_is_refused() -> None:
+    with pytest.raises(EngineMismatchError, match=r"exactly 0\.3\.17"):
+        check_engine("0.3.18", upstream_engine())
+
+    class Renamed:
+        def _onTick(self, timeToWait: float) -> None: ...
+
+    with pytest.raises(EngineMismatchError, match="has no method"):
+        check_engine("0.3.17", Renamed)

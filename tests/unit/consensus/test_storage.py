@@ -1,0 +1,88 @@
+"""Snapshots and the data directory: whole or refused, and never another node's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlplane.consensus.datadir import DataDirectory
+from controlplane.consensus.disk import Disk
+from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, IdentityMismatchError
+from controlplane.consensus.snapshot import SnapshotFile
+
+DISK = Disk(durable=False)
+
+
+def test_a_snapshot_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
+    assert snapshots.load() is None
+    meta = snapshots.describe(7, 2, 6, b"state")
+    snapshots.save(meta, b"state")
+    assert SnapshotFile(tmp_path / "snapshot", DISK, "c").load() == (meta, b"state")
+    assert [p.name for p in tmp_path.iterdir()] == ["snapshot"]
+
+
+def test_an_older_snapshot_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
+    newer = snapshots.describe(9, 2, 9, b"newer")
+    snapshots.save(newer, b"newer")
+    snapshots.save(snapshots.describe(7, 2, 7, b"older"), b"older")
+    assert snapshots.load() == (newer, b"newer")
+
+
+def test_any_changed_byte_of_a_snapshot_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    snapshots = SnapshotFile(path, DISK, "c")
+    snapshots.save(snapshots.describe(7, 2, 6, b"state"), b"state")
+    good = path.read_bytes()
+    for at in range(len(good)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
+        with pytest.raises(CorruptDataError):
+            snapshots.load()
+    for size in range(len(good)):
+        path.write_bytes(good[:size])
+        with pytest.raises(CorruptDataError):
+            snapshots.load()
+
+
+def test_a_snapshot_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
+    snapshots.save(snapshots.describe(7, 2, 6, b""), b"")
+    with pytest.raises(CorruptDataError, match="belongs to cluster 'c', not 'd'"):
+        SnapshotFile(tmp_path / "snapshot", DISK, "d").load()
+
+
+@pytest.mark.parametrize(("node", "cluster", "field"), [("n2", "c", "node 'n1'"), ("n1", "d", "cluster_id 'c'")])
+def test_a_data_directory_is_never_used_by_another_node(tmp_path: Path, node: str, cluster: str, field: str) -> None:
+    DataDirectory(tmp_path, "n1", "c", DISK).close()
+    with pytest.raises(IdentityMismatchError, match=field):
+        DataDirectory(tmp_path, node, cluster, DISK)
+    DataDirectory(tmp_path, "n1", "c", DISK).close()
+
+
+def test_a_data_directory_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
+    first = DataDirectory(tmp_path, "n1", "c", DISK)
+    with pytest.raises(DataDirectoryLockedError):
+        DataDirectory(tmp_path, "n1", "c", DISK)
+    first.close()
+    DataDirectory(tmp_path, "n1", "c", DISK).close()
+
+
+def test_a_node_that_lost_its_journal_does_not_start_anew(tmp_path: Path) -> None:
+    DataDirectory(tmp_path, "n1", "c", DISK).close()
+    (tmp_path / "journal").unlink()
+    with pytest.raises(CorruptDataError, match="term and vote"):
+        DataDirectory(tmp_path, "n1", "c", DISK)
+
+
+def test_a_log_without_an_identity_is_refused_but_an_interrupted_first_start_is_not(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path, "n1", "c", DISK)
+    (tmp_path / "identity.json").unlink()
+    directory.close()
+    directory = DataDirectory(tmp_path, "n1", "c", DISK)
+    directory.journal.set_term(1, "n1")
+    directory.close()
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(CorruptDataError, match="holds a log"):
+        DataDirectory(tmp_path, "n1", "c", DISK)

@@ -1,0 +1,284 @@
+"""What a stranger, a liar or a broken peer achieves at the peers' port: a closed connection and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from unit.consensus.support import Authority, free_ports, until
+
+from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
+from controlplane.consensus.messages import PROTOCOL_VERSION, Hello, HelloReply, Message, ReadIndex, hello_reply_decoder
+from controlplane.consensus.settings import TlsFiles
+from controlplane.consensus.tls import load_contexts
+from controlplane.consensus.transport import PeerTransport
+
+MAX_FRAME = 1 << 20
+
+
+class Events:
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Message]] = []
+        self.log: list[tuple[str, str]] = []
+
+    def on_message(self, peer: str, message: Message) -> None:
+        self.messages.append((peer, message))
+
+    def on_connected(self, peer: str) -> None:
+        self.log.append(("connected", peer))
+
+    def on_disconnected(self, peer: str) -> None:
+        self.log.append(("disconnected", peer))
+
+    def on_writable(self, peer: str) -> None:
+        self.log.append(("writable", peer))
+
+
+class Station:
+    """A PeerTransport with its recorded events."""
+
+    def __init__(self, node: str, ports: dict[str, int], tls: TlsFiles, cluster_id: str = "c") -> None:
+        self.events = Events()
+        self.port = ports[node]
+        self.transport = PeerTransport(
+            node=node,
+            cluster_id=cluster_id,
+            listen=f"127.0.0.1:{ports[node]}",
+            peers={peer: f"127.0.0.1:{port}" for peer, port in ports.items() if peer != node},
+            tls=load_contexts(tls),
+            max_frame_bytes=MAX_FRAME,
+            events=self.events,
+        )
+
+
+Make = Callable[..., Awaitable[Station]]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+async def make(authority: Authority) -> AsyncIterator[Make]:
+    """Start stations of the nodes `n1` and `n2`."""
+    ports = dict(zip(("n1", "n2"), free_ports(2), strict=True))
+    stations: list[Station] = []
+
+    async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "c") -> Station:
+        station = Station(node, ports, tls or authority.issue(node), cluster_id)
+        await station.transport.start()
+        stations.append(station)
+        return station
+
+    yield start
+    for station in stations:
+        await station.transport.stop()
+
+
+async def connected(station: Station, peer: str) -> None:
+    async def check() -> bool:
+        return station.transport.is_connected(peer)
+
+    await until(check, f"connected to {peer}", 5)
+
+
+async def refused(port: int, tls: TlsFiles | None, hello: bytes | bytearray) -> bytes:
+    """Connect, say `hello`, and return what came before the other end closed; fails when it stays open."""
+    context = load_contexts(tls).dial if tls else None
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname="" if tls else None
+        )
+        try:
+            writer.write(hello)
+            return await reader.read()
+        except (ConnectionError, ssl.SSLError):
+            return b""
+        finally:
+            writer.transport.abort()
+
+
+def hello(**changes: object) -> bytearray:
+    fields: dict[str, object] = {"protocol": PROTOCOL_VERSION, "cluster_id": "c", "sender": "n2", "receiver": "n1"}
+    return encode_frame(Hello(**{**fields, **changes}))  # type: ignore[arg-type]
+
+
+async def test_peers_exchange_messages_in_order(make: Make) -> None:
+    one, two = await make("n1"), await make("n2")
+    await connected(one, "n2")
+    await connected(two, "n1")
+    for request in range(100):
+        assert one.transport.send("n2", ReadIndex(request))
+
+    async def arrived() -> bool:
+        return len(two.events.messages) == 100
+
+    await until(arrived, "100 messages", 5)
+    assert two.events.messages == [("n1", ReadIndex(request)) for request in range(100)]
+
+
+async def test_a_peer_that_comes_back_is_dialled_again(make: Make) -> None:
+    one, two = await make("n1"), await make("n2")
+    await connected(one, "n2")
+    await two.transport.stop()
+
+    async def gone() -> bool:
+        return not one.transport.is_connected("n2") and not one.transport.send("n2", ReadIndex(1))
+
+    await until(gone, "noticed", 5)
+    await make("n2")
+    await connected(one, "n2")
+    assert one.events.log == [("connected", "n2"), ("disconnected", "n2"), ("connected", "n2")]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(4096),
+        b"\xff" * 4096,
+        (1 << 30).to_bytes(4, "big") + bytes(5000),
+        (100).to_bytes(4, "big") + bytes(100),
+        b"".join([len(p := pickle.dumps(Bomb())).to_bytes(4, "big"), p]),
+        bytes(encode_frame(ReadIndex(1))),
+        b"\x00\x00\x00\x06\x95\x00\x01\xa1\xc4\x28",
+    ],
+    ids=["http", "zeros", "ones", "1-GiB-length", "empty-body", "pickle", "no-hello", "bad-utf8"],
+)
+async def test_bytes_of_a_member_that_are_no_hello_close_the_connection(
+    make: Make, authority: Authority, raw: bytes
+) -> None:
+    one = await make("n1")
+    assert await refused(one.port, authority.issue("n2", tag="raw"), raw) == b""
+    assert one.events.messages == []
+
+
+async def test_plain_bytes_at_the_tls_port_get_nothing(make: Make) -> None:
+    one = await make("n1")
+    assert await refused(one.port, None, bytes(hello())) in (b"", b"\x15\x03\x01\x00\x02\x02F", b"\x15\x03\x01\x00\x02\x02\x16")
+    assert one.events.messages == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protocol": 99}, "protocol 99, this node speaks 1"),
+        ({"cluster_id": "d"}, "another cluster"),
+        ({"sender": "n3"}, "the sender is not the node its certificate names"),
+        ({"receiver": "n9"}, "this is node n1"),
+    ],
+)
+async def test_a_wrong_hello_is_refused_with_a_reason(
+    make: Make, authority: Authority, changes: dict[str, object], reason: str
+) -> None:
+    one = await make("n1")
+    answer = await refused(one.port, authority.issue("n2", tag="wrong"), hello(**changes))
+    (body,) = FrameDecoder(1000).feed(answer)
+    assert hello_reply_decoder.decode(body) == HelloReply(reason)
+
+
+async def test_a_certificate_of_no_member_is_refused(make: Make, authority: Authority) -> None:
+    one = await make("n1")
+    answer = await refused(one.port, authority.issue("n7"), hello(sender="n7"))
+    assert b"not a member" in answer
+
+
+@pytest.mark.parametrize("case", ["other-ca", "expired", "no-node", "two-nodes", "agent"])
+async def test_certificates_that_do_not_name_the_member_are_refused(
+    make: Make, authority: Authority, tmp_path: Path, case: str
+) -> None:
+    one = await make("n1")
+    node_uri = "flintlock://node/n2"
+    if case == "other-ca":
+        issued = Authority(tmp_path).issue("n2")
+        tls = TlsFiles(authority.ca_file, issued.cert, issued.key)
+    elif case == "expired":
+        tls = authority.issue("n2", days=-1, tag=case)
+    else:
+        uris = {"no-node": ["spiffe://x/y"], "two-nodes": [node_uri, "flintlock://node/n3"]}
+        tls = authority.issue("n2", uris=uris.get(case, ["flintlock://host/n2"]), tag=case)
+    assert await refused(one.port, tls, hello()) == b""
+    assert one.events.messages == []
+
+
+async def test_the_dialling_side_checks_whom_it_reached(make: Make, authority: Authority) -> None:
+    one = await make("n1")
+    impostor = await make("n2", tls=authority.issue("n3", tag="impostor"))
+
+    async def dialled() -> bool:
+        return ("connected", "n1") in impostor.events.log or impostor.transport.inbound == {}
+
+    await until(dialled, "a round of attempts", 5)
+    await asyncio.gather(*(refused(one.port, authority.issue("n2", tag=f"w{i}"), b"\xff" * 9) for i in range(3)))
+    assert one.events.log == []
+    assert not one.transport.send("n2", ReadIndex(1))
+
+
+async def test_an_oversized_or_malformed_message_closes_the_connection(make: Make, authority: Authority) -> None:
+    one = await make("n1")
+    for bad in ((MAX_FRAME + 1).to_bytes(4, "big"), encode_frame(HelloReply("x")), b"\x00\x00\x00\x03abc"):
+        answer = await refused(one.port, authority.issue("n2", tag="bad"), hello() + bytes(bad))
+        assert hello_reply_decoder.decode(answer[4:]).refusal == ""
+    assert one.events.messages == []
+
+
+async def test_a_crowd_of_silent_strangers_does_not_keep_a_member_out(make: Make) -> None:
+    one = await make("n1")
+    crowd = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(150)]
+    try:
+        two = await make("n2")
+        await connected(two, "n1")
+    finally:
+        for _, writer in crowd:
+            writer.transport.abort()
+
+
+async def test_a_peer_that_does_not_read_costs_bounded_memory(make: Make, authority: Authority) -> None:
+    ports = free_ports(1)
+    files = authority.issue("n2", tag="deaf")
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        writer.write(encode_frame(HelloReply("")))
+        await asyncio.Event().wait()
+
+    server = await asyncio.start_server(deaf, "127.0.0.1", ports[0], ssl=load_contexts(files).accept, limit=1024)
+    station = Station("n1", {"n1": free_ports(1)[0], "n2": ports[0]}, authority.issue("n1", tag="deaf"))
+    await station.transport.start()
+    try:
+        await connected(station, "n2")
+        message = ReadIndex(2**60)
+        assert station.transport.writable("n2")
+        from controlplane.consensus.messages import Propose
+
+        big = Propose(1, bytes(1 << 20))
+        results = [station.transport.send("n2", big) for _ in range(100)]
+        assert not station.transport.writable("n2")
+        assert not results[-1]
+        assert not station.transport.send("n2", message)
+    finally:
+        await station.transport.stop()
+        server.close()
+
+
+def test_a_frame_is_split_anywhere_and_put_together_again() -> None:
+    raw = bytes(encode_frame(ReadIndex(1)) + encode_frame(ReadIndex(2)))
+    for at in range(len(raw)):
+        decoder = FrameDecoder(100)
+        assert [*decoder.feed(raw[:at]), *decoder.feed(raw[at:])] == [raw[4:7], raw[11:]]
+
+
+def test_the_announced_length_is_refused_before_anything_is_stored() -> None:
+    decoder = FrameDecoder(1000)
+    with pytest.raises(FrameTooLargeError):
+        list(decoder.feed((1001).to_bytes(4, "big")))
