@@ -13,6 +13,7 @@ from hashlib import blake2b
 import msgspec
 
 from controlplane.machine import declare, hosts
+from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
@@ -34,7 +35,7 @@ from controlplane.model.commands import (
     Report,
     open_payload,
 )
-from controlplane.model.resources import IdempotencyRecord
+from controlplane.model.resources import IdempotencyRecord, Made
 from controlplane.model.types import Kind
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -52,16 +53,13 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     outcome = _handle_batch(draft, command) if isinstance(command, Batch) else _handle(draft, command)
     if isinstance(outcome, Rejected):
         return state, outcome, ()
-    if envelope.key is not None and outcome.kind is not None and outcome.uid is not None:
+    if envelope.key is not None and (made := _made(outcome)):
         remembered = IdempotencyRecord(
-            fingerprint=_fingerprint(command),
-            kind=outcome.kind,
-            uid=outcome.uid,
-            at=envelope.at,
-            revision=draft.revision,
+            fingerprint=_fingerprint(command), made=made, at=envelope.at, revision=draft.revision
         )
         draft.put_key(_key(envelope), remembered)
-    if not draft.changed:
+        outcome = replace(outcome, revision=draft.revision)
+    if draft.state.digest == state.digest:
         return state, outcome, ()
     return replace(draft.state, revision=draft.revision), outcome, tuple(draft.events)
 
@@ -77,7 +75,7 @@ def _handle(draft: Draft, command: Command) -> Outcome:
         case DeclareMicroVM():
             return declare.declare_microvm(draft, command)
         case Delete():
-            return declare.delete(draft, command)
+            return delete(draft, command)
         case Act():
             return declare.act(draft, command)
         case AgentConnected():
@@ -96,16 +94,18 @@ def _handle(draft: Draft, command: Command) -> Outcome:
 
 def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
     """Every command of the batch on one draft: all of them, or the first refusal."""
+    before = draft.state
     parts: list[Applied] = []
     for number, envelope in enumerate(batch.commands):
+        draft.base = draft.state
         outcome = _handle(draft, open_payload(envelope))
         if isinstance(outcome, Rejected):
             return replace(outcome, part=number)
         parts.append(outcome)
+    draft.base = before
+    revision = draft.revision if draft.changed else before.revision
     change = Change.CHANGED if draft.changed else Change.UNCHANGED
-    return Applied(
-        revision=draft.revision if draft.changed else draft.state.revision, change=change, parts=tuple(parts)
-    )
+    return Applied(revision=revision, change=change, parts=tuple(replace(part, revision=revision) for part in parts))
 
 
 # -- idempotency keys --------------------------------------------------------------------------------------------------
@@ -115,29 +115,49 @@ def _key(envelope: Envelope) -> str:
     return f"{envelope.actor}\n{envelope.key}"
 
 
+def _made(outcome: Applied) -> list[Made]:
+    return [
+        Made(kind=part.kind, uid=part.uid, deleted=part.change is Change.DELETED, operation=part.operation)
+        for part in outcome.parts or (outcome,)
+        if part.kind is not None and part.uid is not None
+    ]
+
+
 def _fingerprint(command: Command) -> str:
-    """What must be equal for a repetition to be one: the command without the id that its proposer made up."""
+    """What must be equal for a repetition to be one: the command without the ids and times its proposer made up."""
+    parts = [open_payload(each) for each in command.commands] if isinstance(command, Batch) else [command]
+    return blake2b("".join(_fingerprint_of_one(part) for part in parts).encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
         command = replace(command, uid="")
     return blake2b(type(command).__name__.encode() + _encoder.encode(command), digest_size=16).hexdigest()
 
 
 def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:
-    """The first outcome again, if this key was used within its lifetime and what it made is still there."""
+    """The first outcome again, if this key was used within its lifetime and what it made is still there.
+
+    What it deleted at once stays deleted: that repetition is answered, too.
+    """
     known = state.keys.get(_key(envelope)) if envelope.key is not None else None
-    if known is None or envelope.at - known.at > KEY_LIFETIME_MS or not _exists(state, known):
+    if known is None or envelope.at - known.at > KEY_LIFETIME_MS:
+        return None
+    if not all(made.deleted or _exists(state, made) for made in known.made):
         return None
     if known.fingerprint != _fingerprint(command):
         return Rejected(
             code=Code.IDEMPOTENCY_KEY_REUSED,
             message="this key was used for another request",
             pointer="/header/idempotency-key",
-            uid=known.uid,
+            uid=known.made[0].uid,
         )
-    return Applied(revision=state.revision, change=Change.UNCHANGED, kind=known.kind, uid=known.uid)
+    answer = Applied(revision=state.revision, change=Change.UNCHANGED)
+    parts = tuple(replace(answer, kind=made.kind, uid=made.uid, operation=made.operation) for made in known.made)
+    return replace(answer, parts=parts) if isinstance(command, Batch) else parts[0]
 
 
-def _exists(state: State, known: IdempotencyRecord) -> bool:
+def _exists(state: State, known: Made) -> bool:
     match known.kind:
         case Kind.MICROVM:
             return known.uid in state.microvms

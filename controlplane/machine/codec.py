@@ -1,6 +1,7 @@
 """State to bytes and back, for snapshots.
 
-Equal states give equal bytes; a load recomputes every index and the digest.
+Equal states give equal bytes; a load recomputes every index and the digest. The order in which operations and keys are
+to be forgotten is part of the state: a node that loaded a snapshot must forget the same ones as a node that did not.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Dump:
     policies: list[PlacementPolicy]
     microvms: list[MicroVM]
     operations: list[Operation]
-    keys: dict[str, IdempotencyRecord]
+    """Those that run in order of their ids, then the ended ones in the order in which they are to be forgotten."""
+    keys: list[tuple[str, IdempotencyRecord]]
+    """In the order in which they are to be forgotten."""
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -60,8 +63,11 @@ def dump(state: State) -> bytes:
             namespaces=_values(state.namespaces),
             policies=_values(state.policies),
             microvms=_values(state.microvms),
-            operations=_values(state.operations),
-            keys=dict(state.keys),
+            operations=[
+                *(each for each in _values(state.operations) if each.finished_at is None),
+                *(state.operations[id_] for id_ in state.finished),
+            ],
+            keys=[(key, state.keys[key]) for key in state.key_order],
         )
     )
 
@@ -84,10 +90,8 @@ def load(data: bytes) -> State:
         microvms=_index(read.microvms, lambda each: each.meta.uid),
         operations=_index(read.operations, lambda each: each.id),
         keys=Map(read.keys),
-        finished=_queue(
-            (each.finished_revision, each.id) for each in read.operations if each.finished_revision is not None
-        ),
-        key_order=_queue((each.revision, key) for key, each in read.keys.items()),
+        finished=_queue(each.id for each in read.operations if each.finished_at is not None),
+        key_order=_queue(key for key, _ in read.keys),
     )
     for vm in read.microvms:
         state = reindex_microvm(state, None, vm)
@@ -119,8 +123,8 @@ def _index(items: Iterable[Item], key: Callable[[Item], str]) -> Map[str, Item]:
     return Map({key(item): item for item in items})
 
 
-def _queue(items: Iterable[tuple[int, str]]) -> Queue:
+def _queue(keys: Iterable[str]) -> Queue:
     queue = Queue()
-    for _, key in sorted(items):
+    for key in keys:
         queue = queue.push(key)
     return queue

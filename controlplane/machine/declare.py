@@ -1,16 +1,24 @@
-"""Commands by which users change intent: declare, delete, act."""
+"""Commands by which users change intent: declare and act."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import Draft
-from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
-from controlplane.machine.operations import begin, finish
+from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent
+from controlplane.machine.operations import begin
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.placement_rules import capacity_refusal
+from controlplane.machine.refusals import (
+    Declaration,
+    amount_refusal,
+    conflict,
+    declaration_refusal,
+    missing,
+    quota_refusal,
+    replacement_refusal,
+)
 from controlplane.model.commands import (
     POWER_OF_ACTION,
     Act,
@@ -19,8 +27,6 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
-    Delete,
-    Precondition,
 )
 from controlplane.model.resources import (
     Amount,
@@ -32,16 +38,15 @@ from controlplane.model.resources import (
     OperationKind,
     PlacementPolicy,
 )
-from controlplane.model.spec import MICROVM_FIELD_EFFECTS, Effect, HostSpec, MicroVMSpec
+from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import Kind
 
 Result = Applied | Rejected
-Declaration = DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM
 
 
 def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
     old = draft.state.namespaces.get(command.name)
-    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+    if (refused := declaration_refusal(command, old.meta if old is not None else None)) is not None:
         return refused
     meta = _meta(draft, command, Kind.NAMESPACE, old, spec_changed=old is not None and old.spec != command.spec)
     used = draft.state.usage.get(command.name, Amount())
@@ -62,7 +67,7 @@ def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
 
 def declare_policy(draft: Draft, command: DeclarePlacementPolicy) -> Result:
     old = draft.state.policies.get(command.name)
-    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+    if (refused := declaration_refusal(command, old.meta if old is not None else None)) is not None:
         return refused
     meta = _meta(draft, command, Kind.PLACEMENT_POLICY, old, spec_changed=old is not None and old.spec != command.spec)
     draft.put_policy(PlacementPolicy(meta=meta, spec=command.spec))
@@ -72,11 +77,12 @@ def declare_policy(draft: Draft, command: DeclarePlacementPolicy) -> Result:
 def declare_host(draft: Draft, command: DeclareHost) -> Result:
     old = draft.state.hosts.get(command.name)
     known = old if old is not None and old.declared else None
-    if (refused := _refused(command.when, known.meta if known is not None else None)) is not None:
+    if (refused := declaration_refusal(command, known.meta if known is not None else None)) is not None:
         return refused
     phase = HOST[old.phase if old is not None else None, HostEvent.DECLARED]
     assert phase is not None
-    meta = _meta(draft, command, Kind.HOST, old, spec_changed=old is not None and old.spec != command.spec)
+    # A host that only its agent made known is created by its declaration: another uid, generation 1.
+    meta = _meta(draft, command, Kind.HOST, known, spec_changed=known is not None and known.spec != command.spec)
     if old is None:
         host = Host(meta=meta, declared=True, spec=command.spec, phase=phase, since=draft.at)
     else:
@@ -96,7 +102,9 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
         )
     old = draft.state.microvm(command.namespace, command.name)
     policy = command.spec.placement.policy
-    if (refused := _refused(command.when, old.meta if old is not None else None)) is not None:
+    if (
+        refused := declaration_refusal(command, old.meta if old is not None else None) or amount_refusal(command.spec)
+    ) is not None:
         return refused
     if old is not None and old.phase is MicroVMPhase.DELETING:
         return Rejected(
@@ -111,10 +119,10 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
             message=f"placement policy {policy} does not exist",
             pointer="/spec/placement/policy",
         )
-    if old is not None and (refused := _replacement(old.spec, command.spec)) is not None:
+    if old is not None and (refused := replacement_refusal(old.spec, command.spec)) is not None:
         return refused
     before = amount_of(old.spec) if old is not None else Amount()
-    if (refused := _over_quota(draft, namespace, amount_of(command.spec) - before)) is not None:
+    if (refused := quota_refusal(draft, namespace, amount_of(command.spec) - before)) is not None:
         return refused
     if old is None:
         return _create_microvm(draft, command)
@@ -156,15 +164,17 @@ def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejec
             microvms=1, vcpu=max(held.vcpu, wanted.vcpu), memory_in_mb=max(held.memory_in_mb, wanted.memory_in_mb)
         )
         host = draft.state.hosts.get(vm.placement.host)
-        more = replace(held - vm.held, microvms=0)
-        if host is not None and more != Amount() and (reason := capacity_refusal(host, more)) is not None:
-            field = "vcpu" if "vcpu" in reason else "memory_in_mb"
-            return Rejected(
-                code=Code.INSUFFICIENT_CAPACITY,
-                message=f"host {host.meta.name} cannot hold the change: it {reason}",
-                pointer=f"/spec/{field}",
-                uid=vm.meta.uid,
-            )
+        for field, more in (
+            ("vcpu", Amount(vcpu=held.vcpu - vm.held.vcpu)),
+            ("memory_in_mb", Amount(memory_in_mb=held.memory_in_mb - vm.held.memory_in_mb)),
+        ):
+            if host is not None and (reason := capacity_refusal(host, more)) is not None:
+                return Rejected(
+                    code=Code.INSUFFICIENT_CAPACITY,
+                    message=f"host {host.meta.name} cannot hold the change: it {reason}",
+                    pointer=f"/spec/{field}",
+                    uid=vm.meta.uid,
+                )
     since = vm.since if phase is vm.phase else draft.at
     return replace(vm, spec=spec, phase=phase, since=since, held=held, unplaced=None)
 
@@ -172,7 +182,7 @@ def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejec
 def act(draft: Draft, command: Act) -> Result:
     vm = draft.state.microvm(command.namespace, command.name)
     if vm is None:
-        return _missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
+        return missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
     if vm.phase is MicroVMPhase.DELETING:
         return Rejected(
             code=Code.BEING_DELETED,
@@ -181,7 +191,7 @@ def act(draft: Draft, command: Act) -> Result:
             uid=vm.meta.uid,
         )
     if command.revision is not None and command.revision != vm.meta.intent_revision:
-        return _conflict(vm.meta, command.revision)
+        return conflict(vm.meta, command.revision)
     if command.action is Action.REPAIR:
         vm = begin(draft, replace(vm, repair_seq=vm.repair_seq + 1), OperationKind.REPAIR)
     elif command.action is Action.RESTART:
@@ -196,106 +206,6 @@ def act(draft: Draft, command: Act) -> Result:
             return changed
         vm = begin(draft, changed, OperationKind.UPDATE)
     draft.put_microvm(vm)
-    return Applied(
-        revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
-    )
-
-
-def delete(draft: Draft, command: Delete) -> Result:
-    match command.kind:
-        case Kind.NAMESPACE:
-            return _delete_namespace(draft, command)
-        case Kind.PLACEMENT_POLICY:
-            return _delete_policy(draft, command)
-        case Kind.HOST:
-            return _delete_host(draft, command)
-        case Kind.MICROVM:
-            return _delete_microvm(draft, command)
-        case Kind.OPERATION:
-            return Rejected(code=Code.INVALID, message="operations end by themselves", pointer="/kind")
-
-
-def _delete_namespace(draft: Draft, command: Delete) -> Result:
-    namespace = draft.state.namespaces.get(command.name)
-    if namespace is None:
-        return _missing(Kind.NAMESPACE, command.name)
-    if command.revision is not None and command.revision != namespace.meta.intent_revision:
-        return _conflict(namespace.meta, command.revision)
-    used = draft.state.usage.get(command.name, Amount())
-    if used.microvms:
-        return Rejected(
-            code=Code.NAMESPACE_NOT_EMPTY,
-            message=f"namespace {command.name} still has {used.microvms} microVMs",
-            pointer="/name",
-            uid=namespace.meta.uid,
-        )
-    draft.drop_namespace(namespace)
-    return _deleted(draft, Kind.NAMESPACE, namespace.meta)
-
-
-def _delete_policy(draft: Draft, command: Delete) -> Result:
-    policy = draft.state.policies.get(command.name)
-    if policy is None:
-        return _missing(Kind.PLACEMENT_POLICY, command.name)
-    if command.revision is not None and command.revision != policy.meta.intent_revision:
-        return _conflict(policy.meta, command.revision)
-    users = draft.state.policy_users.get(command.name, 0)
-    if users:
-        return Rejected(
-            code=Code.POLICY_IN_USE,
-            message=f"placement policy {command.name} is named by {users} microVMs",
-            pointer="/name",
-            uid=policy.meta.uid,
-        )
-    draft.drop_policy(policy)
-    return _deleted(draft, Kind.PLACEMENT_POLICY, policy.meta)
-
-
-def _delete_host(draft: Draft, command: Delete) -> Result:
-    host = draft.state.hosts.get(command.name)
-    if host is None or not host.declared:
-        return _missing(Kind.HOST, command.name)
-    if command.revision is not None and command.revision != host.meta.intent_revision:
-        return _conflict(host.meta, command.revision)
-    if draft.state.on_host.get(command.name):
-        return Rejected(
-            code=Code.HOST_IN_USE,
-            message=f"host {command.name} still holds {len(draft.state.on_host[command.name])} microVMs",
-            pointer="/name",
-            uid=host.meta.uid,
-        )
-    phase = HOST[host.phase, HostEvent.DELETED]
-    if phase is None:
-        draft.drop_host(host)
-    else:
-        # Its agent is still connected: it falls back to what an undeclared agent is.
-        meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
-        draft.put_host(replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at))
-    return _deleted(draft, Kind.HOST, host.meta)
-
-
-def _delete_microvm(draft: Draft, command: Delete) -> Result:
-    vm = draft.state.microvm(str(command.namespace), command.name)
-    if vm is None:
-        return _missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
-    if command.revision is not None and command.revision != vm.meta.intent_revision:
-        return _conflict(vm.meta, command.revision)
-    if vm.phase is MicroVMPhase.DELETING:
-        return Applied(
-            revision=draft.state.revision,
-            change=Change.UNCHANGED,
-            kind=Kind.MICROVM,
-            uid=vm.meta.uid,
-            operation=vm.operation,
-        )
-    phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
-    vm = begin(draft, vm, OperationKind.DELETE)
-    if phase is None:
-        finish(draft, vm.operation, OperationEvent.SETTLED, "it was never placed")
-        draft.drop_microvm(vm)
-        return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
-    meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)
-    draft.put_microvm(replace(vm, meta=meta, phase=phase, since=draft.at, drifted_since=None))
     return Applied(
         revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
     )
@@ -328,7 +238,7 @@ def _meta(
         )
     meta = old.meta
     relabelled = meta.labels != command.labels or meta.annotations != command.annotations
-    if not spec_changed and not relabelled and not (isinstance(old, Host) and not old.declared):
+    if not spec_changed and not relabelled:
         return meta
     return replace(
         meta,
@@ -344,64 +254,3 @@ def _declared(draft: Draft, kind: Kind, meta: Meta, *, created: bool, operation:
     change = Change.CREATED if created else Change.CHANGED if draft.changed else Change.UNCHANGED
     revision = draft.revision if draft.changed else draft.state.revision
     return Applied(revision=revision, change=change, kind=kind, uid=meta.uid, operation=operation)
-
-
-def _deleted(draft: Draft, kind: Kind, meta: Meta, operation: str | None = None) -> Applied:
-    return Applied(revision=draft.revision, change=Change.DELETED, kind=kind, uid=meta.uid, operation=operation)
-
-
-def _refused(when: Precondition, meta: Meta | None) -> Rejected | None:
-    if when.create_only and meta is not None:
-        return Rejected(
-            code=Code.ALREADY_EXISTS,
-            message=f"{meta.kind.value} {meta.name} already exists",
-            pointer="/name",
-            uid=meta.uid,
-        )
-    if when.revision is not None:
-        if meta is None:
-            return Rejected(code=Code.REVISION_CONFLICT, message="it does not exist", pointer="/header/if-match")
-        if when.revision != meta.intent_revision:
-            return _conflict(meta, when.revision)
-    return None
-
-
-def _conflict(meta: Meta, expected: int) -> Rejected:
-    return Rejected(
-        code=Code.REVISION_CONFLICT,
-        message=f"{meta.kind.value} {meta.name} is at revision {meta.intent_revision}, not {expected}",
-        pointer="/header/if-match",
-        uid=meta.uid,
-    )
-
-
-def _missing(kind: Kind, name: str) -> Rejected:
-    return Rejected(code=Code.NOT_FOUND, message=f"{kind.value} {name} does not exist", pointer="/name")
-
-
-def _replacement(old: MicroVMSpec, new: MicroVMSpec) -> Rejected | None:
-    for field in fields(MicroVMSpec):
-        before: Any = getattr(old, field.name)
-        if MICROVM_FIELD_EFFECTS[field.name] is Effect.REPLACE and before != getattr(new, field.name):
-            return Rejected(
-                code=Code.REQUIRES_REPLACEMENT,
-                message=f"{field.name} cannot change on an existing microVM",
-                pointer=f"/spec/{field.name}",
-            )
-    return None
-
-
-def _over_quota(draft: Draft, namespace: Namespace, more: Amount) -> Rejected | None:
-    total = draft.state.usage.get(namespace.meta.name, Amount()) + more
-    for field, limit, asked, grows in (
-        ("name", namespace.spec.max_microvms, total.microvms, more.microvms > 0),
-        ("spec/vcpu", namespace.spec.max_vcpu, total.vcpu, more.vcpu > 0),
-        ("spec/memory_in_mb", namespace.spec.max_memory_in_mb, total.memory_in_mb, more.memory_in_mb > 0),
-    ):
-        if limit is not None and grows and asked > limit:
-            return Rejected(
-                code=Code.QUOTA_EXCEEDED,
-                message=f"namespace {namespace.meta.name} allows {limit}, this would make {asked}",
-                pointer=f"/{field}",
-            )
-    return None

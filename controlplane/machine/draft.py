@@ -49,6 +49,7 @@ def digest_of(key: str, value: Record) -> int:
 class Draft:
     def __init__(self, state: State, *, at: int, actor: str) -> None:
         self.base = state
+        """What `changed` compares with: the state before the command; in a batch, before each of its commands."""
         self.state = state
         self.at = at
         self.actor = actor

@@ -61,8 +61,8 @@ def report(draft: Draft, command: Report) -> Result:
         _confirm_destroyed(draft, command.host, gone)
     if command.unmanaged is not None:
         host = draft.state.hosts[command.host]
-        since = {found.native_id: found.since for found in host.unmanaged}
-        found = [replace(each, since=since.get(each.native_id, draft.at)) for each in command.unmanaged]
+        since = {(found.driver, found.native_id): found.since for found in host.unmanaged}
+        found = [replace(each, since=since.get((each.driver, each.native_id), draft.at)) for each in command.unmanaged]
         draft.put_host(replace(host, unmanaged=sorted(found, key=lambda each: (each.driver, each.native_id))))
     return _applied(draft, host.meta.uid)
 

@@ -19,10 +19,10 @@ HOST_LABEL = "host"
 def refusal(state: State, vm: MicroVM, host: Host) -> str | None:
     """Why `vm` may not be placed on `host`, in words for an operator; None when it may."""
     policy = state.policies.get(vm.spec.placement.policy) if vm.spec.placement.policy is not None else None
-    required = dict(vm.spec.placement.required_host_labels)
+    required = [vm.spec.placement.required_host_labels]
     spreads = [vm.spec.placement.spread]
     if policy is not None:
-        required.update(policy.spec.required_host_labels)
+        required.append(policy.spec.required_host_labels)
         spreads.append(policy.spec.spread)
     return (
         _host_refusal(host)
@@ -35,16 +35,16 @@ def refusal(state: State, vm: MicroVM, host: Host) -> str | None:
 
 
 def capacity_refusal(host: Host, more: Amount) -> str | None:
-    """Why `more` does not fit on `host` beside what it holds."""
+    """Why `more` does not fit on `host` beside what it holds; only what `more` asks for is counted."""
     if host.inventory is None:
         return "the host's agent has never connected"
     capacity, total = host.inventory.capacity, host.allocated + more
-    if total.vcpu > capacity.vcpu:
+    if more.vcpu and total.vcpu > capacity.vcpu:
         return f"needs {more.vcpu} vcpu, {capacity.vcpu - host.allocated.vcpu} of {capacity.vcpu} are free"
-    if total.memory_in_mb > capacity.memory_in_mb:
+    if more.memory_in_mb and total.memory_in_mb > capacity.memory_in_mb:
         free = capacity.memory_in_mb - host.allocated.memory_in_mb
         return f"needs {more.memory_in_mb} MB of memory, {free} of {capacity.memory_in_mb} are free"
-    if capacity.microvms and total.microvms > capacity.microvms:
+    if more.microvms and capacity.microvms and total.microvms > capacity.microvms:
         return f"holds {host.allocated.microvms} microVMs, its limit is {capacity.microvms}"
     return None
 
@@ -67,10 +67,10 @@ def _pin_refusal(spec: MicroVMSpec, host: Host) -> str | None:
     return None
 
 
-def _label_refusal(required: Mapping[str, str], host: Host) -> str | None:
-    for key in sorted(required):
-        if label_of(host, key) != required[key]:
-            return f"label {key}={required[key]} is required, the host has {label_of(host, key) or 'none'}"
+def _label_refusal(required: Iterable[Mapping[str, str]], host: Host) -> str | None:
+    for key, value in sorted(pair for labels in required for pair in labels.items()):
+        if label_of(host, key) != value:
+            return f"label {key}={value} is required, the host has {label_of(host, key) or 'none'}"
     return None
 
 

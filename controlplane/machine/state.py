@@ -2,7 +2,8 @@
 
 A State is a value. Whoever holds one holds a consistent snapshot for free. `digest` is the sum, modulo 2**128, of the
 digests of every record, so that it costs what changed; two nodes at one log index must have equal digests. The fields
-marked as indexes follow from the records, are not part of the digest, and are rebuilt on load.
+marked as indexes follow from the records (and from the order of what is to be forgotten, which snapshots keep), are not
+part of the digest, and are rebuilt on load.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Queue:
 
     def __len__(self) -> int:
         return self.tail - self.head
+
+    def __iter__(self) -> Iterator[str]:
+        for position in range(self.head, self.tail):
+            yield self.items[position]
 
     def push(self, key: str) -> Queue:
         return replace(self, items=self.items.set(self.tail, key), tail=self.tail + 1)
@@ -73,9 +78,9 @@ class State:
     policy_users: Map[str, int] = Map()
     """Index: placement policy to the number of microVMs that name it."""
     finished: Queue = Queue()
-    """Index: ended operations, the oldest first."""
+    """Index: ended operations, in the order in which they are to be forgotten."""
     key_order: Queue = Queue()
-    """Index: idempotency keys, the oldest first."""
+    """Index: idempotency keys, in the order in which they are to be forgotten."""
 
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")

@@ -232,6 +232,9 @@ class Entry:
     commands: list[Envelope]
 
 
+_UNREADABLE = (msgspec.MsgspecError, RecursionError)
+"""msgspec gives up on data nested deeper than the interpreter's stack; no proposer of ours makes such an entry."""
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
@@ -252,7 +255,7 @@ def open_payload(envelope: Envelope) -> Command:
         raise UnknownEntryError(f"log entry of unknown kind {envelope.kind!r}: this node is older than the cluster")
     try:
         return decoder.decode(envelope.payload)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise UnknownEntryError(f"log entry of kind {envelope.kind!r} does not decode: {error}") from error
 
 
@@ -264,7 +267,7 @@ def decode_entry(data: bytes) -> list[Envelope]:
     """The envelopes of a log entry, payloads still encoded. Raises UnknownEntryError."""
     try:
         entry = _entry_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise UnknownEntryError(f"log entry does not decode: {error}") from error
     if entry.v != ENTRY_VERSION:
         raise UnknownEntryError(f"log entry of version {entry.v}; this build knows {ENTRY_VERSION}")

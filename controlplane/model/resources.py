@@ -287,11 +287,21 @@ class Operation:
 
 
 @record
+class Made:
+    """What one command of a keyed request was about, and the operation that it started."""
+
+    kind: Kind
+    uid: str
+    deleted: bool = False
+    operation: str | None = None
+
+
+@record
 class IdempotencyRecord:
     """The outcome of a keyed command, so that its repetition answers the same."""
 
     fingerprint: str
-    kind: Kind
-    uid: str
+    made: list[Made]
+    """One; of a batch, one for each of its commands."""
     at: int
     revision: int

@@ -1,0 +1,125 @@
+"""The command by which a user asks for the end of a declared resource.
+
+A microVM that may exist on a host becomes a tombstone: the record itself, in phase `deleting`, until the host confirms
+(docs/adr/0005). Everything else ends at once, or is refused because something still needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controlplane.machine.draft import Draft
+from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
+from controlplane.machine.operations import begin, finish
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.machine.refusals import conflict, missing
+from controlplane.model.commands import Delete
+from controlplane.model.resources import Amount, Meta, MicroVMPhase, OperationKind
+from controlplane.model.spec import HostSpec
+from controlplane.model.types import Kind
+
+Result = Applied | Rejected
+
+
+def delete(draft: Draft, command: Delete) -> Result:
+    match command.kind:
+        case Kind.NAMESPACE:
+            return _delete_namespace(draft, command)
+        case Kind.PLACEMENT_POLICY:
+            return _delete_policy(draft, command)
+        case Kind.HOST:
+            return _delete_host(draft, command)
+        case Kind.MICROVM:
+            return _delete_microvm(draft, command)
+        case Kind.OPERATION:
+            return Rejected(code=Code.INVALID, message="operations end by themselves", pointer="/kind")
+
+
+def _delete_namespace(draft: Draft, command: Delete) -> Result:
+    namespace = draft.state.namespaces.get(command.name)
+    if namespace is None:
+        return missing(Kind.NAMESPACE, command.name)
+    if command.revision is not None and command.revision != namespace.meta.intent_revision:
+        return conflict(namespace.meta, command.revision)
+    used = draft.state.usage.get(command.name, Amount())
+    if used.microvms:
+        return Rejected(
+            code=Code.NAMESPACE_NOT_EMPTY,
+            message=f"namespace {command.name} still has {used.microvms} microVMs",
+            pointer="/name",
+            uid=namespace.meta.uid,
+        )
+    draft.drop_namespace(namespace)
+    return _deleted(draft, Kind.NAMESPACE, namespace.meta)
+
+
+def _delete_policy(draft: Draft, command: Delete) -> Result:
+    policy = draft.state.policies.get(command.name)
+    if policy is None:
+        return missing(Kind.PLACEMENT_POLICY, command.name)
+    if command.revision is not None and command.revision != policy.meta.intent_revision:
+        return conflict(policy.meta, command.revision)
+    users = draft.state.policy_users.get(command.name, 0)
+    if users:
+        return Rejected(
+            code=Code.POLICY_IN_USE,
+            message=f"placement policy {command.name} is named by {users} microVMs",
+            pointer="/name",
+            uid=policy.meta.uid,
+        )
+    draft.drop_policy(policy)
+    return _deleted(draft, Kind.PLACEMENT_POLICY, policy.meta)
+
+
+def _delete_host(draft: Draft, command: Delete) -> Result:
+    host = draft.state.hosts.get(command.name)
+    if host is None or not host.declared:
+        return missing(Kind.HOST, command.name)
+    if command.revision is not None and command.revision != host.meta.intent_revision:
+        return conflict(host.meta, command.revision)
+    if draft.state.on_host.get(command.name):
+        return Rejected(
+            code=Code.HOST_IN_USE,
+            message=f"host {command.name} still holds {len(draft.state.on_host[command.name])} microVMs",
+            pointer="/name",
+            uid=host.meta.uid,
+        )
+    phase = HOST[host.phase, HostEvent.DELETED]
+    if phase is None:
+        draft.drop_host(host)
+    else:
+        # Its agent is still connected: it falls back to what an undeclared agent is.
+        meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
+        draft.put_host(replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at))
+    return _deleted(draft, Kind.HOST, host.meta)
+
+
+def _delete_microvm(draft: Draft, command: Delete) -> Result:
+    vm = draft.state.microvm(str(command.namespace), command.name)
+    if vm is None:
+        return missing(Kind.MICROVM, f"{command.namespace}/{command.name}")
+    if command.revision is not None and command.revision != vm.meta.intent_revision:
+        return conflict(vm.meta, command.revision)
+    if vm.phase is MicroVMPhase.DELETING:
+        return Applied(
+            revision=draft.state.revision,
+            change=Change.UNCHANGED,
+            kind=Kind.MICROVM,
+            uid=vm.meta.uid,
+            operation=vm.operation,
+        )
+    phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
+    vm = begin(draft, vm, OperationKind.DELETE)
+    if phase is None:
+        finish(draft, vm.operation, OperationEvent.SETTLED, "it was never placed")
+        draft.drop_microvm(vm)
+        return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
+    meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)
+    draft.put_microvm(replace(vm, meta=meta, phase=phase, since=draft.at, drifted_since=None))
+    return Applied(
+        revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
+    )
+
+
+def _deleted(draft: Draft, kind: Kind, meta: Meta, operation: str | None = None) -> Applied:
+    return Applied(revision=draft.revision, change=Change.DELETED, kind=kind, uid=meta.uid, operation=operation)

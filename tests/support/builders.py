@@ -1,0 +1,143 @@
+"""Specs and commands with sensible values: a test names only what it is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controlplane.model.commands import (
+    AgentConnected,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Destroyed,
+    Place,
+    Precondition,
+    Report,
+)
+from controlplane.model.resources import (
+    Amount,
+    Bid,
+    DriverFacts,
+    Failure,
+    Inventory,
+    MicroVM,
+    Observation,
+    ObservedPower,
+)
+from controlplane.model.spec import HostSpec, Kernel, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+
+KERNEL = Kernel(image="demo/kernel:6.1")
+ALWAYS = Precondition()
+
+
+def microvm_spec(**changes: Any) -> MicroVMSpec:
+    """A microVM of 1 vcpu and 128 MB."""
+    return MicroVMSpec(**{"vcpu": 1, "memory_in_mb": 128, "kernel": KERNEL, **changes})
+
+
+def declare_namespace(name: str = "demo", *, when: Precondition = ALWAYS, **quotas: int | None) -> DeclareNamespace:
+    return DeclareNamespace(name=name, uid=f"ns-{name}", spec=NamespaceSpec(**quotas), when=when)
+
+
+def declare_policy(name: str = "spread", *, when: Precondition = ALWAYS, **spec: Any) -> DeclarePlacementPolicy:
+    return DeclarePlacementPolicy(name=name, uid=f"policy-{name}", spec=PlacementPolicySpec(**spec), when=when)
+
+
+def declare_host(
+    name: str = "h1", *, labels: dict[str, str] | None = None, when: Precondition = ALWAYS, **spec: Any
+) -> DeclareHost:
+    return DeclareHost(name=name, uid=f"host-{name}", spec=HostSpec(**spec), labels=labels or {}, when=when)
+
+
+def declare_microvm(
+    name: str = "web",
+    *,
+    namespace: str = "demo",
+    uid: str | None = None,
+    labels: dict[str, str] | None = None,
+    when: Precondition = ALWAYS,
+    **spec: Any,
+) -> DeclareMicroVM:
+    return DeclareMicroVM(
+        namespace=namespace,
+        name=name,
+        uid=uid or f"vm-{name}",
+        spec=microvm_spec(**spec),
+        labels=labels or {},
+        when=when,
+    )
+
+
+def inventory(
+    *, vcpu: int = 8, memory_in_mb: int = 4096, microvms: int = 0, drivers: tuple[str, ...] = ("simulated",)
+) -> Inventory:
+    return Inventory(
+        agent_version="0.1.0",
+        boot_id="boot-1",
+        drivers=[DriverFacts(name=name, version="1", simulated=name == "simulated") for name in drivers],
+        capacity=Amount(microvms=microvms, vcpu=vcpu, memory_in_mb=memory_in_mb),
+    )
+
+
+def agent_connected(
+    host: str = "h1", *, session: str | None = None, node: str = "n1", **capacity: Any
+) -> AgentConnected:
+    return AgentConnected(
+        host=host,
+        uid=f"host-{host}",
+        session=session or session_of(host),
+        node=node,
+        inventory=inventory(**capacity),
+    )
+
+
+def session_of(host: str) -> str:
+    """The session that `agent_connected` opens unless told another."""
+    return f"session-{host}"
+
+
+def place(vm: MicroVM, host: str = "h1", *, score: float = 0.5) -> Place:
+    """The scheduler's choice of `host` for `vm` as it is now."""
+    return Place(
+        uid=vm.meta.uid,
+        generation=vm.meta.generation,
+        host=host,
+        score=score,
+        bids=[Bid(host=host, score=score, parts={"load": score})],
+    )
+
+
+def observation(vm: MicroVM, **changes: Any) -> Observation:
+    """What a host says that has done everything `vm` asks for."""
+    seen: dict[str, Any] = {
+        "uid": vm.meta.uid,
+        "host": vm.placement.host if vm.placement is not None else "h1",
+        "epoch": vm.epoch,
+        "at": 5_000,
+        "power": ObservedPower(vm.spec.power_state.value),
+        "generation": vm.meta.generation,
+        "repair_seq": vm.repair_seq,
+        "restart_seq": vm.restart_seq,
+        "ready": True,
+        "vcpu": vm.spec.vcpu,
+        "memory_in_mb": vm.spec.memory_in_mb,
+        "driver": "simulated",
+        "simulated": True,
+    }
+    return Observation(**{**seen, **changes})
+
+
+def failure(*, permanent: bool = True, message: str = "there is no image demo/kernel:6.1") -> Failure:
+    return Failure(code="ImageNotFound", message=message, pointer="/spec/kernel/image", permanent=permanent)
+
+
+def report(*observed: Observation, host: str = "h1", session: str | None = None, **changes: Any) -> Report:
+    return Report(host=host, session=session or session_of(host), observed=list(observed), **changes)
+
+
+def destroyed(vm: MicroVM, *, epoch: int | None = None) -> Report:
+    """The confirmation by `vm`'s host that nothing is left of it."""
+    assert vm.placement is not None
+    gone = Destroyed(uid=vm.meta.uid, epoch=vm.epoch if epoch is None else epoch)
+    return report(host=vm.placement.host, destroyed=[gone])

@@ -1,0 +1,190 @@
+"""What has to hold of every state that the machine can reach, and of every step between two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from immutables import Map
+
+from controlplane.machine.codec import dump, full_digest, load
+from controlplane.machine.convergence import amount_of
+from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
+from controlplane.machine.events import Declared, Event, EventType
+from controlplane.machine.outcome import Outcome, Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import Command, Destroyed, Report
+from controlplane.model.resources import (
+    Amount,
+    Host,
+    HostPhase,
+    MicroVM,
+    MicroVMPhase,
+    Namespace,
+    Operation,
+    OperationPhase,
+    PlacementPolicy,
+)
+from controlplane.model.types import Kind
+
+
+def check_state(state: State) -> None:
+    """Raises AssertionError naming what does not hold."""
+    assert state.digest == full_digest(state), "the incremental digest is the digest of all records"
+    _check_indexes(state)
+    _check_capacity(state)
+    _check_operations(state)
+    _check_phases(state)
+
+
+def check_snapshot(state: State) -> None:
+    """A dump loads into an equal state: records, indexes, digest, and the order in which things are forgotten."""
+    data = dump(state)
+    loaded = load(data)
+    assert loaded.digest == state.digest
+    assert dump(loaded) == data
+    for name in ("hosts", "namespaces", "policies", "microvms", "operations", "keys", "names", "pending", "on_host"):
+        assert getattr(loaded, name) == getattr(state, name), name
+    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version"):
+        assert getattr(loaded, name) == getattr(state, name), name
+    assert list(loaded.finished) == list(state.finished)
+    assert list(loaded.key_order) == list(state.key_order)
+
+
+def check_step(
+    before: State, command: Command, after: State, outcome: Outcome, events: Sequence[Event], *, keyed: bool
+) -> None:
+    """What one command may do."""
+    if isinstance(outcome, Rejected):
+        assert after is before, "a refusal changes nothing"
+        assert not events
+        assert outcome.message
+        return
+    changed = after.digest != before.digest
+    assert after.revision == before.revision + int(changed), "the revision counts changes"
+    assert outcome.revision == after.revision
+    assert changed or not events
+    assert keyed or not changed or events, "every change is told"
+    _check_events(after, events)
+    _check_epochs(before, after)
+    _check_vanished(before, command, after)
+
+
+def _check_indexes(state: State) -> None:
+    rebuilt = State(cluster_id=state.cluster_id)
+    for uid in sorted(state.microvms):
+        assert state.microvms[uid].meta.uid == uid
+        rebuilt = reindex_microvm(rebuilt, None, state.microvms[uid])
+    for name in ("names", "pending", "on_host", "usage", "policy_users"):
+        assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
+    assert len(state.names) == len(state.microvms), "at most one microVM has a name"
+    assert sorted(state.key_order) == sorted(state.keys)
+    assert len(state.key_order.items) == len(state.key_order) <= KEPT_KEYS
+    ended = sorted(each.id for each in state.operations.values() if each.finished_at is not None)
+    assert sorted(state.finished) == ended
+    assert len(state.finished.items) == len(state.finished) <= KEPT_OPERATIONS
+
+
+def _check_capacity(state: State) -> None:
+    for name, host in state.hosts.items():
+        held = sum((vm.held for vm in state.microvms_on(name)), Amount())
+        assert host.allocated == held, f"host {name} keeps what its microVMs hold"
+    for name in state.on_host:
+        assert name in state.hosts, f"host {name} holds microVMs"
+    for vm in state.microvms.values():
+        wanted = amount_of(vm.spec)
+        if vm.placement is not None:
+            assert vm.held.microvms == 1
+            assert vm.held.vcpu >= wanted.vcpu
+            assert vm.held.memory_in_mb >= wanted.memory_in_mb
+        else:
+            assert vm.held == Amount()
+
+
+def _check_operations(state: State) -> None:
+    for operation in state.operations.values():
+        assert (operation.phase is OperationPhase.RUNNING) == (operation.finished_at is None)
+        assert (operation.finished_at is None) == (operation.finished_revision is None)
+        if operation.phase is OperationPhase.RUNNING:
+            vm = state.microvms.get(operation.target.uid)
+            assert vm is not None, "what runs has something to run on"
+            assert vm.operation == operation.id, "one operation runs on a microVM"
+
+
+def _check_phases(state: State) -> None:
+    for vm in state.microvms.values():
+        placed = vm.phase is not MicroVMPhase.PENDING
+        assert placed == (vm.placement is not None)
+        assert placed == (vm.epoch > 0)
+        assert vm.placement is None or vm.placement.epoch == vm.epoch
+        assert vm.unplaced is None or not placed
+        assert (vm.phase is MicroVMPhase.DELETING) == (vm.meta.deletion_requested_at is not None)
+        assert vm.meta.namespace in state.namespaces
+        policy = vm.spec.placement.policy
+        assert policy is None or policy in state.policies
+    for host in state.hosts.values():
+        assert host.declared == (host.phase is not HostPhase.PENDING)
+        assert (host.session is not None) == (host.phase in (HostPhase.READY, HostPhase.PENDING))
+        assert (host.session is None) == (host.node is None)
+        assert host.inventory is not None or host.phase is HostPhase.EXPECTED
+    for record in (*state.hosts.values(), *state.microvms.values()):
+        assert 0 < record.meta.revision <= state.revision
+        assert record.meta.intent_revision <= record.meta.revision
+
+
+def _check_events(after: State, events: Sequence[Event]) -> None:
+    last: dict[tuple[Kind, str], Event] = {}
+    for event in events:
+        assert event.revision == after.revision
+        last[event.kind, _key(event.object)] = event
+    for (kind, key), event in last.items():
+        now = _records(after, kind).get(key)
+        if event.type is EventType.DELETED:
+            assert now is None
+        else:
+            assert now == event.object, "the last event of an object shows it as it is"
+
+
+def _check_epochs(before: State, after: State) -> None:
+    for uid, vm in before.microvms.items():
+        if (now := after.microvms.get(uid)) is not None and now is not vm:
+            assert now.epoch >= vm.epoch, "epochs only rise"
+            assert now.meta.generation >= vm.meta.generation
+            if vm.placement is not None:
+                assert now.placement is not None
+                assert now.epoch > vm.epoch or now.placement.host == vm.placement.host, "a host is left with an epoch"
+
+
+def _check_vanished(before: State, command: Command, after: State) -> None:
+    """A placed microVM ends only in `deleting`, by the word of its host about its epoch."""
+    for uid, vm in before.microvms.items():
+        if uid in after.microvms or vm.placement is None:
+            continue
+        assert vm.phase is MicroVMPhase.DELETING, f"{uid} had no tombstone"
+        assert isinstance(command, Report), f"{uid} vanished by {type(command).__name__}"
+        assert command.host == vm.placement.host
+        assert Destroyed(uid=uid, epoch=vm.epoch) in command.destroyed
+    counts = Counter(vm.phase for vm in after.microvms.values())
+    assert sum(counts.values()) == len(after.names)
+
+
+def _key(value: Declared) -> str:
+    if isinstance(value, Operation):
+        return value.id
+    return value.meta.uid if isinstance(value, MicroVM) else value.meta.name
+
+
+def _records(
+    state: State, kind: Kind
+) -> Map[str, Host] | Map[str, Namespace] | Map[str, PlacementPolicy] | Map[str, MicroVM] | Map[str, Operation]:
+    match kind:
+        case Kind.HOST:
+            return state.hosts
+        case Kind.NAMESPACE:
+            return state.namespaces
+        case Kind.PLACEMENT_POLICY:
+            return state.policies
+        case Kind.MICROVM:
+            return state.microvms
+        case Kind.OPERATION:
+            return state.operations

@@ -1,0 +1,105 @@
+"""Batches: all of it or nothing."""
+
+from __future__ import annotations
+
+import pytest
+from support.builders import declare_microvm, declare_namespace, declare_policy
+from support.driven import DrivenMachine
+
+from controlplane.machine.apply import apply
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.machine.state import State
+from controlplane.model.commands import (
+    Batch,
+    Delete,
+    Envelope,
+    UnknownEntryError,
+    decode_entry,
+    encode_entry,
+    open_payload,
+    seal,
+)
+from controlplane.model.spec import Placement
+from controlplane.model.types import Kind
+
+
+@pytest.fixture
+def machine() -> DrivenMachine:
+    return DrivenMachine()
+
+
+def test_later_commands_build_on_earlier_ones_at_one_revision(machine: DrivenMachine) -> None:
+    done = machine.batch(declare_namespace(), declare_policy(), declare_microvm(placement=Placement(policy="spread")))
+    assert isinstance(done, Applied)
+    assert (done.change, done.revision, machine.state.revision) == (Change.CHANGED, 1, 1)
+    assert [part.change for part in done.parts] == [Change.CREATED] * 3
+    assert {part.revision for part in done.parts} == {1}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_one_refusal_refuses_all(machine: DrivenMachine, position: int) -> None:
+    machine.accept(declare_namespace())
+    commands = [declare_microvm("a"), declare_microvm("b")]
+    commands.insert(position, declare_microvm("c", namespace="nowhere"))
+    refused = machine.batch(*commands)
+    assert isinstance(refused, Rejected)
+    assert (refused.code, refused.pointer, refused.part) == (Code.NAMESPACE_NOT_FOUND, "/namespace", position)
+    assert not machine.state.microvms
+
+
+def test_each_part_says_what_it_changed_itself(machine: DrivenMachine) -> None:
+    machine.accept(declare_namespace())
+    machine.accept(declare_microvm("same"))
+    done = machine.batch(declare_microvm("new"), declare_microvm("same"), declare_microvm("same", vcpu=2))
+    assert isinstance(done, Applied)
+    assert [part.change for part in done.parts] == [Change.CREATED, Change.UNCHANGED, Change.CHANGED]
+
+
+def test_a_batch_that_changes_nothing(machine: DrivenMachine) -> None:
+    machine.accept(declare_namespace())
+    for commands in ([], [declare_namespace()], [declare_policy(), Delete(kind=Kind.PLACEMENT_POLICY, name="spread")]):
+        done = machine.batch(*commands)
+        assert isinstance(done, Applied)
+        assert (done.change, done.revision) == (Change.UNCHANGED, machine.state.revision)
+        assert {part.revision for part in done.parts} <= {machine.state.revision}
+
+
+def test_quotas_hold_within_a_batch(machine: DrivenMachine) -> None:
+    machine.accept(declare_namespace(max_microvms=1))
+    refused = machine.batch(declare_microvm("a"), declare_microvm("b"))
+    assert isinstance(refused, Rejected)
+    assert (refused.code, refused.part) == (Code.QUOTA_EXCEEDED, 1)
+
+
+def nested(depth: int) -> Batch:
+    batch = Batch(commands=[])
+    for level in range(depth):
+        batch = Batch(commands=[seal(batch, id=f"d{level}", at=0, actor="alice")])
+    return batch
+
+
+@pytest.mark.parametrize("depth", [1, 2, 100])
+def test_a_batch_in_a_batch_is_refused(machine: DrivenMachine, depth: int) -> None:
+    refused = machine.do(nested(depth), key="k")
+    assert isinstance(refused, Rejected)
+    assert (refused.code, refused.part) == (Code.INVALID, 0)
+    machine.accept(declare_namespace(), key="k")
+    machine.refuse(nested(depth), Code.IDEMPOTENCY_KEY_REUSED, "/header/idempotency-key", key="k")
+
+
+def test_nesting_deeper_than_the_interpreter_reads_stops_the_node() -> None:
+    envelope = seal(nested(2_000), id="1", at=0, actor="alice")
+    with pytest.raises(UnknownEntryError):
+        open_payload(envelope)
+    with pytest.raises(UnknownEntryError):
+        decode_entry(encode_entry([envelope]))
+
+
+def test_an_unknown_kind_inside_stops_the_node() -> None:
+    known = seal(declare_namespace(), id="1", at=0, actor="alice")
+    unknown = Envelope(kind="from_the_future", id="2", at=0, actor="alice", payload=known.payload)
+    batch = seal(Batch(commands=[known, unknown]), id="3", at=0, actor="alice")
+    state = State(cluster_id="test")
+    with pytest.raises(UnknownEntryError, match="from_the_future"):
+        apply(state, batch, index=1, term=1)
+    assert not state.namespaces
