@@ -11,7 +11,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -25,26 +25,25 @@ STABLE_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Supervisor:
     commands: Mapping[str, Sequence[str]]
     """Argument vectors by the child's name, in the order in which they are started; ended in reverse."""
-    _refused: str | None = field(default=None, init=False)
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT, or until a child refuses to run. Gives the exit code."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        keepers = [asyncio.create_task(self._keep(name, command, stop)) for name, command in self.commands.items()]
-        await stop.wait()
+        refused = asyncio.Event()
+        keepers = [asyncio.create_task(self._keep(name, command, refused)) for name, command in self.commands.items()]
+        ends = [asyncio.create_task(told_to_stop()), asyncio.create_task(refused.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
         for keeper in reversed(keepers):
             keeper.cancel()
             await asyncio.wait([keeper])
-        return EX_CONFIG if self._refused is not None else 0
+        return EX_CONFIG if refused.is_set() else 0
 
-    async def _keep(self, name: str, command: Sequence[str], stop: asyncio.Event) -> None:
+    async def _keep(self, name: str, command: Sequence[str], refused: asyncio.Event) -> None:
         failures = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -58,8 +57,7 @@ class Supervisor:
                 raise
             if code == EX_CONFIG:
                 _log.error("supervisor.refused", child=name, hint="see its last message above; the node stops")
-                self._refused = name
-                stop.set()
+                refused.set()
                 return
             failures = 0 if loop.time() - started > STABLE_S else failures + 1
             delay_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0.0
@@ -75,6 +73,15 @@ class Supervisor:
             _log.warning("supervisor.killed", child=name, pid=process.pid, after_s=STOP_GRACE_S)
             process.kill()
             await process.wait()
+
+
+async def told_to_stop() -> None:
+    """Returns on SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 async def parent_is_gone() -> None:
