@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from controlplane.agent.answers import Answers
 from controlplane.agent.bids import Reservations
-from controlplane.agent.inventory import Meter, boot_id, capacity_of
+from controlplane.agent.inventory import Capacity, Meter, boot_id, capacity_of
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.agent.session import HostFacts, SessionClient
@@ -71,7 +71,15 @@ class Agent:
                 grace_s=settings.grace_s,
             ),
         )
-        capacity = capacity_of(settings.capacity)
+        capacity = capacity_of(
+            Capacity(
+                vcpu=settings.vcpu,
+                memory_in_mb=settings.memory_in_mb,
+                microvms=settings.microvms,
+                vcpu_per_cpu=settings.vcpu_per_cpu,
+                reserved_memory_in_mb=settings.reserved_memory_in_mb,
+            )
+        )
         meter = Meter()
         started: list[HostDriver] = []
         try:

@@ -25,9 +25,9 @@ class Capacity:
     vcpu: int | None = None
     memory_in_mb: int | None = None
     microvms: int = 0
-    vcpu_per_cpu: float = 4.0
+    vcpu_per_cpu: float = 1.0
     """Overcommit of CPUs that are counted, not of a configured `vcpu`."""
-    reserved_memory_in_mb: int = 512
+    reserved_memory_in_mb: int = 0
     """Kept for the host when memory is measured."""
 
 

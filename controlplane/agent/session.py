@@ -12,7 +12,6 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import grpc
@@ -157,7 +156,7 @@ class SessionClient:
             host=self._settings.host,
             cluster_id=known or "",
             session=self._ids.new(),
-            agent_version=agent_version(),
+            agent_version=self._settings.version,
             boot_id=self._facts.boot_id,
             drivers=[encode_driver(info) for info in self._facts.drivers],
             capacity=encode_amount(self._facts.capacity),
@@ -312,13 +311,6 @@ class _Session:
             if sent is None:
                 complete_s = self._clock.monotonic_s() + self._settings.complete_report_s
             sent = seen = view
-
-
-def agent_version() -> str:
-    try:
-        return version("flintlock-controlplane")
-    except PackageNotFoundError:  # run from a source tree
-        return "0"
 
 
 async def _closed(stream: _Stream) -> SessionEndedError:

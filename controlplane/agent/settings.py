@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from controlplane.agent.inventory import Capacity
 from controlplane.agent.pacing import Backoff
 from controlplane.identity.files import TlsFiles
 from controlplane.model.types import NAME_PATTERN
@@ -18,6 +18,13 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):([0-9]{1,5})")
 
 class AgentSettingsError(ValueError):
     """`field: what is wrong with it`."""
+
+
+def _own_version() -> str:
+    try:
+        return version("flintlock-controlplane")
+    except PackageNotFoundError:  # run from a source tree
+        return "0"
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,15 @@ class AgentSettings:
     """Serve this cluster only; None trusts the first one met, and remembers it."""
     default_driver: str | None = None
     """For microVMs that name no provider; None: the first of the drivers."""
-    capacity: Capacity = field(default_factory=Capacity)
+    vcpu: int | None = None
+    """What microVMs may use in all; None: the CPUs times `vcpu_per_cpu`."""
+    memory_in_mb: int | None = None
+    """The same; None: the memory less `reserved_memory_in_mb`."""
+    microvms: int = 0
+    """0: as many as fit."""
+    vcpu_per_cpu: float = 4.0
+    reserved_memory_in_mb: int = 512
+    version: str = field(default_factory=_own_version)
     heartbeat_s: float = 1.0
     unresponsive_s: float = 2.5
     """Without an acknowledgement for this long, another node is dialled."""
@@ -84,11 +99,11 @@ class AgentSettings:
             f"{self.unresponsive_s:g} leaves no room for one lost heartbeat of {self.heartbeat_s:g} s",
         )
         for name in ("vcpu", "memory_in_mb"):
-            amount: int | None = getattr(self.capacity, name)
-            _require(f"capacity.{name}", amount is None or amount > 0, f"{amount} is not positive")
-        _require("capacity.microvms", self.capacity.microvms >= 0, f"{self.capacity.microvms} is negative")
-        overcommit = self.capacity.vcpu_per_cpu
-        _require("capacity.vcpu_per_cpu", 0 < overcommit <= 1024, f"{overcommit} is not between 0 and 1024")
+            amount: int | None = getattr(self, name)
+            _require(name, amount is None or amount > 0, f"{amount} is not positive")
+        _require("microvms", self.microvms >= 0, f"{self.microvms} is negative")
+        _require("vcpu_per_cpu", 0 < self.vcpu_per_cpu <= 1024, f"{self.vcpu_per_cpu} is not between 0 and 1024")
+        _require("reserved_memory_in_mb", self.reserved_memory_in_mb >= 0, f"{self.reserved_memory_in_mb} is negative")
 
 
 def _require(name: str, holds: bool, message: str) -> None:
