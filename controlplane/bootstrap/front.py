@@ -1,0 +1,82 @@
+"""A node's front process: the edges and the reconcilers, over one replica of the state."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.metadata import version
+
+from controlplane.api.gateway import Gateway
+from controlplane.api.gateway.server import GatewayError
+from controlplane.api.http.app import create_app
+from controlplane.api.http.server import ApiServer
+from controlplane.api.http.settings import ApiSettings
+from controlplane.bootstrap.process import StartError, run_child
+from controlplane.bootstrap.raft import socket_path
+from controlplane.consensus import LogClient
+from controlplane.identity.tokens import TokenAuthenticator
+from controlplane.model.commands import UnknownEntryError
+from controlplane.reconcile.presence import PresenceWatch
+from controlplane.reconcile.scheduler import Scheduler
+from controlplane.replica import Replica
+from controlplane.settings import NodeSettings, split_address
+from controlplane.system import SystemClock, Ulids
+
+REFUSALS = (GatewayError, StartError, UnknownEntryError)
+
+
+async def run_front(settings: NodeSettings) -> None:
+    clock, ids = SystemClock(), Ulids()
+    log = LogClient(socket_path(settings))
+    replica = Replica(log, cluster_id=settings.cluster_id, clock=clock, ids=ids)
+    gateway = Gateway(
+        node=settings.node,
+        cluster_id=settings.cluster_id,
+        reader=replica,
+        proposer=replica,
+        ids=ids,
+        clock=clock,
+        peers=settings.gateway.peers,
+        advertise={settings.node: settings.gateway.address, **settings.gateway.peers},
+        tls=settings.tls,
+        listen=settings.gateway.listen,
+    )
+    app = create_app(
+        reader=replica,
+        proposer=replica,
+        agents=gateway.link,
+        log=log,
+        identity=TokenAuthenticator.from_file(settings.tokens_file),
+        clock=clock,
+        ids=ids,
+        settings=ApiSettings(
+            node=settings.node,
+            version=version("flintlock-controlplane"),
+            addresses={settings.node: settings.http.address},
+        ),
+    )
+    host, port = split_address(settings.http.listen)
+    http = ApiServer(app, host=host, port=port, tls=settings.tls)
+    scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
+    presence = PresenceWatch(
+        replica, replica, gateway.link, clock, lambda: replica.is_leader, timeout_s=settings.host_timeout_s
+    )
+    async with asyncio.TaskGroup() as tasks:
+        for runner in (replica.run(), scheduler.run(), presence.run()):
+            tasks.create_task(runner)
+        try:
+            await gateway.start()
+            try:
+                await http.start()
+            except OSError as error:
+                raise StartError(f"http.listen: {settings.http.listen}: {error}") from error
+            await asyncio.Event().wait()
+        finally:
+            # Writes in flight still need the replica, so the edges go first.
+            await http.stop()
+            await gateway.stop()
+            await log.aclose()
+
+
+if __name__ == "__main__":
+    sys.exit(run_child("front", run_front, REFUSALS))

@@ -1,0 +1,69 @@
+"""What the processes have in common: how one runs, ends, and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from controlplane import logs
+from controlplane.settings import NodeSettings, SettingsError, load_node
+from controlplane.supervisor import EX_CONFIG, parent_is_gone
+
+Work = Coroutine[Any, Any, None]
+
+
+class StartError(Exception):
+    """A part cannot start with the settings that it was given; the message names the setting."""
+
+
+_log = structlog.get_logger(__name__)
+
+
+def run_child(name: str, work: Callable[[NodeSettings], Work], refusals: tuple[type[Exception], ...]) -> int:
+    """The main of a node's child: `python -m controlplane.bootstrap.NAME CONFIG`. Gives the exit code."""
+    try:
+        settings = load_node(Path(sys.argv[1]))
+    except SettingsError as error:
+        logs.configure("info", process=name)
+        _log.error("process.refused", reason=str(error))
+        return EX_CONFIG
+    logs.configure(settings.log_level, process=name, node=settings.node)
+    return run(work(settings), parent_is_gone(), refusals)
+
+
+def run(work: Work, stop: Work, refusals: tuple[type[Exception], ...]) -> int:
+    """Run `work` until it ends or `stop` returns.
+
+    Gives the exit code: EX_CONFIG for one of `refusals`, which starting again would not mend, with the reason logged.
+    """
+    reasons: list[str] = []
+    try:
+        asyncio.run(_until(work, stop))
+    except* refusals as group:
+        reasons = [str(error) for error in _leaves(group)]
+    for reason in reasons:
+        _log.error("process.refused", reason=reason)
+    return EX_CONFIG if reasons else 0
+
+
+async def _until(work: Work, stop: Work) -> None:
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop)
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, stopping):
+        task.cancel()
+    await asyncio.wait([working, stopping])
+    if not working.cancelled():
+        working.result()
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,41 @@
+"""A node's raft process: the log over the machine's state, served on a private unix socket."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from controlplane.bootstrap.process import run_child
+from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, TlsFiles, serve
+from controlplane.machine.entry import MachineState
+from controlplane.model.commands import UnknownEntryError
+from controlplane.settings import NodeSettings
+
+REFUSALS = (ConsensusError, UnknownEntryError, ValueError)
+
+
+def socket_path(settings: NodeSettings) -> Path:
+    return settings.data_dir / "private" / "log.sock"
+
+
+async def run_raft(settings: NodeSettings) -> None:
+    node = RaftNode(
+        RaftSettings(
+            node=settings.node,
+            cluster_id=settings.cluster_id,
+            data_dir=settings.data_dir / "raft",
+            listen=settings.raft.listen,
+            peers=settings.raft.peers,
+            tls=TlsFiles(ca=settings.tls.ca, cert=settings.tls.certificate, key=settings.tls.key),
+            fsync=settings.fsync,
+            election_min_s=settings.election.min_s,
+            election_max_s=settings.election.max_s,
+        ),
+        MachineState(settings.cluster_id),
+    )
+    await node.start()
+    await serve(node, socket_path(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(run_child("raft", run_raft, REFUSALS))
