@@ -1,0 +1,1 @@
+"""One module per group of commands; each gives a `typer.Typer` that `main` puts together."""

@@ -1,0 +1,171 @@
+"""flintctl cluster, drift and watch: the whole cluster at a glance, what differs from the intent, what changes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from controlplane.cli import columns, options, output
+from controlplane.cli.columns import age
+from controlplane.cli.errors import DIFFERENCES, CliError, ProblemError
+from controlplane.cli.options import NamespaceOption
+from controlplane.cli.output import Output, OutputFormat
+from controlplane.cli.values import Json, dig, mapping, objects, text
+
+_LOG_FIELDS = (("term", "term"), ("applied", "applied_index"), ("last", "last_index"))
+
+app = options.new_app("The cluster itself.")
+
+
+@app.command()
+def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
+    """Show the nodes, their roles, the log, and what runs."""
+    cluster = options.client(ctx).get("/cluster").body
+    if output.machine_readable(form):
+        output.dump(cluster, form)
+        return
+    log = mapping(cluster, "log")
+    leader = text(log.get("leader"))
+    output.pairs(
+        [
+            ("Cluster", text(cluster.get("cluster_id"))),
+            ("Answered by", f"{text(cluster.get('node'))} (version {text(cluster.get('version'))})"),
+            ("Leader", (leader or "none") + ("" if log.get("has_quorum") else "  (no quorum)")),
+            ("Revision", text(cluster.get("revision"))),
+            ("State hash", text(cluster.get("state_hash"))),
+            ("Log", ", ".join(f"{name} {text(log.get(key))}" for name, key in _LOG_FIELDS)),
+            ("Hosts", _counts(mapping(cluster, "hosts"))),
+            ("MicroVMs", _counts(mapping(cluster, "microvms"))),
+        ]
+    )
+    nodes = objects(cluster, "nodes")
+    print()
+    output.table(
+        ["NODE", "ADDRESS", "REACHABLE", "ROLE"], [_node_row(node, leader) for node in nodes], empty="No nodes."
+    )
+
+
+def drift(
+    ctx: typer.Context,
+    namespace: NamespaceOption = None,
+    detailed_exitcode: Annotated[
+        bool,
+        typer.Option(
+            "--detailed-exitcode", help="Exit with 0 when nothing drifted, 1 on an error, 2 when something did."
+        ),
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List what is in sync, too.")] = False,
+    form: Output = OutputFormat.TABLE,
+) -> None:
+    """Compare intent with observation, field by field.
+
+    \b
+    Classes: drifted (differs; a plan shows it), progressing (being made so), unreachable (the host cannot be asked),
+    unmanaged (found on a host, declared by nobody), in_sync.
+    """
+    params = {"namespace": namespace} if namespace else {}
+    answer = options.client(ctx).get("/drift", params).body
+    items = objects(answer, "items")
+    if output.machine_readable(form):
+        output.dump(answer, form)
+    else:
+        _print_drift(
+            items if everything else [i for i in items if i.get("class") != "in_sync"], mapping(answer, "summary")
+        )
+    if detailed_exitcode and any(item.get("class") == "drifted" for item in items):
+        raise typer.Exit(DIFFERENCES)
+
+
+def watch(
+    ctx: typer.Context,
+    kind: Annotated[str | None, typer.Option("--kind", metavar="KIND", help="MicroVM, Host, Namespace, ...")] = None,
+    namespace: NamespaceOption = None,
+    start: Annotated[int | None, typer.Option("--from", metavar="REVISION", help="First revision to show.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
+    form: Output = OutputFormat.TABLE,
+) -> None:
+    """Print every change as it happens, until Ctrl-C. With -o json, one object per line.
+
+    \b
+    Examples:
+      flintctl watch --kind MicroVM -n demo
+      flintctl watch -o json | jq .object.status.phase
+    """
+    client = options.client(ctx)
+    seen, last = 0, start
+    try:
+        while True:
+            params: dict[str, str | int] = {} if last is None else {"from": last}
+            params |= {"kind": kind} if kind else {}
+            params |= {"namespace": namespace} if namespace else {}
+            try:
+                for event in client.events("/watch", params):
+                    body: Json = json.loads(event.data)
+                    last = int(body.get("revision") or last or 0)
+                    _print_event(event.event, body, form)
+                    seen += 1
+                    if limit is not None and seen >= limit:
+                        return
+            except ProblemError as problem:
+                if problem.code != "compacted":
+                    raise
+                typer.echo(f"Events from revision {last} on are no longer kept; going on from now.", err=True)
+                last = None
+            except CliError:
+                if last is None and seen == 0:
+                    raise
+                typer.echo("The connection was lost; trying another node.", err=True)
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        return
+
+
+def _print_event(kind: str, body: Json, form: OutputFormat) -> None:
+    if form is OutputFormat.JSON:
+        print(json.dumps({"event": kind, **body}, ensure_ascii=False), flush=True)
+        return
+    if form is OutputFormat.YAML:
+        print("---")
+        output.dump({"event": kind, **body}, form)
+        return
+    resource = mapping(body, "object")
+    name = columns.target_name({"kind": body.get("kind"), **resource})
+    details = [text(dig(resource, "status", "phase") or resource.get("phase"))]
+    details += [f"host={host}"] if (host := dig(resource, "status", "host")) else []
+    details += [f"power={power}"] if (power := dig(resource, "status", "power_state")) else []
+    print(f"{text(body.get('revision')):>8}  {kind:<8}  {name}  {' '.join(filter(None, details))}".rstrip(), flush=True)
+
+
+def _print_drift(items: list[Json], summary: Json) -> None:
+    rows: list[list[str]] = []
+    now_ms = options.now_ms()
+    for item in items:
+        head = [text(item.get("class")), columns.target_name(item), text(item.get("host"))]
+        for field in objects(item, "fields") or [{}]:
+            rows.append(
+                [
+                    *head,
+                    text(field.get("pointer")),
+                    text(field.get("desired")),
+                    text(field.get("observed")),
+                    age(field.get("since"), now_ms),
+                    text(field.get("cause")),
+                ]
+            )
+    headers = ["CLASS", "RESOURCE", "HOST", "FIELD", "DESIRED", "OBSERVED", "SINCE", "CAUSE"]
+    output.table(headers, rows, empty="Nothing differs from the intent.")
+    if rows:
+        print(f"\n{_counts(summary)}")
+
+
+def _node_row(node: Json, leader: str) -> list[str]:
+    name = text(node.get("node"))
+    role = text(node.get("role")) or ("leader" if name == leader else "")
+    return [name, text(node.get("address")), "yes" if node.get("reachable") else "no", role]
+
+
+def _counts(counts: Json) -> str:
+    return ", ".join(f"{value} {key}" for key, value in counts.items() if value) or "none"

@@ -1,0 +1,86 @@
+"""flintctl host: the machines that run microVMs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from controlplane.cli import options
+from controlplane.cli.client import Client
+from controlplane.cli.commands import resources
+from controlplane.cli.errors import CliError, ProblemError
+from controlplane.cli.values import Json
+
+CONFLICT_RETRIES = 5
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the host, as its certificate has it.")]
+
+app = resources.cluster_wide(
+    resources.HOST,
+    """Hosts: admit agents, keep new microVMs away, see capacity.
+
+\b
+Examples:
+  flintctl host list                       capacity, and agents that wait to be admitted
+  flintctl host admit h4 --set rack=b      let an agent in
+  flintctl host cordon h4                  what runs stays, nothing new comes
+""",
+)
+
+
+@app.command()
+def admit(
+    ctx: typer.Context,
+    name: NameArgument,
+    labels: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Label for the host; may be repeated.")
+    ] = None,
+) -> None:
+    """Declare a host, so that its agent is given work."""
+    pairs = dict(label.split("=", 1) for label in resources.check_labels(labels))
+    client, path = options.client(ctx), _path(name)
+    if client.find(path) is not None:
+        raise CliError(f"host {name} is admitted already", hint=f"flintctl host show {name}")
+    client.request("PUT", path, body={"labels": pairs, "spec": {"schedulable": True}}, headers={"If-None-Match": "*"})
+    print(f"host {name}: admitted")
+
+
+@app.command()
+def cordon(ctx: typer.Context, name: NameArgument) -> None:
+    """Keep new microVMs away; what runs there stays."""
+    _set_schedulable(options.client(ctx), name, schedulable=False)
+
+
+@app.command()
+def uncordon(ctx: typer.Context, name: NameArgument) -> None:
+    """Let new microVMs come again."""
+    _set_schedulable(options.client(ctx), name, schedulable=True)
+
+
+def _set_schedulable(client: Client, name: str, *, schedulable: bool) -> None:
+    """Change that field alone: whatever else somebody changed in between is kept, by reading again on a conflict."""
+    path, word = _path(name), "uncordoned" if schedulable else "cordoned"
+    for attempt in range(CONFLICT_RETRIES):
+        host: Json = client.get(path).body
+        if host["spec"].get("schedulable", True) == schedulable:
+            print(f"host {name}: {word}" + (" already" if attempt == 0 else ""))
+            return
+        body = {
+            "labels": host.get("labels") or {},
+            "annotations": host.get("annotations") or {},
+            "spec": {**host["spec"], "schedulable": schedulable},
+        }
+        try:
+            client.request("PUT", path, body=body, headers={"If-Match": f'"{host["revision"]}"'})
+        except ProblemError as problem:
+            if problem.code != "revision_conflict":
+                raise
+        else:
+            print(f"host {name}: {word}")
+            return
+    raise CliError(f"host {name} changed {CONFLICT_RETRIES} times in a row while it was being {word}; try again")
+
+
+def _path(name: str) -> str:
+    return f"/hosts/{options.segment(name, 'name')}"

@@ -1,0 +1,76 @@
+"""What a local cluster may have left behind: microVM processes, tap devices, files of microVMs.
+
+MicroVMs are meant to outlive their agents, so ending a cluster has to look for them. The QEMU driver marks each
+process with `flintlock/HOST/CLUSTER/UID/...` in `-name`, and the cluster's id is random, so the mark alone says
+whose it is.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from controlplane.cli.dev import processes
+from controlplane.cli.dev.layout import Layout
+
+_NET = Path("/sys/class/net")
+TAP_PREFIX = "fl"
+
+
+def find(layout: Layout, *, taps_before: frozenset[str] | None = None) -> list[str]:
+    """A line per thing that is left; empty when nothing is. With `taps_before`, also every tap that is new since then."""
+    found = [f"process {identity.pid}: {command[:100]}" for identity, command in vm_processes(layout)]
+    found += [f"file {path}" for path in vm_files(layout)]
+    found += [f"simulated microVM: {line}" for line in simulated_microvms(layout)]
+    if taps_before is not None:
+        found += [f"tap {name}" for name in sorted(taps() - taps_before)]
+    return found
+
+
+def vm_processes(layout: Layout) -> list[tuple[processes.ProcessId, str]]:
+    """The QEMU processes that carry the mark of this cluster, by pid."""
+    found: dict[int, tuple[processes.ProcessId, str]] = {}
+    for host in layout.plan.hosts:
+        for identity, command in processes.mentioning(f"flintlock/{host.name}/{layout.plan.cluster_id}/"):
+            found[identity.pid] = (identity, command)
+    return [found[pid] for pid in sorted(found)]
+
+
+def vm_files(layout: Layout) -> list[Path]:
+    """What the QEMU driver keeps per microVM."""
+    found: list[Path] = []
+    for host in layout.plan.hosts:
+        for folder in ("vms", "trash"):
+            root = layout.data(host.name) / "qemu" / folder
+            found += sorted(root.iterdir()) if root.is_dir() else []
+    return found
+
+
+def simulated_microvms(layout: Layout) -> list[str]:
+    """What the simulated driver still holds, as it prints it."""
+    found: list[str] = []
+    for host in layout.plan.hosts:
+        state_dir = layout.data(host.name) / "simulated"
+        if (state_dir / "simulated.db").is_file():
+            found += simulated(state_dir, "list").splitlines()
+    return found
+
+
+def simulated(state_dir: Path, *arguments: str) -> str:
+    """Run the simulated driver's tampering command; gives what it printed. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "controlplane.drivers.simulated", *arguments, "--state-dir", str(state_dir)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def taps() -> frozenset[str]:
+    """The tap devices on this machine that are named as the QEMU driver names them."""
+    if not _NET.is_dir():
+        return frozenset()
+    named = (device for device in _NET.iterdir() if device.name.startswith(TAP_PREFIX))
+    return frozenset(device.name for device in named if (device / "tun_flags").exists())
+
+
+def destroy(layout: Layout) -> bool:
+    """Kill the microVMs that are left; False when one resists. Only what carries this cluster's mark is touched."""
+    return processes.kill([identity for identity, _ in vm_processes(layout)])

@@ -1,0 +1,137 @@
+"""flintctl's command tree and its outermost layer: every error becomes a message and an exit code here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controlplane.cli import errors
+from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, resources
+from controlplane.cli.context import Connection, Flags
+from controlplane.cli.dev import commands as dev
+from controlplane.cli.errors import CliError
+
+HELP = """Operate a Flintlock control plane: hosts, microVMs and what differs from your intent.
+
+\b
+First steps:
+  flintctl dev up                        a cluster on this machine: 3 nodes, 3 hosts
+  flintctl apply -f fleet.yaml --wait    declare resources
+  flintctl vm list -A                    what runs where
+  flintctl drift                         what differs from the intent
+
+\b
+The cluster comes from the flags, else the environment (FLINTLOCK_ENDPOINTS, FLINTLOCK_TOKEN, FLINTLOCK_CA_FILE,
+FLINTLOCK_NAMESPACE), else ~/.config/flintlock/config.yaml, which `flintctl dev up` writes.
+
+\b
+Exit codes: 0 done; 1 error; 2 differences found (drift --detailed-exitcode) or a wrong command line; 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="flintctl", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(host.app, name="host")
+app.add_typer(microvm.app, name="microvm")
+app.add_typer(microvm.app, name="vm")
+app.add_typer(resources.namespaces, name="namespace")
+app.add_typer(resources.policies, name="policy")
+app.add_typer(resources.operations, name="operation")
+app.command("drift")(cluster.drift)
+app.command("watch")(cluster.watch)
+app.command("apply")(apply.apply)
+app.command("delete")(apply.delete)
+app.add_typer(image.app, name="image")
+app.add_typer(provider.app, name="provider")
+app.add_typer(process.node, name="node")
+app.add_typer(process.agent, name="agent")
+app.add_typer(dev.app, name="dev")
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option("--endpoint", metavar="https://HOST:PORT", help="A node of the cluster; may be repeated."),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", metavar="TOKEN", help="Better: FLINTLOCK_TOKEN, which `ps` does not show.")
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", metavar="FILE", help="PEM of the authority that issued the API's certificate."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", metavar="NAME", help="Context of the configuration file to use.")
+    ] = None,
+) -> None:
+    ctx.obj = Connection(Flags(endpoints=tuple(endpoint or ()), token=token, ca_file=ca_file, context=context))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"flintctl {metadata.version('flintlock-controlplane')} (Python {sys.version.split()[0]})")
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell to complete in.")],
+) -> None:
+    """Print a script that makes TAB complete flintctl's commands and options.
+
+    \b
+    Example:
+      source <(flintctl completion bash)
+    """
+    if shell not in ("bash", "zsh", "fish"):
+        raise typer.BadParameter(f"{shell!r} is not one of bash, zsh, fish", param_hint="SHELL")
+    os.environ["_FLINTCTL_COMPLETE"] = f"source_{shell}"
+    app(args=[], prog_name="flintctl")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; gives its exit code and never raises but for a programming error with FLINTLOCK_DEBUG set."""
+    try:
+        code = app(args=list(arguments), prog_name="flintctl", standalone_mode=False)
+        sys.stdout.flush()
+    except CliError as error:
+        errors.show(error)
+        return error.exit_code
+    except typer.TyperException as error:
+        show = getattr(error, "show", None)
+        if callable(show):
+            show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted.", file=sys.stderr)
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("FLINTLOCK_DEBUG"):
+            raise
+        name = type(error).__name__
+        errors.show(
+            CliError(f"internal error: {name}: {error}", hint="FLINTLOCK_DEBUG=1 shows where; please report it")
+        )
+        return errors.ERROR
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

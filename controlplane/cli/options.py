@@ -1,0 +1,63 @@
+"""Options that several commands share, and how a command gets at the connection."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.client import Client
+from controlplane.cli.context import Connection, Flags
+
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Namespace; else FLINTLOCK_NAMESPACE, else `default`."),
+]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only what carries this label; may be repeated."),
+]
+VmArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the microVM, or NAMESPACE/NAME.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def new_app(help_text: str) -> typer.Typer:
+    """A group of commands: without a command it shows its help."""
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def connection(ctx: typer.Context) -> Connection:
+    root = ctx.find_root()
+    if not isinstance(root.obj, Connection):
+        root.obj = Connection(Flags())
+    return root.obj
+
+
+def client(ctx: typer.Context) -> Client:
+    return connection(ctx).client()
+
+
+def microvm_path(ctx: typer.Context, name: str, namespace: str | None) -> str:
+    """Path of a microVM; `name` may hold the namespace itself."""
+    prefix, separator, last = name.rpartition("/")
+    chosen = prefix if separator else namespace or connection(ctx).namespace
+    if separator and namespace is not None and namespace != prefix:
+        raise typer.BadParameter(f"{name!r} names another namespace than --namespace {namespace}")
+    return f"/namespaces/{segment(chosen, 'namespace')}/microvms/{segment(last, 'name')}"
+
+
+def segment(value: str, what: str) -> str:
+    """One safe part of a path. The API knows the full rules; this keeps a typo from becoming another path."""
+    if (
+        not value
+        or not value.isascii()
+        or not value.replace("-", "").replace(".", "").isalnum()
+        or value.startswith(".")
+    ):
+        raise typer.BadParameter(f"{value!r} is not a {what}: lower-case letters, digits and '-'")
+    return value
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
