@@ -16,8 +16,8 @@ def main() -> int:
 
     if not started_by_terraform():
         sys.stderr.write(
-            "This is the Terraform provider for Flintlock. Terraform starts it by itself; it does nothing when run by hand.\n"
-            f'Use it from a configuration with required_providers {{ flintlock = {{ source = "{PROVIDER_SOURCE}" }} }};\n'
+            "This is the Terraform provider for Flintlock. Terraform starts it; by hand it does nothing.\n"
+            f'Use it from a configuration: required_providers {{ flintlock = {{ source = "{PROVIDER_SOURCE}" }} }};\n'
             "`python -m provider_shim.mirror --help` says how to install it where `terraform init` finds it.\n"
         )
         return 1

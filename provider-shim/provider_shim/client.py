@@ -1,9 +1,9 @@
 """The HTTP client of the control plane's API v2.
 
 Endpoints are tried in turn: any node answers, so a node that does not is skipped and tried again later. A request is
-repeated, with growing pauses, when the connection failed or the API said 503 (no leader, outcome unknown): with the same
-Idempotency-Key, so that a write whose answer was lost is not made twice. Every request has a deadline and ends early when the user
-interrupts Terraform. `requests` is imported on first use, after the plugin handshake.
+repeated, with growing pauses, when the connection failed or the API said 503 (no leader, outcome unknown): with the
+same Idempotency-Key, so that a write whose answer was lost is not made twice. Every request has a deadline and ends
+early when the user interrupts Terraform. `requests` is imported on first use, after the plugin handshake.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from provider_shim import __version__
+from provider_shim.framework.types import as_list, as_object
 from provider_shim.log import log
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -68,8 +69,8 @@ class ApiError(Exception):
         listed: Any = problem.get("errors")
         self.errors = tuple(
             ProblemError(str(each.get("pointer") or ""), str(each.get("message") or ""))
-            for each in (listed if isinstance(listed, list) else [])  # pyright: ignore[reportUnknownVariableType] # JSON
-            if isinstance(each, dict)
+            for each in map(as_object, as_list(listed) or ())
+            if each is not None
         )
         super().__init__(f"{self.status} {self.code}: {self.title}. {self.detail}".strip())
 
@@ -263,10 +264,10 @@ def _parse(raw: bytes) -> Any:
 
 
 def _problem(answer: Answer) -> ApiError:
-    body = answer.body
-    if isinstance(body, dict):
-        return ApiError(answer.status, body)  # pyright: ignore[reportUnknownArgumentType] # JSON
-    return ApiError(answer.status, {"detail": str(body or "")[:500]})
+    body = as_object(answer.body)
+    if body is None:
+        body = {"detail": str(answer.body or "")[:500]}
+    return ApiError(answer.status, body)
 
 
 def _checked(answer: Answer) -> Answer:

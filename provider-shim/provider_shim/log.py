@@ -1,4 +1,4 @@
-"""Log lines as Terraform reads them from a plugin's standard error: one JSON object a line with `@level`, `@message`."""
+"""Log lines as Terraform reads them from a plugin's stderr: one JSON object a line with `@level`, `@message`."""
 
 from __future__ import annotations
 

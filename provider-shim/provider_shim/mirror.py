@@ -1,8 +1,8 @@
 """Lays the provider out where a plain `terraform init` finds it: a filesystem mirror and a CLI configuration.
 
-The executable is two lines of shell that start a given Python; the code stays outside of the mirror, because whatever is
-written beside the executable (a `__pycache__`) changes the package's hash and breaks the next `init`. The bytes depend on
-the Python's path alone. Standard library only: it runs before anything is set up.
+The executable is two lines of shell that start a given Python; the code stays outside of the mirror, because whatever
+is written beside the executable (a `__pycache__`) changes the package's hash and breaks the next `init`. The bytes
+depend on the Python's path alone. Standard library only: it runs before anything is set up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def lay_out(mirror_dir: Path, python: Path) -> Path:
 
 
 def cli_config(mirror_dir: Path, path: Path) -> Path:
-    """Write a Terraform CLI configuration that takes our provider from the mirror and all others from their registry."""
+    """Write a Terraform CLI configuration that takes our provider from the mirror and all others from their
+    registry.
+    """
     source = f"{PROVIDER_HOST}/{PROVIDER_NAMESPACE}/*"
     text = (
         "provider_installation {\n"
@@ -97,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(made) + "\n")
     else:
         sys.stdout.write(
-            f"provider {__version__} is at {executable}\nexport TF_CLI_CONFIG_FILE={shlex.quote(str(config.absolute()))}\n"
+            f"provider {__version__} is at {executable}\n"
+            f"export TF_CLI_CONFIG_FILE={shlex.quote(str(config.absolute()))}\n"
         )
     return 0
 

@@ -1,1 +1,1 @@
-"""A small provider framework: types, schemas, plans and diagnostics. It knows nothing of protobuf and nothing of HTTP."""
+"""A small provider framework: types, schemas, plans and diagnostics. It knows neither protobuf nor HTTP."""

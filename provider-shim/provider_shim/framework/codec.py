@@ -7,11 +7,10 @@ An unknown is msgpack extension 0 (or 12, which refines it; refinements are drop
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from typing import Any
-
-import msgpack
 
 from provider_shim.framework.types import (
     BOOL,
@@ -27,9 +26,14 @@ from provider_shim.framework.types import (
     TupleOf,
     Type,
     Value,
+    as_list,
+    as_object,
     from_signature,
     signature,
 )
+
+_msgpack: Any = importlib.import_module("msgpack")
+"""Carries no types: imported as a plain value."""
 
 _UNKNOWN_EXTENSIONS = (0, 12)
 
@@ -47,8 +51,8 @@ def decode_msgpack(kind: Type, data: bytes) -> Value:
     if not data:
         return None
     try:
-        raw: Any = msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raw: Any = _msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=False)
+    except (ValueError, _msgpack.exceptions.UnpackException) as error:
         raise CodecError("", f"is not msgpack: {error}") from error
     return _shape(kind, raw, "", dynamic=_dynamic_msgpack)
 
@@ -59,8 +63,7 @@ def decode_json(kind: Type, raw: Any) -> Value:
 
 
 def encode_msgpack(kind: Type, value: Value) -> bytes:
-    packed: bytes = msgpack.packb(_wire(kind, value, ""), use_bin_type=True)
-    return packed
+    return _msgpack.packb(_wire(kind, value, ""), use_bin_type=True)
 
 
 def _extension(code: int, _data: bytes) -> Any:
@@ -73,17 +76,19 @@ Dynamic = Callable[[Any, str], Value]
 
 
 def _dynamic_msgpack(raw: Any, place: str) -> Value:
-    if not isinstance(raw, list) or len(raw) != 2:  # pyright: ignore[reportUnknownArgumentType] # msgpack
+    pair = as_list(raw)
+    if pair is None or len(pair) != 2:
         raise CodecError(place, "a dynamic value must be a pair of type and value")
-    shape: Any = raw[0]
+    shape, value = pair
     parsed = json.loads(shape) if isinstance(shape, str | bytes) else shape
-    return _shape(from_signature(parsed), raw[1], place, dynamic=_dynamic_msgpack)
+    return _shape(from_signature(parsed), value, place, dynamic=_dynamic_msgpack)
 
 
 def _dynamic_json(raw: Any, place: str) -> Value:
-    if not isinstance(raw, dict) or set(raw) != {"type", "value"}:  # pyright: ignore[reportUnknownArgumentType] # JSON
+    table = as_object(raw)
+    if table is None or set(table) != {"type", "value"}:
         raise CodecError(place, "a dynamic value must have type and value")
-    return _shape(from_signature(raw["type"]), raw["value"], place, dynamic=_dynamic_json)
+    return _shape(from_signature(table["type"]), table["value"], place, dynamic=_dynamic_json)
 
 
 def _shape(kind: Type, raw: Any, place: str, *, dynamic: Dynamic) -> Value:
@@ -127,7 +132,7 @@ def _wire(kind: Type, value: Value, place: str) -> Any:
     if value is None:
         return None
     if value is UNKNOWN:
-        return msgpack.ExtType(0, b"\x00")
+        return _msgpack.ExtType(0, b"\x00")
     match kind:
         case Primitive("dynamic"):
             guessed = _guess(value, place)
@@ -166,11 +171,9 @@ def _guess(value: Value, place: str) -> Type:
         return NUMBER
     if isinstance(value, str):
         return STRING
-    if isinstance(value, list):
-        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] # Value
+    if (items := as_list(value)) is not None:
         return TupleOf(tuple(_guess(item, place) for item in items))
-    if isinstance(value, dict):
-        table: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] # Value
+    if (table := as_object(value)) is not None:
         return ObjectOf({name: _guess(item, _join(place, name)) for name, item in table.items()})
     raise CodecError(place, f"{type(value).__name__} is no Terraform value")
 

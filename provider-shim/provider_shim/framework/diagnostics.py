@@ -1,7 +1,7 @@
 """What a user is told: errors and warnings, each with the attribute it is about.
 
-A `Path` leads from a resource's top into its attributes; Terraform turns it into the line of HCL. Steps are an attribute
-name, a map key or a list index.
+A `Path` leads from a resource's top into its attributes; Terraform turns it into the line of HCL. Steps are an
+attribute name, a map key or a list index.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from provider_shim.framework import plan as planning
 from provider_shim.framework.codec import CodecError, decode_json
 from provider_shim.framework.diagnostics import Path, ProviderError, Report, error
 from provider_shim.framework.resource import Call, Resource
-from provider_shim.framework.schema import Attribute, Block, Nested, Schema
-from provider_shim.framework.types import Object, Value, without_unknowns
+from provider_shim.framework.schema import Attribute, Nested, Schema
+from provider_shim.framework.types import Object, Value, as_list, as_object, without_unknowns
 from provider_shim.framework.validate import check
 
 
@@ -76,11 +76,13 @@ def import_state(resource: Resource, call: Call, import_id: str, identity: dict[
 
 
 def upgrade_state(resource: Resource, version: int, raw_json: bytes) -> Object:
-    """Stored state of any earlier version in today's shape: what is missing gets its default, what is no more is dropped."""
+    """Stored state of any earlier version in today's shape: what is missing gets its default, what is no more is
+    dropped.
+    """
     if version > resource.schema.version:
         raise error(
             f"State of {resource.type_name} was written by a newer provider",
-            f"It has schema version {version}; this provider knows up to {resource.schema.version}. Use the newer provider.",
+            f"It has schema version {version}; this provider knows up to {resource.schema.version}. Use the newer one.",
         )
     raw = _parse_object(raw_json)
     return _fit(resource, resource.upgrade(version, raw))
@@ -115,9 +117,10 @@ def _parse_object(raw_json: bytes) -> dict[str, Any]:
         raw: Any = json.loads(raw_json)
     except ValueError as problem:
         raise error("Stored state is not JSON", str(problem)) from problem
-    if not isinstance(raw, dict):
+    table = as_object(raw)
+    if table is None:
         raise error("Stored state is not an object", f"It is a {type(raw).__name__}.")
-    return raw  # pyright: ignore[reportUnknownVariableType] # JSON
+    return table
 
 
 def _fit(resource: Resource, raw: dict[str, Any]) -> Object:
@@ -131,29 +134,26 @@ def _fit(resource: Resource, raw: dict[str, Any]) -> Object:
 
 
 def _prune(schema: Schema, raw: dict[str, Any]) -> dict[str, Any]:
-    kept = _prune_attributes(schema.attributes, raw)
-    kept.update({name: _prune_block(block, raw.get(name)) for name, block in schema.blocks.items()})
+    kept = _prune_object(schema.attributes, raw)
+    kept.update({name: _prune_object(block.attributes, raw.get(name)) for name, block in schema.blocks.items()})
     return kept
 
 
-def _prune_block(block: Block, raw: Any) -> Value:
-    return _prune_attributes(block.attributes, raw) if isinstance(raw, dict) else raw  # pyright: ignore[reportUnknownArgumentType] # JSON
-
-
-def _prune_attributes(attributes: Mapping[str, Attribute], raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: _prune_attribute(each, raw.get(name, each.default)) for name, each in attributes.items()}
+def _prune_object(attributes: Mapping[str, Attribute], raw: Any) -> Any:
+    table = as_object(raw)
+    if table is None:
+        return raw
+    return {name: _prune_attribute(each, table.get(name, each.default)) for name, each in attributes.items()}
 
 
 def _prune_attribute(each: Attribute, raw: Any) -> Value:
-    if not isinstance(each.type, Nested) or raw is None:
+    if not isinstance(each.type, Nested):
         return raw
-    nested = each.type
-    if nested.mode == "single" and isinstance(raw, dict):
-        return _prune_attributes(nested.attributes, raw)  # pyright: ignore[reportUnknownArgumentType] # JSON
-    if nested.mode == "map" and isinstance(raw, dict):
-        table: dict[str, Any] = raw  # pyright: ignore[reportUnknownVariableType] # JSON
-        return {key: _prune_block(Block("", nested.attributes), inner) for key, inner in table.items()}
-    if isinstance(raw, list):
-        items: list[Any] = raw  # pyright: ignore[reportUnknownVariableType] # JSON
-        return [_prune_block(Block("", nested.attributes), inner) for inner in items]
+    inner = each.type.attributes
+    if each.type.mode == "single":
+        return _prune_object(inner, raw)
+    if (table := as_object(raw)) is not None:
+        return {key: _prune_object(inner, value) for key, value in table.items()}
+    if (items := as_list(raw)) is not None:
+        return [_prune_object(inner, value) for value in items]
     return raw

@@ -1,8 +1,8 @@
 """From a configuration and the prior state to what will be: pure, so that the same plan comes out every time.
 
 What the configuration says wins. Where it says nothing, a default is filled in; else a computed value is kept from the
-prior state if it is known not to change (`keep_state`) or if nothing else changes, and is unknown otherwise. A plan that
-differs nowhere is exactly the prior state.
+prior state if it is known not to change (`keep_state`) or if nothing else changes, and is unknown otherwise. A plan
+that differs nowhere is exactly the prior state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from provider_shim.framework.diagnostics import Path, attribute
 from provider_shim.framework.schema import Attribute, Nested, Schema
-from provider_shim.framework.types import UNKNOWN, Object, SetOf, Value
+from provider_shim.framework.types import UNKNOWN, Object, SetOf, Value, as_list, as_object
 
 
 def propose(schema: Schema, prior: Mapping[str, Value] | None, config: Mapping[str, Value]) -> Object:
@@ -60,32 +60,31 @@ def _attribute(each: Attribute, prior: Any, config: Any, *, fresh: bool) -> Valu
         return UNKNOWN
     if isinstance(each.type, Nested):
         return _nested(each.type, prior, config)
-    if isinstance(each.type, SetOf) and isinstance(prior, list) and _same_set(prior, config):  # pyright: ignore[reportUnknownArgumentType] # Value
-        return prior  # pyright: ignore[reportUnknownVariableType] # Value
+    if isinstance(each.type, SetOf) and _same_set(prior, config):
+        return prior
     return config
 
 
 def _nested(nested: Nested, prior: Any, config: Any) -> Value:
     match nested.mode:
         case "single":
-            return _attributes(nested.attributes, prior if isinstance(prior, dict) else None, config)  # pyright: ignore[reportUnknownArgumentType] # Value
+            return _attributes(nested.attributes, as_object(prior), config)
         case "map":
-            before: dict[str, Any] = prior if isinstance(prior, dict) else {}  # pyright: ignore[reportUnknownVariableType] # Value
+            before = as_object(prior) or {}
             return {key: _element(nested, before.get(key), inner) for key, inner in config.items()}
         case "list" | "set":
-            earlier: list[Any] = prior if isinstance(prior, list) else []  # pyright: ignore[reportUnknownVariableType] # Value
+            earlier = as_list(prior) or []
             return [_element(nested, earlier[i] if i < len(earlier) else None, inner) for i, inner in enumerate(config)]
 
 
 def _element(nested: Nested, prior: Any, config: Any) -> Value:
-    if not isinstance(config, dict):
-        return config
-    return _attributes(nested.attributes, prior if isinstance(prior, dict) else None, config)  # pyright: ignore[reportUnknownArgumentType] # Value
+    inner = as_object(config)
+    return config if inner is None else _attributes(nested.attributes, as_object(prior), inner)
 
 
-def _same_set(left: list[Any], right: Any) -> bool:
-    return (
-        isinstance(right, list)
-        and len(left) == len(right)  # pyright: ignore[reportUnknownArgumentType] # Value
-        and all(item in right for item in left)
-    )
+def _same_set(left: Any, right: Any) -> bool:
+    """Whether two lists hold the same elements in any order."""
+    before, after = as_list(left), as_list(right)
+    if before is None or after is None:
+        return False
+    return len(before) == len(after) and all(item in after for item in before)

@@ -1,8 +1,8 @@
 """What a provider's author writes: resources, data sources, and the provider that holds them.
 
 A resource gets plain values (dicts with every attribute of its schema present) and a `Call`, which carries the private
-state, the diagnostics and the signal that the user interrupted Terraform. `Call.keep` says what state must be saved if the operation
-fails after that point: a create that fails while waiting still leaves the thing in state, tainted.
+state, the diagnostics and the signal that the user interrupted Terraform. `Call.keep` says what state must be saved
+if the operation fails after that point: a create that fails while waiting still leaves the thing in state, tainted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Resource(ABC):
     identity: ClassVar[Mapping[str, str]]
     """Attributes (all strings, all required) that name the thing for ever, with descriptions."""
 
-    def validate(self, config: Mapping[str, Value], report: Report) -> None:
+    def validate(self, config: Mapping[str, Value], report: Report) -> None:  # noqa: B027 - most have nothing to add
         """Checks across attributes; values may be null or UNKNOWN."""
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
@@ -76,7 +76,7 @@ class Resource(ABC):
         """State JSON of another resource type in this one's shape."""
         raise error(
             f"{self.type_name} cannot take over {source_type}",
-            f"State of {source_type} ({source_provider}) has no meaning for {self.type_name}. Import the object instead.",
+            f"State of {source_type} ({source_provider}) means nothing to {self.type_name}. Import the object.",
         )
 
     def identity_of(self, state: Mapping[str, Value]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 
 class Unknown:
@@ -102,30 +102,37 @@ def from_signature(shape: Any) -> Type:
             return SetOf(from_signature(element))
         case ["map", element]:
             return MapOf(from_signature(element))
-        case ["object", dict() as attributes]:
-            return ObjectOf({str(name): from_signature(inner) for name, inner in attributes.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] # JSON
-        case ["tuple", list() as elements]:
-            return TupleOf(tuple(from_signature(element) for element in elements))  # pyright: ignore[reportUnknownVariableType] # JSON
+        case ["object", attributes] if (table := as_object(attributes)) is not None:
+            return ObjectOf({name: from_signature(inner) for name, inner in table.items()})
+        case ["tuple", elements] if (items := as_list(elements)) is not None:
+            return TupleOf(tuple(from_signature(element) for element in items))
         case _:
             raise ValueError(f"{shape!r} names no Terraform type")
+
+
+def as_object(value: Value) -> Object | None:
+    """The value if it is a map or an object, else None (also for null and UNKNOWN)."""
+    return cast("Object", value) if isinstance(value, dict) else None
+
+
+def as_list(value: Value) -> list[Value] | None:
+    """The value if it is a list or a set, else None (also for null and UNKNOWN)."""
+    return cast("list[Value]", value) if isinstance(value, list) else None
 
 
 def is_wholly_known(value: Value) -> bool:
     if value is UNKNOWN:
         return False
-    if isinstance(value, dict):
-        return all(is_wholly_known(inner) for inner in value.values())  # pyright: ignore[reportUnknownVariableType] # Value
-    if isinstance(value, list):
-        return all(is_wholly_known(inner) for inner in value)  # pyright: ignore[reportUnknownVariableType] # Value
-    return True
+    inner = as_list(value) or (as_object(value) or {}).values()
+    return all(map(is_wholly_known, inner))
 
 
 def without_unknowns(value: Value) -> Value:
     """The same value with null wherever something is unknown: state must be wholly known, even after a failure."""
     if value is UNKNOWN:
         return None
-    if isinstance(value, dict):
-        return {name: without_unknowns(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType] # Value
-    if isinstance(value, list):
-        return [without_unknowns(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType] # Value
+    if (table := as_object(value)) is not None:
+        return {name: without_unknowns(inner) for name, inner in table.items()}
+    if (items := as_list(value)) is not None:
+        return [without_unknowns(inner) for inner in items]
     return value

@@ -14,7 +14,7 @@ from typing import Any
 from provider_shim.framework.diagnostics import AttributeName, Diagnostic, ListIndex, MapKey, Path, show_path
 from provider_shim.framework.duration import parse_duration_s
 from provider_shim.framework.schema import Attribute, Nested, Schema, Validator
-from provider_shim.framework.types import UNKNOWN, Value
+from provider_shim.framework.types import UNKNOWN, Value, as_list, as_object
 
 
 def check(schema: Schema, config: Mapping[str, Value]) -> Iterator[Diagnostic]:
@@ -45,12 +45,10 @@ def _check_nested(nested: Nested, value: Any, path: Path) -> Iterator[Diagnostic
             yield from _check_attributes(nested.attributes, value, path)
         case "map":
             for key, inner in value.items():
-                if isinstance(inner, dict):
-                    yield from _check_attributes(nested.attributes, inner, (*path, MapKey(key)))  # pyright: ignore[reportUnknownArgumentType] # Value
+                yield from _check_attributes(nested.attributes, as_object(inner) or {}, (*path, MapKey(key)))
         case "list" | "set":
             for i, inner in enumerate(value):
-                if isinstance(inner, dict):
-                    yield from _check_attributes(nested.attributes, inner, (*path, ListIndex(i)))  # pyright: ignore[reportUnknownArgumentType] # Value
+                yield from _check_attributes(nested.attributes, as_object(inner) or {}, (*path, ListIndex(i)))
 
 
 def _refuse(path: Path, detail: str) -> Diagnostic:
@@ -117,13 +115,14 @@ def cidr(path: Path, value: Value) -> Iterable[Diagnostic]:
 
 def ip_address(path: Path, value: Value) -> Iterable[Diagnostic]:
     """For one address, or for each element of a list of them."""
-    for i, each in enumerate(value if isinstance(value, list) else [value]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] # Value
+    items = as_list(value)
+    for i, each in enumerate([value] if items is None else items):
         if not isinstance(each, str):
             continue
         try:
             ipaddress.ip_address(each)
         except ValueError as problem:
-            yield _refuse((*path, ListIndex(i)) if isinstance(value, list) else path, f"{problem}.")
+            yield _refuse(path if items is None else (*path, ListIndex(i)), f"{problem}.")
 
 
 def duration(path: Path, value: Value) -> Iterable[Diagnostic]:

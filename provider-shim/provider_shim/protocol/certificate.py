@@ -1,4 +1,4 @@
-"""The certificate that a plugin shows to the Terraform which started it: self-signed, EC, for `localhost`, a few days."""
+"""The certificate that a plugin shows to its Terraform: self-signed, EC, for `localhost`, a few days."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from provider_shim.framework.codec import decode_json, decode_msgpack, encode_msgpack
 from provider_shim.framework.diagnostics import AttributeName, Diagnostic, ListIndex, MapKey, Path
 from provider_shim.framework.schema import Attribute, Block, Nested, Schema
-from provider_shim.framework.types import STRING, ObjectOf, Type, Value, signature
+from provider_shim.framework.types import STRING, ObjectOf, Type, Value, as_object, signature
 from provider_shim.protocol.messages import message
 
 _SEVERITY = {"error": 1, "warning": 2}
@@ -122,11 +122,8 @@ def write_identity(identity: Mapping[str, str] | None) -> Any:
 
 def read_identity(names: Iterable[str], data: Any) -> dict[str, str] | None:
     """None when absent or not wholly known."""
-    value: Any = read_value(identity_type(names), data.identity_data)
-    if not isinstance(value, dict):
-        return None
-    table: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] # Value
-    return table if all(isinstance(part, str) for part in table.values()) else None
+    table = as_object(read_value(identity_type(names), data.identity_data))
+    return table if table is not None and all(isinstance(part, str) for part in table.values()) else None
 
 
 def read_private(data: bytes) -> dict[str, Any]:
@@ -135,7 +132,7 @@ def read_private(data: bytes) -> dict[str, Any]:
         parsed: Any = json.loads(data) if data else {}
     except ValueError:
         parsed = {}
-    return parsed if isinstance(parsed, dict) else {}  # pyright: ignore[reportUnknownVariableType] # JSON
+    return as_object(parsed) or {}
 
 
 def write_private(private: Mapping[str, Any]) -> bytes:

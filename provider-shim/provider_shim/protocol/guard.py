@@ -1,7 +1,7 @@
 """Between gRPC and the servicer: no call ends in a traceback.
 
-What the provider raised on purpose (`ProviderError`) becomes its diagnostics. Anything else becomes one diagnostic with a
-correlation id; the traceback goes to standard error under the same id, where TF_LOG shows it.
+What the provider raised on purpose (`ProviderError`) becomes its diagnostics. Anything else becomes one diagnostic
+with a correlation id; the traceback goes to standard error under the same id, where TF_LOG shows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The messages of tfplugin6 up to 6.10, without a protoc run.
 
-tfprovider brings the descriptor of 6.4. A text table (`tfplugin6.txt`) says what later minor versions added. Both are put
-together here in a *private* descriptor pool: a second file of the same package in the default pool is a duplicate symbol.
+tfprovider brings the descriptor of 6.4. A text table (`tfplugin6.txt`) says what later minor versions added. Both are
+put together here in a *private* descriptor pool: a second file of the same package in the default pool is a duplicate
+symbol.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The plugin server: handshake, socket, and the calls.
 
-Built on tfprovider's level-1 server (controller, health, watching the parent), with these differences, each for a reason
-(docs/adr/0020): a unix socket in a directory only we can enter, since gRPC cannot verify Terraform's client certificate; a
-certificate only when Terraform asks for one, and without base64 padding, which go-plugin refuses; an EC key, which is made
-in a millisecond; 64 threads; 256 MB messages; SIGINT left to Terraform, SIGTERM a clean end.
+Built on tfprovider's level-1 server (controller, health, watching the parent), with these differences, each for a
+reason (docs/adr/0020): a unix socket in a directory only we can enter, since gRPC cannot verify Terraform's client
+certificate; a certificate only when Terraform asks for one, and without base64 padding, which go-plugin refuses; an
+EC key, which is made in a millisecond; 64 threads; 256 MB messages; SIGINT left to Terraform, SIGTERM a clean end.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from provider_shim.framework import engine
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.resource import Call, DataSource, Provider, Resource
-from provider_shim.framework.types import Object, Value, is_wholly_known
+from provider_shim.framework.types import Object, is_wholly_known
 from provider_shim.framework.validate import check
 from provider_shim.protocol.convert import (
     read_identity,
@@ -128,9 +128,9 @@ class Servicer:
     def _validate_resource(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
         report = Report()
-        config: Value = read_value(resource.schema.wire_type, request.config)
-        if isinstance(config, dict):
-            engine.validate(resource, config, report)  # pyright: ignore[reportUnknownArgumentType] # Value
+        config: Object | None = read_value(resource.schema.wire_type, request.config)
+        if config is not None:
+            engine.validate(resource, config, report)
         response.diagnostics.extend(write_diagnostics(report.items))
 
     def _upgrade_state(self, request: Message, response: Message) -> None:

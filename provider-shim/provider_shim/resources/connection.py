@@ -14,7 +14,7 @@ from typing import Any
 
 from provider_shim.client import Client, ClientSettings, check_endpoint
 from provider_shim.framework.diagnostics import Report, attribute, error
-from provider_shim.framework.types import UNKNOWN, Object
+from provider_shim.framework.types import UNKNOWN, Object, as_list
 
 ENVIRONMENT = {
     "endpoints": "FLINTLOCK_ENDPOINTS",
@@ -81,10 +81,10 @@ class Connection:
 
     def _value(self, config: Object, name: str) -> Any:
         value: Any = config.get(name)
-        if isinstance(value, list) and any(part is UNKNOWN for part in value):  # pyright: ignore[reportUnknownVariableType] # Value
+        if any(part is UNKNOWN for part in as_list(value) or ()):
             return UNKNOWN
         if value is not None:
-            return value  # pyright: ignore[reportUnknownVariableType] # Value
+            return value
         text = self._environment.get(ENVIRONMENT[name]) or None
         if name == "endpoints" and text is not None:
             return [part.strip() for part in text.split(",") if part.strip()]

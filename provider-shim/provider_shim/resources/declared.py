@@ -1,8 +1,8 @@
 """What every declared resource does: PUT to declare, GET to read, DELETE to ask for its end.
 
-A create carries `If-None-Match: *` and an Idempotency-Key made from name and intent alone. If Terraform is killed before it
-saves the state, the same apply sends the same key and is handed its own object; anybody else's object of that name is
-an error that says how to import it. Only a 404 that the API itself gave removes a thing from state.
+A create carries `If-None-Match: *` and an Idempotency-Key made from name and intent alone. If Terraform is killed
+before it saves the state, the same apply sends the same key and is handed its own object; anybody else's object of
+that name is an error that says how to import it. Only a 404 that the API itself gave removes a thing from state.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class DeclaredResource(Resource):
         if stored.get("deletion_requested_at"):
             call.report.warn(
                 f"{self.label} {self.show(state)} is being deleted",
-                f"Deletion was asked for at {stored['deletion_requested_at']}; it stays in state until it is confirmed.",
+                f"Asked for at {stored['deletion_requested_at']}; it stays in state until that is confirmed.",
             )
         return self.state_of(call, state, stored)
 

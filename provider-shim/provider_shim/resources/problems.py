@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from provider_shim.client import ApiError, CancelledError, UnreachableError
@@ -11,7 +11,7 @@ from provider_shim.resources.translate import Translation
 
 
 @contextmanager
-def told_to_user(doing: str, translation: Translation | None = None) -> Iterator[None]:
+def told_to_user(doing: str, translation: Translation | None = None) -> Generator[None]:
     """Turns the client's exceptions into ProviderError; `doing` reads like "create microVM demo/web"."""
     try:
         yield

@@ -34,7 +34,10 @@ def observed_list(description: str, attributes: Mapping[str, Attribute]) -> Attr
 
 def label_filter(what: str) -> Attribute:
     return Attribute(
-        type=MapOf(STRING), optional=True, validators=(LABEL_KEYS,), description=f"Only {what} with all of these labels."
+        type=MapOf(STRING),
+        optional=True,
+        validators=(LABEL_KEYS,),
+        description=f"Only {what} with all of these labels.",
     )
 
 
@@ -190,12 +193,13 @@ class MicroVMsSource(ConnectedSource):
     def _microvm(self, stored: dict[str, Any]) -> Object:
         status: dict[str, Any] = stored.get("status") or {}
         interfaces: dict[str, Any] = status.get("interfaces") or {}
+        drift: dict[str, Any] = status.get("drift") or {}
         # Observation before intent: `power_state` is in both.
         return {
             **pick(self._PLAIN, stored, status, stored.get("spec") or {}),
             "power_state": status.get("power_state"),
             "driver": status.get("driver"),
-            "drift": (status.get("drift") or {}).get("class"),
+            "drift": drift.get("class"),
             "interfaces": {name: pick(self._INTERFACE, each) for name, each in interfaces.items()},
             "conditions": [pick(self._CONDITION, each) for each in status.get("conditions") or ()],
         }

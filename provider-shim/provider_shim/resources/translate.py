@@ -2,8 +2,8 @@
 
 Names and shapes are the same on both sides but for a few renamed fields, so one walk beside the schema serves all
 resources. What the user left out is left out of the body, and the API fills in its defaults. Reading back, a value
-that means the same as what the state already says is kept as the user wrote it (null against empty, a default against nothing),
-so that a plan after an apply is empty; where it means something else, the API's value is shown.
+that means the same as what the state already says is kept as the user wrote it (null against empty, a default against
+nothing), so that a plan after an apply is empty; where it means something else, the API's value is shown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Translation:
 
     def merge(self, prior: Mapping[str, Value], stored: Mapping[str, Any]) -> dict[str, Value]:
         """The state's intent attributes, from the API's object; `prior` is how the user last wrote them."""
-        spec = stored.get("spec") or {}
+        spec: Mapping[str, Any] = stored.get("spec") or {}
         merged: dict[str, Value] = {}
         for name, each in self.attributes.items():
             source = stored if name in BESIDE_SPEC else spec
@@ -105,9 +105,11 @@ def _outgoing(each: Attribute, value: Any) -> Any:
         case "single":
             return _outgoing_object(each.type, value)
         case "map":
-            return {key: _outgoing_object(each.type, inner) for key, inner in value.items()}
+            table: dict[str, Any] = value
+            return {key: _outgoing_object(each.type, inner) for key, inner in table.items()}
         case "list" | "set":
-            return [_outgoing_object(each.type, inner) for inner in value]
+            items: list[Any] = value
+            return [_outgoing_object(each.type, inner) for inner in items]
 
 
 def _outgoing_object(nested: Nested, value: Any) -> dict[str, Any]:
@@ -125,9 +127,11 @@ def _normal(each: Attribute, value: Any) -> Any:
         case "single":
             return None if value is None else _normal_object(each.type, value)
         case "map":
-            return {key: _normal_object(each.type, inner) for key, inner in (value or {}).items()}
+            table: dict[str, Any] = value or {}
+            return {key: _normal_object(each.type, inner) for key, inner in table.items()}
         case "list" | "set":
-            return [_normal_object(each.type, inner) for inner in value or ()]
+            items: list[Any] = value or []
+            return [_normal_object(each.type, inner) for inner in items]
 
 
 def _normal_object(nested: Nested, value: Any) -> dict[str, Any]:
@@ -153,15 +157,15 @@ def _merge_nested(nested: Nested, prior: Any, stored: Any) -> Value:
         case "single":
             return _merge_object(nested, prior, stored)
         case "map":
-            before = prior or {}
+            before: Mapping[str, Any] = prior or {}
             return {key: _merge_object(nested, before.get(key), inner) for key, inner in stored.items()}
         case "list" | "set":
-            earlier = prior or []
+            earlier: list[Any] = prior or []
             return [
                 _merge_object(nested, earlier[i] if i < len(earlier) else None, inner) for i, inner in enumerate(stored)
             ]
 
 
 def _merge_object(nested: Nested, prior: Any, stored: Any) -> Value:
-    before = prior or {}
+    before: Mapping[str, Any] = prior or {}
     return {name: _merge(each, before.get(name), stored.get(name)) for name, each in nested.attributes.items()}

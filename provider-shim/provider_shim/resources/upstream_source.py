@@ -1,7 +1,7 @@
-"""`flintlock_vms`: microVMs in the shape that Flintlock's own first provider gave them, for configurations written for it.
+"""`flintlock_vms`: microVMs in the shape of Flintlock's first provider, for configurations written for that.
 
-`vms[*].spec` is Flintlock's MicroVMSpec (volumes and interfaces are lists, labels are called `label`), `vms[*].status` its
-MicroVMStatus. New configurations do better with `flintlock_microvms`.
+`vms[*].spec` is Flintlock's MicroVMSpec (volumes and interfaces are lists, labels are called `label`),
+`vms[*].status` its MicroVMStatus. New configurations do better with `flintlock_microvms`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from acceptance.terraform.certificates import write_certificates
-from acceptance.terraform.fake_store import Key, Problem, Store, not_found
+from acceptance.terraform.fake_store import Key, ProblemError, Store, not_found
 
 COLLECTIONS = {"namespaces": "Namespace", "hosts": "Host", "placementpolicies": "PlacementPolicy"}
 
@@ -131,20 +131,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(*faults.forged, {"Content-Type": "text/html"})
             return
         try:
-            if headers.get("authorization") != f"Bearer {self.fake.token}":
-                raise Problem(401, "unauthenticated", "The token is not valid")
-            if faults.unavailable > 0:
-                faults.unavailable -= 1
-                raise Problem(503, "no_leader", "There is no leader", extra={"retry_after_s": 0})
+            self._admit(headers)
             parts = [unquote(part) for part in url.path.removeprefix("/api/v2/").split("/")]
             status, answer, extra = self._route(parts, parse_qs(url.query), headers, body)
-        except Problem as problem:
+        except ProblemError as problem:
             status, answer, extra = problem.status, problem.body(), {"Content-Type": "application/problem+json"}
         if self.command == "PUT" and faults.lost_answers > 0:
             faults.lost_answers -= 1
             self.close_connection = True
             return
         self._send(status, json.dumps(answer).encode(), extra)
+
+    def _admit(self, headers: dict[str, str]) -> None:
+        if headers.get("authorization") != f"Bearer {self.fake.token}":
+            raise ProblemError(401, "unauthenticated", "The token is not valid")
+        if self.fake.faults.unavailable > 0:
+            self.fake.faults.unavailable -= 1
+            raise ProblemError(503, "no_leader", "There is no leader", extra={"retry_after_s": 0})
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -1,7 +1,8 @@
 """An in-memory stand-in for the control plane's state, as far as the provider can see it.
 
-Specs are validated by the control plane's own model, so a body that passes here passes there. A microVM runs as soon as it is declared
-unless a test says otherwise (`hold`, `fail_guest`); drift is put in by tests and taken away by a repair.
+Specs are validated by the control plane's own model, so a body that passes here passes there. A microVM runs as soon
+as it is declared unless a test says otherwise (`hold`, `fail_guest`); drift is put in by tests and taken away by a
+repair.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass
-class Problem(Exception):
+class ProblemError(Exception):
     status: int
     code: str
     title: str
@@ -62,8 +63,8 @@ class Problem(Exception):
         }
 
 
-def not_found(key: Key) -> Problem:
-    return Problem(404, "not_found", f"{key[0]} {key[2]} does not exist")
+def not_found(key: Key) -> ProblemError:
+    return ProblemError(404, "not_found", f"{key[0]} {key[2]} does not exist")
 
 
 def _now() -> str:
@@ -95,7 +96,7 @@ class Store:
                 return 200, {**repeated, "warnings": [], "changed": False}
             if present is not None and headers.get("if-none-match") == "*":
                 existing = {"uid": present["uid"], "created_at": present["created_at"]}
-                raise Problem(412, "already_exists", "It exists already", extra={"existing": existing})
+                raise ProblemError(412, "already_exists", "It exists already", extra={"existing": existing})
             if present is None:
                 return 201, {
                     **self._create(key, spec, labels, annotations, headers, body),
@@ -107,10 +108,12 @@ class Store:
     def _validate(self, key: Key, body: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
         for name in body:
             if name not in ("labels", "annotations", "spec"):
-                raise Problem(422, "invalid", "Invalid", errors=[{"pointer": f"/{name}", "message": "unknown field"}])
+                raise ProblemError(
+                    422, "invalid", "Invalid", errors=[{"pointer": f"/{name}", "message": "unknown field"}]
+                )
         if key[0] == "MicroVM" and ("Namespace", "", key[1]) not in self.objects:
             entry = {"pointer": "/namespace", "message": f'namespace "{key[1]}" does not exist'}
-            raise Problem(404, "namespace_not_found", "Namespace not found", errors=[entry])
+            raise ProblemError(404, "namespace_not_found", "Namespace not found", errors=[entry])
         try:
             spec = asdict(SPECS[key[0]].validate_python(body.get("spec", {})))
             labels = _LABELS.validate_python(body.get("labels", {}))
@@ -120,7 +123,7 @@ class Store:
                 {"pointer": "/spec/" + "/".join(str(part) for part in each["loc"]), "message": each["msg"]}
                 for each in problem.errors()
             ]
-            raise Problem(422, "invalid", "The body is invalid", errors=errors) from problem
+            raise ProblemError(422, "invalid", "The body is invalid", errors=errors) from problem
 
     def _repeated(self, headers: dict[str, str], body: Any) -> dict[str, Any] | None:
         known = self.keys.get(headers.get("idempotency-key", ""))
@@ -128,7 +131,7 @@ class Store:
             return None
         digest, uid, key = known
         if digest != _digest(body):
-            raise Problem(422, "idempotency_key_reused", "The Idempotency-Key was used for another body")
+            raise ProblemError(422, "idempotency_key_reused", "The Idempotency-Key was used for another body")
         present = self.objects.get(key)
         return present if present is not None and present["uid"] == uid else None
 
@@ -232,7 +235,7 @@ class Store:
                 if effect is Effect.REPLACE and present["spec"][name] != spec[name]
             ]
             if replaced:
-                raise Problem(409, "requires_replacement", "A replacement is needed", errors=replaced)
+                raise ProblemError(409, "requires_replacement", "A replacement is needed", errors=replaced)
         after = {"spec": spec, "labels": labels, "annotations": annotations}
         if all(present[name] == value for name, value in after.items()):
             return {**present, "changed": False}
@@ -251,7 +254,7 @@ class Store:
             if present is None:
                 raise not_found(key)
             if key[0] == "Namespace" and any(k[0] == "MicroVM" and k[1] == key[2] for k in self.objects):
-                raise Problem(409, "namespace_not_empty", "The namespace holds microVMs", "Delete them first.")
+                raise ProblemError(409, "namespace_not_empty", "The namespace holds microVMs", "Delete them first.")
             if self.hold_deletes and key[0] == "MicroVM":
                 present["deletion_requested_at"] = present["deletion_requested_at"] or _now()
                 present["status"]["phase"] = "deleting"

