@@ -24,6 +24,7 @@ from controlplane.cli.dev.demo_steps import STEPS
 from controlplane.cli.dev.progress import Progress
 from controlplane.cli.dev.world import World
 from controlplane.cli.errors import CliError
+from controlplane.cli.values import dig
 
 NODES = 3
 HOSTS = 3
@@ -128,9 +129,7 @@ class _Stage:
         self.cluster.start()
         self.cluster.await_ready()
         self._world = World(self.cluster, terraform, source, self._progress, self._taps_before)
-        status = self.cluster.status() or {}
-        leader = (status.get("log") or {}).get("leader")
-        return f"driver {layout.plan.driver}, leader {leader}"
+        return f"driver {layout.plan.driver}, leader {dig(self.cluster.status(), 'log', 'leader')}"
 
     def show_logs(self, error: CliError) -> None:
         errors.show(error)

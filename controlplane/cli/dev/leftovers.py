@@ -19,7 +19,7 @@ TAP_PREFIX = "fl"
 
 
 def find(layout: Layout, *, taps_before: frozenset[str] | None = None) -> list[str]:
-    """A line per thing that is left; empty when nothing is. With `taps_before`, also every tap that is new since then."""
+    """A line per thing that is left; none when nothing is. With `taps_before`, also every tap that is new since."""
     found = [f"process {identity.pid}: {command[:100]}" for identity, command in vm_processes(layout)]
     found += [f"file {path}" for path in vm_files(layout)]
     found += [f"simulated microVM: {line}" for line in simulated_microvms(layout)]

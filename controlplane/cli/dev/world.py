@@ -1,4 +1,4 @@
-"""What the demonstration looks at and lays hands on: the cluster, Terraform, and the microVMs behind everybody's back."""
+"""What the demonstration looks at and lays hands on: the cluster, Terraform, and the microVMs themselves."""
 
 from __future__ import annotations
 
