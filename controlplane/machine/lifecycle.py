@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
 
 from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
 
@@ -30,6 +29,7 @@ class MicroVMEvent(StrEnum):
 
 
 class OperationEvent(StrEnum):
+    BEGUN = "begun"
     SETTLED = "settled"
     SUPERSEDED = "superseded"
 
@@ -77,13 +77,7 @@ MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] 
 }
 
 OPERATION: Mapping[tuple[OperationPhase | None, OperationEvent], OperationPhase | None] = {
+    (None, OperationEvent.BEGUN): OperationPhase.RUNNING,
     (OperationPhase.RUNNING, OperationEvent.SETTLED): OperationPhase.SUCCEEDED,
     (OperationPhase.RUNNING, OperationEvent.SUPERSEDED): OperationPhase.CANCELLED,
 }
-
-Phase = TypeVar("Phase", bound=StrEnum)
-Event = TypeVar("Event", bound=StrEnum)
-
-
-def allows(table: Mapping[tuple[Phase | None, Event], Phase | None], phase: Phase | None, event: Event) -> bool:
-    return (phase, event) in table

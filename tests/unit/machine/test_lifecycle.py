@@ -1,0 +1,145 @@
+"""The lifecycle tables: every event that a command can bring to a phase is listed, or refused before."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+
+import pytest
+from support.builders import (
+    agent_connected,
+    declare_host,
+    declare_microvm,
+    destroyed,
+    failure,
+    observation,
+    place,
+    report,
+)
+from support.driven import DrivenMachine
+
+from controlplane.machine.lifecycle import (
+    HOST,
+    MICROVM,
+    OPERATION,
+    HostEvent,
+    MicroVMEvent,
+    OperationEvent,
+)
+from controlplane.machine.outcome import Code, Rejected
+from controlplane.model.commands import AgentLost, Command, Delete
+from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
+from controlplane.model.types import Kind
+
+LOST = AgentLost(host="h1", session="session-h1", reason="silent")
+
+HOST_COMMANDS: dict[HostEvent, Command] = {
+    HostEvent.DECLARED: declare_host(),
+    HostEvent.CONNECTED: agent_connected(),
+    HostEvent.LOST: LOST,
+    HostEvent.DELETED: Delete(kind=Kind.HOST, name="h1"),
+}
+WAYS_TO_HOST_PHASES: dict[HostPhase | None, list[Command]] = {
+    None: [],
+    HostPhase.EXPECTED: [declare_host()],
+    HostPhase.PENDING: [agent_connected()],
+    HostPhase.READY: [declare_host(), agent_connected()],
+    HostPhase.UNREACHABLE: [declare_host(), agent_connected(), LOST],
+}
+HOST_REFUSALS = {HostEvent.LOST: Code.STALE, HostEvent.DELETED: Code.NOT_FOUND}
+
+
+@pytest.mark.parametrize("event", HostEvent)
+@pytest.mark.parametrize("phase", WAYS_TO_HOST_PHASES, ids=str)
+def test_every_event_of_a_host_is_in_the_table_or_refused(phase: HostPhase | None, event: HostEvent) -> None:
+    machine = DrivenMachine()
+    for command in WAYS_TO_HOST_PHASES[phase]:
+        machine.accept(command)
+    outcome = machine.do(HOST_COMMANDS[event])
+    host = machine.state.hosts.get("h1")
+    if (phase, event) in HOST:
+        assert not isinstance(outcome, Rejected)
+        assert (host.phase if host is not None else None) is HOST[phase, event]
+    else:
+        assert isinstance(outcome, Rejected)
+        assert outcome.code is HOST_REFUSALS[event]
+
+
+WAYS_TO_VM_PHASES: list[MicroVMPhase | None] = [None, *MicroVMPhase]
+VM_DELETE = Delete(kind=Kind.MICROVM, namespace="demo", name="web")
+
+
+def vm_in(phase: MicroVMPhase | None) -> DrivenMachine:
+    machine = DrivenMachine().with_host()
+    if phase is None:
+        return machine
+    vm = machine.pending()
+    if phase is not MicroVMPhase.PENDING:
+        machine.accept(place(vm))
+        vm = machine.vm()
+    if phase is MicroVMPhase.ACTIVE:
+        machine.confirm(vm)
+    elif phase is MicroVMPhase.FAILED:
+        machine.confirm(vm, failure=failure(), generation=None, power="absent")
+    elif phase is MicroVMPhase.DELETING:
+        machine.accept(VM_DELETE)
+    assert machine.vm().phase is phase
+    return machine
+
+
+def bring(machine: DrivenMachine, event: MicroVMEvent) -> Command:
+    """A command that brings `event` to the microVM."""
+    vm = machine.state.microvm("demo", "web") or DrivenMachine().with_host().placed()
+    match event:
+        case MicroVMEvent.PLACED:
+            return place(vm)
+        case MicroVMEvent.CONFIRMED:
+            return report(observation(vm, details={"pid": "7"}))
+        case MicroVMEvent.FAILED:
+            return report(observation(vm, failure=failure(message="another"), details={"pid": "8"}))
+        case MicroVMEvent.REDECLARED:
+            return declare_microvm(vcpu=2)
+        case MicroVMEvent.TOMBSTONED:
+            return VM_DELETE
+        case MicroVMEvent.DESTROYED:
+            return destroyed(vm) if vm.placement is not None else report()
+
+
+@pytest.mark.parametrize("event", MicroVMEvent)
+@pytest.mark.parametrize("phase", WAYS_TO_VM_PHASES, ids=str)
+def test_every_event_of_a_microvm_is_in_the_table_or_without_effect(
+    phase: MicroVMPhase | None, event: MicroVMEvent
+) -> None:
+    machine = vm_in(phase)
+    before = machine.state
+    machine.do(bring(machine, event))
+    vm = machine.state.microvm("demo", "web")
+    now = vm.phase if vm is not None else None
+    if (phase, event) in MICROVM:
+        assert now is MICROVM[phase, event]
+    else:
+        assert now is phase
+        assert event in (MicroVMEvent.CONFIRMED, MicroVMEvent.FAILED) or machine.state is before
+
+
+@pytest.mark.parametrize(
+    ("table", "phases", "events"),
+    [
+        (HOST, HostPhase, HostEvent),
+        (MICROVM, MicroVMPhase, MicroVMEvent),
+        (OPERATION, OperationPhase, OperationEvent),
+    ],
+)
+def test_every_phase_is_reached_and_every_event_is_used(
+    table: dict[tuple[StrEnum | None, StrEnum], StrEnum | None], phases: type[StrEnum], events: type[StrEnum]
+) -> None:
+    reached: set[StrEnum | None] = set()
+    todo: deque[StrEnum | None] = deque([None])
+    while todo:
+        phase = todo.popleft()
+        for (start, _), end in table.items():
+            if start is phase and end is not None and end not in reached:
+                reached.add(end)
+                todo.append(end)
+    assert reached == set(phases)
+    assert {event for _, event in table} == set(events)
