@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def settings(endpoint: str, tmp_path: Path) -> FlintlockdSettings:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: FlintlockdSettings) -> AsyncIterator[FlintlockdDriver]:
+async def running(settings: FlintlockdSettings) -> AsyncGenerator[FlintlockdDriver]:
     driver = FlintlockdDriver(settings)
     await driver.start()
     try:
