@@ -1,0 +1,271 @@
+"""`ports.HostDriver` over QEMU: a lock per microVM, a look at all of them, and a watch that wakes the agent.
+
+What exists is read from the folders under `STATE/vms` and from /proc each time; nothing is remembered that a restart of
+the agent would lose. The agent's process may end at any time: microVMs run on in sessions of their own, and the next
+driver on the same state folder finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import platform
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+from weakref import WeakValueDictionary
+
+import structlog
+
+from controlplane.drivers.common import not_found, stale_epoch, unsupported
+from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
+from controlplane.drivers.qemu.guest import Guest, Site, boot_files
+from controlplane.drivers.qemu.layout import Folder, sweep
+from controlplane.drivers.qemu.tag import is_part
+from controlplane.drivers.qemu.watch import Watch
+from controlplane.model.resources import ObservedPower
+from controlplane.model.spec import MicroVMSpec, PowerState
+from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, VMDefinition
+
+_log = structlog.get_logger(__name__)
+
+
+class QemuDriver:
+    """A host's QEMU microVMs.
+
+    state_dir: holds one folder per microVM; one driver at a time may use it.
+    instance: names this state folder among all agents of the machine: 1 to 64 letters, digits, `.`, `-` and `_`.
+    accelerator: `auto` boots a guest once per start of the host to find out whether KVM is of use.
+    probe_kernel: what `auto` boots; the newest readable kernel in /boot when there is none.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        images: ImageStore,
+        instance: str,
+        accelerator: Literal["auto", "kvm", "tcg"] = "auto",
+        *,
+        probe_kernel: Path | None = None,
+    ) -> None:
+        if not is_part(instance) or len(instance) > 64:
+            raise ValueError(f"instance {instance!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
+        self._state_dir = state_dir.absolute()
+        self._images = images
+        self._instance = instance
+        self._accelerator = accelerator
+        self._probe_kernel = probe_kernel
+        self._site_now: Site | None = None
+        self._own_lock: BinaryIO | None = None
+        self._guests: dict[str, Guest] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Each lives as long as somebody holds it or waits for it."""
+        self._watch = Watch(self._signature, self._boot_progress)
+
+    @property
+    def info(self) -> DriverInfo:
+        facts = self._site_now.facts if self._site_now else None
+        return DriverInfo(
+            name="qemu",
+            version=facts.version if facts else "",
+            simulated=False,
+            accelerator=facts.accelerator if facts else None,
+        )
+
+    # -- life of the driver
+
+    async def start(self) -> None:
+        if self._site_now is not None:
+            return
+        if platform.machine() != "x86_64":
+            raise DriverError(
+                "Unsupported", f"the qemu driver runs on x86_64, not on {platform.machine()}", retryable=False
+            )
+        vms, trash = self._state_dir / "vms", self._state_dir / "trash"
+        self._claim(vms)
+        try:
+            await asyncio.to_thread(sweep, trash)
+            facts = await self._facts()
+        except BaseException:
+            self._release()
+            raise
+        self._site_now = Site(
+            instance=self._instance,
+            vms=vms.resolve(),
+            trash=trash,
+            images=self._images,
+            facts=facts,
+            boot_id=host.boot_id(),
+            wake=self._watch.wake,
+        )
+        for uid in self._uids():
+            guest = self._guest(uid)
+            found = guest.find()
+            if found is not None:
+                guest.adopt(found)
+        self._watch.start()
+
+    async def stop(self) -> None:
+        await self._watch.stop()
+        for guest in self._guests.values():
+            await guest.close()
+        self._guests.clear()
+        self._site_now = None
+        self._release()
+
+    def _claim(self, vms: Path) -> None:
+        try:
+            vms.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self._state_dir / "driver.lock").open("wb")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise DriverError("StateInUse", f"another agent is using {self._state_dir}") from error
+        except OSError as error:
+            raise DriverError("StateUnavailable", f"cannot use {self._state_dir}: {error}") from error
+        self._own_lock = lock
+
+    def _release(self) -> None:
+        if self._own_lock is not None:
+            self._own_lock.close()
+            self._own_lock = None
+
+    async def _facts(self) -> command.HostFacts:
+        binary, version = await asyncio.to_thread(host.find_qemu)
+        accelerator: str = self._accelerator
+        if accelerator == "auto":
+            verdict = await probe.decide(
+                self._state_dir / "accelerator.json",
+                binary=binary,
+                qemu_version=version,
+                boot_id=host.boot_id(),
+                kernel=self._probe_kernel or probe.find_kernel(),
+            )
+            accelerator = verdict.accelerator
+            _log.info("accelerator chosen", accelerator=accelerator, reason=verdict.reason)
+        return command.HostFacts(binary, version, accelerator, host.tsc_khz())
+
+    @property
+    def _site(self) -> Site:
+        if self._site_now is None:
+            raise DriverError("NotStarted", "the qemu driver is not started")
+        return self._site_now
+
+    # -- what exists
+
+    async def check(self, spec: MicroVMSpec) -> None:
+        facts = self._site.facts
+        if spec.provider not in (None, "qemu"):
+            raise unsupported(f"this host's driver is qemu, not {spec.provider}", pointer="/spec/provider")
+        kernel, initrd = boot_files(spec, self._images)
+        planned = volumes.plan(spec)
+        for item in planned:
+            volumes.source_of(item, self._images)
+        network.check(spec)
+        if len(planned) + 1 + len(spec.interfaces) > command.MAX_DEVICES:
+            raise unsupported(
+                f"a microVM has at most {command.MAX_DEVICES} disks and interfaces, its seed included",
+                pointer="/spec/additional_volumes",
+            )
+        command.kernel_cmdline(spec, command.Parts(kernel, initrd, (), (), ""), facts)
+
+    async def list(self) -> Sequence[Instance]:
+        found = await asyncio.to_thread(process.scan, self._site.instance)
+        guests = [self._guest(uid) for uid in self._uids()]
+        looks = await asyncio.gather(*(guest.look(guest.own(found)) for guest in guests))
+        instances = [instance for instance in looks if instance is not None]
+        known = {instance.uid for instance in instances}
+        own = {item.pid for guest in guests if guest.uid in known and (item := guest.own(found)) is not None}
+        return (*instances, *(_stray(item, known) for item in found if item.pid not in own))
+
+    def _uids(self) -> list[str]:
+        return sorted(entry.name for entry in self._site.vms.iterdir() if is_part(entry.name) and entry.is_dir())
+
+    def _guest(self, uid: str) -> Guest:
+        guest = self._guests.get(uid)
+        if guest is None:
+            guest = self._guests[uid] = Guest(self._site, uid)
+        return guest
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    async def console(self, uid: str, *, offset: int, limit: int) -> tuple[int, bytes]:
+        folder = Folder(self._site.vms, uid)
+        if not folder.exists():
+            raise not_found(uid)
+        return await asyncio.to_thread(console.read, folder.console, offset=offset, limit=limit)
+
+    def changes(self) -> AsyncIterator[None]:
+        return self._watch.changes()
+
+    # -- changes
+
+    async def create(self, vm: VMDefinition) -> None:
+        await self.check(vm.spec)
+        async with self._lock(vm.uid):
+            await self._put_in_effect(vm)
+
+    async def update(self, vm: VMDefinition) -> None:
+        await self.check(vm.spec)
+        async with self._lock(vm.uid):
+            if Folder(self._site.vms, vm.uid).definition() is None:
+                raise not_found(vm.uid)
+            await self._put_in_effect(vm)
+
+    async def _put_in_effect(self, vm: VMDefinition) -> None:
+        guest = self._guest(vm.uid)
+        present = guest.folder.definition()
+        if present is not None and present.epoch > vm.epoch:
+            raise stale_epoch(vm.uid, held=present.epoch, asked=vm.epoch)
+        await guest.bring_into_effect(vm)
+        self._watch.wake()
+
+    async def set_power(self, uid: str, power: PowerState, *, grace_s: float) -> None:
+        async with self._lock(uid):
+            if Folder(self._site.vms, uid).definition() is None:
+                raise not_found(uid)
+            await self._guest(uid).set_power(power, grace_s=grace_s)
+        self._watch.wake()
+
+    async def destroy(self, uid: str, *, grace_s: float) -> None:
+        async with self._lock(uid):
+            guest = self._guest(uid)
+            await guest.destroy(grace_s=grace_s)
+            self._guests.pop(uid, None)
+        self._watch.wake()
+
+    # -- the watch
+
+    def _signature(self) -> object:
+        """Changes when a process came, went or was halted, or a folder came or went."""
+        processes = [(item.pid, item.stopped) for item in process.scan(self._instance)]
+        return processes, self._uids()
+
+    def _boot_progress(self) -> bool:
+        """True while a guest is on its way to its ready line."""
+        booting = [guest.tend() for guest in self._guests.values()]
+        return any(booting)
+
+
+def _stray(found: process.Found, known: set[str | None]) -> Instance:
+    """A process with our instance's mark that has no folder of ours."""
+    tag = found.tag
+    uid = tag.uid if tag is not None and tag.uid not in known else None
+    return Instance(
+        uid=uid,
+        native_id=f"pid-{found.pid}",
+        cluster_id=tag.cluster_id if tag else None,
+        namespace=tag.namespace if tag else None,
+        name=tag.name if tag else found.name.rpartition("/")[2],
+        epoch=tag.epoch if tag else None,
+        generation=None,
+        power=ObservedPower.PAUSED if found.stopped else ObservedPower.RUNNING,
+        ready=False,
+        vcpu=None,
+        memory_in_mb=None,
+        cause=None,
+        details={"pid": str(found.pid)},
+        interfaces={},
+    )

@@ -1,0 +1,431 @@
+"""One microVM: its folder, its process, and the steps between what is and what should be.
+
+Every step looks first and then does only what is missing, so a step that was interrupted anywhere is completed by
+taking it again. The caller sees to it that only one step at a time is taken on one microVM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from controlplane.drivers.common import not_found, restarts
+from controlplane.drivers.qemu import command, console, exits, network, process, seed, volumes
+from controlplane.drivers.qemu.layout import SEED, Folder, Run
+from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
+from controlplane.drivers.qemu.tag import Tag
+from controlplane.model.resources import ObservedPower
+from controlplane.model.spec import MicroVMSpec, PowerState
+from controlplane.ports import DriverError, ImageStore, Instance, InterfaceStatus, VMDefinition
+
+START_TIMEOUT_S = 20.0
+RESTART_GRACE_S = 10.0
+"""How long a guest is asked to shut down before an update restarts it."""
+_PRESS_AGAIN_S = 1.0
+_TERMINATE_S = 3.0
+_START_POLL_S = 0.01
+_BOOT_S = 60.0
+"""A guest that is not ready by then is looked at less often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the microVMs of one driver share."""
+
+    instance: str
+    vms: Path
+    trash: Path
+    images: ImageStore
+    facts: command.HostFacts
+    boot_id: str
+    wake: Callable[[], None]
+
+
+class Guest:
+    def __init__(self, site: Site, uid: str) -> None:
+        self._site = site
+        self.folder = Folder(site.vms, uid)
+        self.uid = uid
+        self._monitor = Monitor(self.folder.path, site.wake)
+        self._handle: process.Handle | None = None
+        self._followed_at = 0.0
+        self._ready: console.ReadyWatch | None = None
+
+    # -- what is
+
+    def find(self) -> process.Found | None:
+        """The running process whose folder is ours."""
+        return self.own(process.scan(self._site.instance))
+
+    def own(self, found: list[process.Found]) -> process.Found | None:
+        path = str(self.folder.path)
+        return next((item for item in found if item.folder == path), None)
+
+    def marked(self) -> list[process.Found]:
+        """Every process marked with our uid, wherever it runs."""
+        return [item for item in process.scan(self._site.instance) if item.tag is not None and item.tag.uid == self.uid]
+
+    async def look(self, found: process.Found | None) -> Instance | None:
+        """The microVM as it is; None when there is nothing of it in its folder. `found`: its process, from a scan."""
+        definition = self.folder.definition()
+        if definition is None:
+            return None
+        if found is None and self._handle is not None and self._handle.running:
+            # It was started after the scan.
+            found = self.find()
+        power, status, cause = ObservedPower.STOPPED, None, None
+        if found is not None:
+            self.adopt(found)
+            power, status, cause = await self._power(found)
+        if self._handle is None or not self._handle.running:
+            self._note_end()
+            found = None
+            power, status = ObservedPower.STOPPED, None
+            cause = exits.cause(self.folder, self.folder.run(), boot_id=self._site.boot_id)
+        return self._describe(definition, self.folder.run(), found, power, status, cause)
+
+    async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
+        if found.stopped:
+            return ObservedPower.PAUSED, None, "hypervisor process is halted by a signal"
+        try:
+            status = await self._monitor.status()
+        except MonitorError as error:
+            return ObservedPower.RUNNING, None, f"hypervisor does not answer: {error}"
+        match status.run_state:
+            case "running":
+                return ObservedPower.RUNNING, status, None
+            case "paused" | "prelaunch":
+                return ObservedPower.PAUSED, status, None
+            case other:
+                return ObservedPower.PAUSED, status, f"hypervisor is in state {other}"
+
+    def _describe(
+        self,
+        definition: VMDefinition,
+        run: Run | None,
+        found: process.Found | None,
+        power: ObservedPower,
+        status: Status | None,
+        cause: str | None,
+    ) -> Instance:
+        started = run.definition if run is not None and found is not None else definition
+        details = {"folder": str(self.folder.path)}
+        if found is not None:
+            details |= {"pid": str(found.pid), "qemu": self._site.facts.version}
+            if run is not None:
+                details["accelerator"] = run.accelerator
+        epoch = found.tag.epoch if found is not None and found.tag is not None else definition.epoch
+        return Instance(
+            uid=self.uid,
+            native_id=self.uid,
+            cluster_id=definition.cluster_id,
+            namespace=definition.namespace,
+            name=definition.name,
+            epoch=epoch,
+            generation=started.generation,
+            power=power,
+            ready=found is not None and self.ready(),
+            vcpu=status.vcpu if status else None,
+            memory_in_mb=status.memory_in_mb if status else None,
+            cause=cause,
+            details=details,
+            interfaces={
+                nic.device: InterfaceStatus(nic.tap, nic.mac)
+                for nic in network.nics(self._site.instance, self.uid, started.spec.interfaces)
+            },
+        )
+
+    def ready(self) -> bool:
+        """Whether the guest said so since its last start; kept in the record once seen."""
+        run = self.folder.run()
+        if run is None:
+            return False
+        if self._ready is None:
+            self._ready = console.ReadyWatch(self.folder.console, run.console_start)
+            self._ready.seen = run.ready
+        if self._ready.seen:
+            return True
+        if not self._ready.look():
+            return False
+        self.folder.save_run(msgspec.structs.replace(run, ready=True))
+        return True
+
+    # -- following the process
+
+    def adopt(self, found: process.Found) -> None:
+        """Follow a process that was found, to see its end at once."""
+        if self._handle is None:
+            self._follow(process.Handle.open(found))
+
+    def _follow(self, handle: process.Handle | None) -> None:
+        self._handle = handle
+        self._followed_at = asyncio.get_running_loop().time()
+        if handle is not None:
+            asyncio.get_running_loop().add_reader(handle.fd, self._on_end, handle)
+
+    def _on_end(self, handle: process.Handle) -> None:
+        asyncio.get_running_loop().remove_reader(handle.fd)
+        handle.exit_status()
+        self._site.wake()
+
+    def _note_end(self) -> None:
+        """Stop following a process that ended; write down how, when we were its parent."""
+        handle = self._handle
+        if handle is None or handle.running:
+            return
+        status = handle.exit_status()
+        self._unfollow()
+        run = self.folder.run()
+        if run is not None and run.exit_status is None and status is not None:
+            self.folder.save_run(msgspec.structs.replace(run, exit_status=status))
+
+    def tend(self) -> bool:
+        """Bound the console, and look for the ready line; True while that is still expected soon."""
+        if self._handle is None or not self._handle.running:
+            return False
+        console.trim(self.folder.console)
+        if self._ready is not None and self._ready.seen:
+            return False
+        if self.ready():
+            self._site.wake()
+            return False
+        return asyncio.get_running_loop().time() - self._followed_at < _BOOT_S
+
+    def _unfollow(self) -> None:
+        if self._handle is not None:
+            asyncio.get_running_loop().remove_reader(self._handle.fd)
+            self._handle.close()
+            self._handle = None
+
+    async def close(self) -> None:
+        """Let go of the process, which runs on."""
+        await self._monitor.close()
+        self._unfollow()
+
+    # -- what should be
+
+    async def bring_into_effect(self, definition: VMDefinition) -> None:
+        """Make the folder, the disks, the taps and the process match `definition`."""
+        present = self.folder.definition()
+        if present is not None and present.epoch < definition.epoch:
+            # An older placement's copy: it lost its right to run, and what its ephemeral disks held with it.
+            await self.stop(grace_s=0)
+            await asyncio.to_thread(volumes.remove_ephemeral, self.folder.path, present.spec)
+        elif present is not None:
+            _refuse_other_volumes(present.spec, definition.spec)
+        if present != definition:
+            self.folder.save_definition(definition)
+        await asyncio.to_thread(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
+        await self._end_copies()
+        power = definition.spec.power_state
+        if power is not PowerState.STOPPED and await self._must_restart(definition):
+            await self.stop(grace_s=RESTART_GRACE_S)
+        await self.set_power(power, grace_s=RESTART_GRACE_S)
+        run = self.folder.run()
+        if run is not None and run.definition != definition and self.find() is not None:
+            self.folder.save_run(msgspec.structs.replace(run, definition=definition))
+
+    async def _end_copies(self) -> None:
+        """End processes with our mark that run elsewhere, such as in a folder that was deleted under them."""
+        path = str(self.folder.path)
+        for found in self.marked():
+            if found.folder != path:
+                await _end(found)
+
+    async def _must_restart(self, definition: VMDefinition) -> bool:
+        found = self.find()
+        if found is None:
+            return False
+        run = self.folder.run()
+        if run is None or found.tag is None or found.tag.epoch != definition.epoch:
+            return True
+        if restarts(run.definition.spec, definition.spec):
+            return True
+        self.adopt(found)
+        _, status, _ = await self._power(found)
+        wanted = (definition.spec.vcpu, definition.spec.memory_in_mb)
+        return status is not None and (status.vcpu, status.memory_in_mb) != wanted
+
+    async def set_power(self, power: PowerState, *, grace_s: float) -> None:
+        if power is PowerState.STOPPED:
+            await self.stop(grace_s=grace_s)
+            return
+        found = self.find()
+        if found is None:
+            await self.start(paused=power is PowerState.PAUSED)
+            return
+        self.adopt(found)
+        if self._handle is not None and found.stopped:
+            self._handle.send(signal.SIGCONT)
+        try:
+            await (self._monitor.pause() if power is PowerState.PAUSED else self._monitor.resume())
+        except MonitorError as error:
+            raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
+
+    async def start(self, *, paused: bool) -> None:
+        """Start QEMU from the definition, and wait until it answers."""
+        definition = self.folder.definition()
+        if definition is None:
+            raise not_found(self.uid)
+        self._unfollow()
+        await self._monitor.close()
+        lock_fd = process.lock(self.folder.lock)
+        if lock_fd is None:
+            raise DriverError("HypervisorStuck", "another QEMU process is still using the disks of this microVM")
+        try:
+            parts = await self._parts(definition)
+            for stale in (command.QMP_SOCKET, command.OPERATOR_SOCKET):
+                (self.folder.path / stale).unlink(missing_ok=True)
+            argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=paused)
+            self._ready = None
+            self.folder.save_run(
+                Run(definition, self._site.boot_id, console.size(self.folder.console), self._site.facts.accelerator)
+            )
+            pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
+        finally:
+            process.unlock(lock_fd)
+        self._follow(process.Handle(pidfd))
+        await self._await_monitor()
+        self._site.wake()
+
+    async def _await_monitor(self) -> None:
+        """Wait until QEMU answers. Raises DriverError(`HypervisorFailed`) with what it said when it ended instead."""
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            if self._handle is None or not self._handle.running:
+                self._note_end()
+                raise DriverError("HypervisorFailed", f"QEMU did not start: {exits.complaint(self.folder)}")
+            if (self.folder.path / command.QMP_SOCKET).exists():
+                try:
+                    await self._monitor.execute("query-status")
+                except MonitorError:
+                    continue
+                return
+            await asyncio.sleep(_START_POLL_S)
+        raise DriverError("HypervisorFailed", f"QEMU did not answer within {START_TIMEOUT_S:.0f} s of its start")
+
+    async def _parts(self, definition: VMDefinition) -> command.Parts:
+        """Make the taps and the seed, and resolve the images."""
+        spec, site = definition.spec, self._site
+        kernel, initrd = boot_files(spec, site.images)
+        await network.make(site.instance, self.uid, spec.interfaces)
+        nics = network.nics(site.instance, self.uid, spec.interfaces)
+        contents = seed.files(spec, uid=self.uid, name=definition.name, nics=nics)
+        self.folder.write(SEED, await asyncio.to_thread(seed.build, contents))
+        disks = [command.Disk(item.name, item.file, item.volume.is_read_only) for item in volumes.plan(spec)]
+        disks.append(command.Disk(seed.LABEL, SEED, read_only=True))
+        return command.Parts(kernel, initrd, disks, nics, seed.network_config(spec, nics))
+
+    def _tag(self, definition: VMDefinition) -> Tag:
+        return Tag(
+            self._site.instance,
+            definition.cluster_id,
+            self.uid,
+            definition.epoch,
+            definition.namespace,
+            definition.name,
+        )
+
+    # -- the end
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Ask the guest for `grace_s`, then QEMU, then the kernel. Every process with our mark is gone afterwards."""
+        run = self.folder.run()
+        processes = self.marked()
+        if run is not None and processes and not run.stop_requested:
+            self.folder.save_run(msgspec.structs.replace(run, stop_requested=True))
+        own = self.own(processes)
+        if own is not None and grace_s > 0:
+            self.adopt(own)
+            if self._handle is not None:
+                await self._ask(self._handle, own, grace_s)
+        await self._monitor.close()
+        for found in self.marked():
+            await _end(found)
+        if self.folder.exists():
+            self._note_end()
+        self._site.wake()
+
+    async def _ask(self, handle: process.Handle, found: process.Found, grace_s: float) -> None:
+        """Press the power button until the process ends; a guest that is still booting misses the first press."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        if found.stopped:
+            handle.send(signal.SIGCONT)
+        try:
+            await self._monitor.resume()
+            while (left := deadline - loop.time()) > 0:
+                await self._monitor.press_power_button()
+                if await handle.wait(min(left, _PRESS_AGAIN_S)):
+                    return
+        except (MonitorError, DriverError):
+            # The connection breaks when QEMU ends; one that does not answer otherwise is not asked again.
+            await handle.wait(min(_PRESS_AGAIN_S, grace_s))
+
+    async def destroy(self, *, grace_s: float) -> None:
+        """Leave nothing. What is gone already is no error."""
+        await self.stop(grace_s=grace_s)
+        await network.remove(self._site.instance, self.uid)
+        if self.folder.exists():
+            await self._await_unlocked()
+            await asyncio.to_thread(self.folder.remove, self._site.trash)
+        await self.close()
+
+    async def _await_unlocked(self) -> None:
+        """A process that was forked but has not become QEMU yet has no mark; it shows by the lock that it holds."""
+        deadline = asyncio.get_running_loop().time() + process.KILL_TIMEOUT_S
+        while (descriptor := process.lock(self.folder.lock)) is None:
+            if asyncio.get_running_loop().time() > deadline:
+                raise DriverError("HypervisorStuck", "a process is still using the disks of this microVM")
+            for found in self.marked():
+                await _end(found)
+            await asyncio.sleep(_START_POLL_S)
+        process.unlock(descriptor)
+
+
+async def _end(found: process.Found) -> None:
+    """SIGTERM lets QEMU flush its disks; SIGKILL does not ask."""
+    handle = process.Handle.open(found)
+    if handle is None:
+        return
+    try:
+        if not found.stopped:
+            handle.send(signal.SIGTERM)
+            if await handle.wait(_TERMINATE_S):
+                return
+        await handle.kill()
+    finally:
+        handle.close()
+
+
+def _refuse_other_volumes(present: MicroVMSpec, wanted: MicroVMSpec) -> None:
+    for field in ("root_volume", "additional_volumes"):
+        if getattr(present, field) != getattr(wanted, field):
+            raise DriverError(
+                "ReplaceRequired",
+                "the volumes of an existing microVM cannot be changed: delete it and create another",
+                pointer=f"/spec/{field}",
+                retryable=False,
+            )
+
+
+def boot_files(spec: MicroVMSpec, images: ImageStore) -> tuple[Path, Path | None]:
+    """(kernel, initrd). Raises DriverError with the pointer to the image or the file name that is not there."""
+    kernel = _resolve(images, spec.kernel.image, spec.kernel.filename, "kernel")
+    initrd = _resolve(images, spec.initrd.image, spec.initrd.filename, "initrd") if spec.initrd else None
+    return kernel, initrd
+
+
+def _resolve(images: ImageStore, image: str, filename: str | None, role: str) -> Path:
+    try:
+        return images.resolve(image, filename, role=role)
+    except DriverError as error:
+        field = "filename" if error.code == "ImageFileNotFound" else "image"
+        raise DriverError(
+            error.code, error.message, pointer=f"/spec/{role}/{field}", retryable=error.retryable
+        ) from error
