@@ -22,18 +22,6 @@ ORDER = ("Namespace", "PlacementPolicy", "Host", "MicroVM")
 
 PATHS = {"Namespace": "/namespaces", "PlacementPolicy": "/placementpolicies", "Host": "/hosts"}
 _WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec"}
-_DROPPED = {
-    "uid",
-    "generation",
-    "revision",
-    "created_at",
-    "updated_at",
-    "deletion_requested_at",
-    "status",
-    "declared",
-    "warnings",
-    "changed",
-}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -125,7 +113,8 @@ def _check(where: str, document: object, namespace: str) -> Json:
         raise CliError(f"{where}: /kind: {kind!r} is not one of {', '.join(ORDER)}")
     if not isinstance(fields.get("name"), str) or not fields["name"]:
         raise CliError(f"{where}: /name is required, as text")
-    unknown = sorted(set(fields) - _WRITTEN - _DROPPED)
+    # What has a uid came from the API, and everything else in it is the API's to write.
+    unknown = [] if "uid" in fields else sorted(set(fields) - _WRITTEN)
     if unknown:
         known = ", ".join(sorted(_WRITTEN))
         raise CliError(f"{where}: /{unknown[0]}: not a field of a resource; there are {known}")

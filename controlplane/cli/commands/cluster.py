@@ -132,7 +132,10 @@ def _print_event(kind: str, body: Json, form: OutputFormat) -> None:
         output.dump({"event": kind, **body}, form)
         return
     resource = mapping(body, "object")
-    name = columns.target_name({"kind": body.get("kind"), **resource})
+    if body.get("kind") == "Operation":
+        name = f"Operation {text(resource.get('kind'))} of {columns.target_name(mapping(resource, 'target'))}"
+    else:
+        name = columns.target_name(resource)
     details = [text(dig(resource, "status", "phase") or resource.get("phase"))]
     details += [f"host={host}"] if (host := dig(resource, "status", "host")) else []
     details += [f"power={power}"] if (power := dig(resource, "status", "power_state")) else []

@@ -25,15 +25,16 @@ DELETE_WAIT_S = 120.0
 class ResourceKind:
     kind: str
     noun: str
+    plural: str
     path: str
     columns: Sequence[Column]
 
 
-HOST = ResourceKind("Host", "host", "/hosts", columns.HOST)
-NAMESPACE = ResourceKind("Namespace", "namespace", "/namespaces", columns.NAMESPACE)
-POLICY = ResourceKind("PlacementPolicy", "placement policy", "/placementpolicies", columns.POLICY)
-MICROVM = ResourceKind("MicroVM", "microVM", "/microvms", columns.MICROVM)
-OPERATION = ResourceKind("Operation", "operation", "/operations", columns.OPERATION)
+HOST = ResourceKind("Host", "host", "hosts", "/hosts", columns.HOST)
+NAMESPACE = ResourceKind("Namespace", "namespace", "namespaces", "/namespaces", columns.NAMESPACE)
+POLICY = ResourceKind("PlacementPolicy", "placement policy", "placement policies", "/placementpolicies", columns.POLICY)
+MICROVM = ResourceKind("MicroVM", "microVM", "microVMs", "/microvms", columns.MICROVM)
+OPERATION = ResourceKind("Operation", "operation", "operations", "/operations", columns.OPERATION)
 
 
 def pages(client: Client, path: str, params: dict[str, str | int | Sequence[str]]) -> Iterator[Json]:
@@ -54,7 +55,7 @@ def print_list(kind: ResourceKind, items: Sequence[Json], revision: int | None, 
     shown = [column for column in kind.columns if form is OutputFormat.WIDE or not column.wide]
     now_ms = options.now_ms()
     rows = [[column.cell(item, now_ms) for column in shown] for item in items]
-    output.table([column.header for column in shown], rows, empty=f"No {kind.noun}s found.")
+    output.table([column.header for column in shown], rows, empty=f"No {kind.plural} found.")
 
 
 def print_one(resource: Json, form: OutputFormat) -> None:
@@ -124,7 +125,7 @@ def cluster_wide(kind: ResourceKind, help_text: str) -> typer.Typer:
     """list, show and delete for a kind that is in no namespace."""
     app = options.new_app(help_text)
 
-    @app.command("list", help=f"List {kind.noun}s.")
+    @app.command("list", help=f"List {kind.plural}.")
     def list_(ctx: typer.Context, label: LabelOption = None, form: Output = OutputFormat.TABLE) -> None:
         items, revision = fetch_list(options.client(ctx), kind.path, {"label": check_labels(label)})
         print_list(kind, items, revision, form)
@@ -137,7 +138,7 @@ def cluster_wide(kind: ResourceKind, help_text: str) -> typer.Typer:
         params = {"include_pending": "true"} if kind is HOST else None
         print_one(options.client(ctx).get(path, params).body, form)
 
-    @app.command(help=f"Delete {kind.noun}s.")
+    @app.command(help=f"Delete {kind.plural}.")
     def delete(
         ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")], yes: YesOption = False
     ) -> None:

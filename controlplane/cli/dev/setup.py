@@ -33,7 +33,7 @@ def create(directory: Path, *, nodes: int, hosts: int, driver: str, say: Callabl
     directory = directory.resolve()
     if len(str(directory)) > layouts.MAX_DIRECTORY_CHARS:
         raise CliError(
-            f"--dir: {directory} has over {layouts.MAX_DIRECTORY_CHARS} characters: too long for the unix sockets in it",
+            f"--dir: {directory} has over {layouts.MAX_DIRECTORY_CHARS} characters: too long for unix sockets below it",
             hint="choose a shorter path, such as --dir ~/flintlock",
         )
     if directory.exists() and any(directory.iterdir()):
