@@ -38,6 +38,9 @@ from controlplane.model.commands import (
 from controlplane.model.resources import IdempotencyRecord, Made
 from controlplane.model.types import Kind
 
+_BATCHED = (DeclareNamespace, DeclarePlacementPolicy, DeclareHost, DeclareMicroVM, Delete, Act)
+"""What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -98,7 +101,11 @@ def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
     parts: list[Applied] = []
     for number, envelope in enumerate(batch.commands):
         draft.base = draft.state
-        outcome = _handle(draft, open_payload(envelope))
+        command = open_payload(envelope)
+        if not isinstance(command, _BATCHED):
+            message = f"a batch cannot hold the command {envelope.kind}"
+            return Rejected(code=Code.INVALID, message=message, part=number)
+        outcome = _handle(draft, command)
         if isinstance(outcome, Rejected):
             return replace(outcome, part=number)
         parts.append(outcome)

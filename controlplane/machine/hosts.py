@@ -10,6 +10,7 @@ from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEven
 from controlplane.machine.operations import describe, finish
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.placement_rules import refusal
+from controlplane.machine.refusals import score_refusal
 from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, MarkUnplaced, Place, Report
 from controlplane.model.resources import Host, Meta, MicroVM, MicroVMPhase, Observation, PlacementDecision, Unplaced
 from controlplane.model.spec import HostSpec
@@ -106,6 +107,8 @@ def place(draft: Draft, command: Place) -> Result:
     vm = draft.state.microvms.get(command.uid)
     if vm is None or vm.phase is not MicroVMPhase.PENDING or vm.meta.generation != command.generation:
         return _stale("the microVM has changed since the decision")
+    if (refused := score_refusal(command.bids, command.score)) is not None:
+        return refused
     host = draft.state.hosts.get(command.host)
     if host is None:
         return Rejected(code=Code.HOST_NOT_FOUND, message=f"host {command.host} does not exist", uid=command.uid)
@@ -124,6 +127,8 @@ def mark_unplaced(draft: Draft, command: MarkUnplaced) -> Result:
     vm = draft.state.microvms.get(command.uid)
     if vm is None or vm.phase is not MicroVMPhase.PENDING or vm.meta.generation != command.generation:
         return _stale("the microVM has changed since the decision")
+    if (refused := score_refusal(command.bids)) is not None:
+        return refused
     since = vm.unplaced.since if vm.unplaced is not None else draft.at
     unplaced = Unplaced(reason=command.reason, message=command.message, since=since, bids=command.bids)
     describe(draft, vm.operation, command.message)

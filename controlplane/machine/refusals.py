@@ -8,13 +8,15 @@ skipped the edge gets a refusal, not a broken state.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields
+from math import isfinite
 from typing import Any
 
 from controlplane.machine.draft import Draft
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import DeclareHost, DeclareMicroVM, DeclareNamespace, DeclarePlacementPolicy
-from controlplane.model.resources import Amount, Meta, Namespace
+from controlplane.model.resources import Amount, Bid, Meta, Namespace
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, Effect, MicroVMSpec
 from controlplane.model.types import NAME_PATTERN, Kind
 
@@ -38,6 +40,15 @@ def amount_refusal(spec: MicroVMSpec) -> Rejected | None:
                 message=f"{field} must be above 0 and below {MAX_AMOUNT}, not {amount}",
                 pointer=f"/spec/{field}",
             )
+    return None
+
+
+def score_refusal(bids: Iterable[Bid], *scores: float) -> Rejected | None:
+    """Scores that are not numbers equal nothing, not even themselves: they would make equal states differ."""
+    for bid in bids:
+        scores += (*bid.parts.values(), *(() if bid.score is None else (bid.score,)))
+    if not all(map(isfinite, scores)):
+        return Rejected(code=Code.INVALID, message="scores must be finite numbers", pointer="/score")
     return None
 
 

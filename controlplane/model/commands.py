@@ -174,7 +174,7 @@ class MarkUnplaced:
 
 @record
 class Batch:
-    """Declarations that are applied together: all of them, or none."""
+    """What a user declares, deletes or asks for together: all of it, or nothing."""
 
     commands: list[Envelope]
 

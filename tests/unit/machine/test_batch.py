@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import declare_microvm, declare_namespace, declare_policy
+from support.builders import agent_connected, declare_microvm, declare_namespace, declare_policy, report
 from support.driven import DrivenMachine
 
 from controlplane.machine.apply import apply
@@ -11,8 +11,10 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import (
     Batch,
+    Command,
     Delete,
     Envelope,
+    MarkUnplaced,
     UnknownEntryError,
     decode_entry,
     encode_entry,
@@ -69,6 +71,16 @@ def test_quotas_hold_within_a_batch(machine: DrivenMachine) -> None:
     refused = machine.batch(declare_microvm("a"), declare_microvm("b"))
     assert isinstance(refused, Rejected)
     assert (refused.code, refused.part) == (Code.QUOTA_EXCEEDED, 1)
+
+
+@pytest.mark.parametrize(
+    "command", [agent_connected("h2"), report(), MarkUnplaced(uid="u", generation=1, reason="", message="")]
+)
+def test_only_what_users_ask_for_is_batched(machine: DrivenMachine, command: Command) -> None:
+    machine.with_host()
+    refused = machine.batch(declare_policy(), command)
+    assert isinstance(refused, Rejected)
+    assert (refused.code, refused.part) == (Code.INVALID, 1)
 
 
 def nested(depth: int) -> Batch:

@@ -97,7 +97,6 @@ def test_spread_counts_what_matches_in_its_namespace_tombstones_too(machine: Dri
     machine.accept(declare_namespace("other"))
     machine.accept(declare_microvm("x", namespace="other", labels={"app": "web"}))
     machine.accept(place(machine.vm("x", "other")))
-    machine.placed("db")
     vm = machine.pending("web", placement=Placement(spread=Spread(match_labels={"app": "web"})))
     assert why_not(machine, vm) is None
     machine.accept(declare_microvm("another", labels={"app": "web"}))

@@ -149,6 +149,15 @@ def test_what_being_unplaced_is_refused_for(machine: DrivenMachine) -> None:
     machine.refuse(replace(unplaced(vm), uid="another"), Code.STALE)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_scores_are_numbers(machine: DrivenMachine, score: float) -> None:
+    vm = machine.pending()
+    machine.refuse(place(vm, score=score), Code.INVALID, "/score")
+    bids = [Bid(host="h1", score=0.5, parts={"load": score})]
+    machine.refuse(replace(place(vm), bids=bids), Code.INVALID, "/score")
+    machine.refuse(replace(unplaced(vm), bids=bids), Code.INVALID, "/score")
+
+
 def test_two_decisions_for_the_last_room_give_one_placement(machine: DrivenMachine) -> None:
     machine.accept(declare_policy(spread=Spread(max_per=1)))
     one = machine.pending("one", placement=Placement(policy="spread"))

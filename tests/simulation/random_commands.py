@@ -1,0 +1,366 @@
+"""Random histories for the machine: plausible commands mostly, nonsense often, from one seed.
+
+Values come from small pools, so that commands meet: the same names, uids, hosts, sessions, epochs and generations turn
+up again and again, right, stale or invented. `Source` is all the randomness there is, so hypothesis can shrink a
+failure and a plain seed can replay one in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from controlplane.machine.state import State
+from controlplane.model.commands import (
+    Act,
+    Action,
+    AgentConnected,
+    AgentLost,
+    Batch,
+    Command,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Delete,
+    Destroyed,
+    Envelope,
+    MarkUnplaced,
+    Place,
+    Precondition,
+    Report,
+    seal,
+)
+from controlplane.model.resources import (
+    Amount,
+    Bid,
+    DriverFacts,
+    Failure,
+    InterfaceFacts,
+    Inventory,
+    MicroVM,
+    Observation,
+    ObservedPower,
+    Unmanaged,
+)
+from controlplane.model.spec import (
+    HostSpec,
+    Kernel,
+    MicroVMSpec,
+    NamespaceSpec,
+    Placement,
+    PlacementPolicySpec,
+    PowerState,
+    Spread,
+)
+from controlplane.model.types import Kind
+
+T = TypeVar("T")
+
+NAMES = ("a", "b", "c")
+STRANGE = ("", "a/b", "A", "a" * 64, "\x00", "é\n", "None")
+INTEGERS = (0, 1, 2, 3, 4, 7, -1, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1)
+FLOATS = (0.0, 0.5, 1.0, -0.0, float("nan"), float("inf"), float("-inf"), 1e308)
+LABELS = ({}, {"zone": "a"}, {"zone": "b"}, {"zone": "a", "app": "web"})
+
+
+class Source(Protocol):
+    """Where choices come from."""
+
+    def pick(self, options: Sequence[T]) -> T: ...
+
+    def chance(self, percent: int) -> bool: ...
+
+
+class RandomCommands:
+    """Makes one envelope after the other; looks at the state only to make plausible ones."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._number = 0
+        self._kinds: tuple[Callable[[State], Command], ...] = (
+            self._namespace,
+            self._policy,
+            self._host,
+            self._microvm,
+            self._microvm,
+            self._delete,
+            self._act,
+            self._connected,
+            self._connected,
+            self._lost,
+            self._report,
+            self._report,
+            self._report,
+            self._place,
+            self._place,
+            self._place,
+            self._unplaced,
+            self._batch,
+        )
+
+    def opening(self) -> list[Envelope]:
+        """A namespace and hosts with agents, so that histories get somewhere."""
+        commands: list[Command] = [DeclareNamespace(name="a", uid="ns-a", spec=NamespaceSpec())]
+        for name in ("a", "b"):
+            commands.append(DeclareHost(name=name, uid=f"host-{name}", spec=HostSpec(), labels={"zone": name}))
+            commands.append(
+                AgentConnected(host=name, uid=f"host-{name}", session="a", node="n1", inventory=_inventory(4, 4, 0))
+            )
+        return [self._seal(command) for command in commands]
+
+    def next(self, state: State) -> Envelope:
+        return self._seal(self._pick(self._kinds)(state))
+
+    # -- choices -------------------------------------------------------------------------------------------------------
+
+    def _pick(self, options: Sequence[T]) -> T:
+        return self._source.pick(options)
+
+    def _nonsense(self) -> bool:
+        return self._source.chance(4)
+
+    def _name(self) -> str:
+        return self._pick(STRANGE) if self._nonsense() else self._pick(NAMES)
+
+    def _integer(self, *usual: int) -> int:
+        return self._pick(INTEGERS) if self._nonsense() or not usual else self._pick(usual)
+
+    def _float(self) -> float:
+        return self._pick(FLOATS) if self._nonsense() else self._pick((0.0, 0.25, 0.5, 0.75))
+
+    def _labels(self) -> dict[str, str]:
+        return self._pick(LABELS)
+
+    def _when(self, revision: int | None) -> Precondition:
+        if not self._source.chance(15):
+            return Precondition()
+        return Precondition(
+            revision=self._pick((None, revision, 1, self._integer(0))), create_only=self._source.chance(30)
+        )
+
+    def _uid(self) -> str:
+        return f"{self._pick(NAMES)}{self._pick(range(6))}"
+
+    def _vm(self, state: State) -> MicroVM | None:
+        """One of the microVMs there are."""
+        return state.microvms[self._pick(sorted(state.microvms))] if state.microvms else None
+
+    def _seal(self, command: Command, *, keys: bool = True) -> Envelope:
+        self._number += 1
+        return seal(
+            command,
+            id=f"e{self._number}",
+            at=self._integer(self._number * 1000, self._number * 50_000_000),
+            actor=self._pick(("alice", "bob")),
+            key=self._pick(("k1", "k2", "k3", "k4")) if keys and self._source.chance(10) else None,
+        )
+
+    # -- users ---------------------------------------------------------------------------------------------------------
+
+    def _namespace(self, state: State) -> Command:
+        name = self._name()
+        old = state.namespaces.get(name)
+        spec = NamespaceSpec()
+        if self._source.chance(20):
+            spec = NamespaceSpec(
+                max_microvms=self._pick((None, self._integer(0, 1, 3))),
+                max_vcpu=self._pick((None, self._integer(2, 8))),
+                max_memory_in_mb=self._pick((None, self._integer(2, 8))),
+            )
+        return DeclareNamespace(
+            name=name,
+            uid=self._uid(),
+            spec=spec,
+            labels=self._labels(),
+            when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _policy(self, state: State) -> Command:
+        name = self._name()
+        old = state.policies.get(name)
+        spec = PlacementPolicySpec(
+            required_host_labels=self._pick(({}, {}, {"zone": "a"})),
+            preferred_host_labels=self._labels(),
+            spread=self._pick((None, None, self._spread())),
+        )
+        return DeclarePlacementPolicy(
+            name=name,
+            uid=self._uid(),
+            spec=spec,
+            when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _spread(self) -> Spread:
+        return Spread(by=self._pick(("host", "zone")), max_per=self._integer(1, 2), match_labels=self._labels())
+
+    def _host(self, state: State) -> Command:
+        name = self._name()
+        old = state.hosts.get(name)
+        return DeclareHost(
+            name=name,
+            uid=self._uid(),
+            spec=HostSpec(schedulable=not self._source.chance(10)),
+            labels=self._labels(),
+            when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _microvm(self, state: State) -> Command:
+        namespace, name = self._name(), self._name()
+        if state.namespaces and not self._nonsense():
+            namespace = self._pick(sorted(state.namespaces))
+        old = state.microvm(namespace, name)
+        placement = Placement()
+        if self._source.chance(25):
+            placement = Placement(
+                host=self._pick((None, self._name())),
+                policy=self._pick((None, self._name())),
+                required_host_labels=self._pick(({}, {"zone": "a"})),
+                spread=self._pick((None, self._spread())),
+            )
+        spec = MicroVMSpec(
+            vcpu=self._integer(1, 1, 2, 3),
+            memory_in_mb=self._integer(1, 1, 2, 3),
+            kernel=Kernel(image=self._pick(("k:1", "k:2"))),
+            provider="qemu" if self._nonsense() else None,
+            power_state=self._pick(list(PowerState)),
+            placement=placement,
+        )
+        return DeclareMicroVM(
+            namespace=namespace,
+            name=name,
+            uid=self._uid(),
+            spec=spec,
+            labels=self._labels(),
+            when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _delete(self, state: State) -> Command:
+        kind = self._pick((Kind.MICROVM, Kind.MICROVM, *Kind))
+        namespace, name = self._pick((None, self._name())), self._name()
+        vm = self._vm(state)
+        if kind is Kind.MICROVM and vm is not None:
+            namespace, name = vm.meta.namespace, vm.meta.name
+        return Delete(
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            revision=self._pick((None, None, None, self._integer(1, state.revision))),
+        )
+
+    def _act(self, state: State) -> Command:
+        vm = self._vm(state)
+        return Act(
+            namespace=str(vm.meta.namespace) if vm is not None else self._name(),
+            name=vm.meta.name if vm is not None else self._name(),
+            action=self._pick(list(Action)),
+            revision=self._pick((None, None, self._integer(1))),
+        )
+
+    # -- agents --------------------------------------------------------------------------------------------------------
+
+    def _connected(self, state: State) -> Command:
+        amounts = (self._integer(4, 4, 2), self._integer(4, 4, 2), self._integer(0, 0, 1))
+        return AgentConnected(
+            host=self._name(),
+            uid=self._uid(),
+            session=self._pick(NAMES),
+            node=self._pick(("n1", "n2")),
+            inventory=_inventory(*amounts),
+        )
+
+    def _host_and_session(self, state: State) -> tuple[str, str]:
+        host = self._pick(sorted(state.hosts)) if state.hosts and not self._nonsense() else self._name()
+        known = state.hosts.get(host)
+        session = known.session if known is not None and known.session is not None else self._pick(NAMES)
+        return host, self._pick(NAMES) if self._source.chance(10) else session
+
+    def _lost(self, state: State) -> Command:
+        host, session = self._host_and_session(state)
+        return AgentLost(host=host, session=session, reason="silent")
+
+    def _report(self, state: State) -> Command:
+        host, session = self._host_and_session(state)
+        here = list(state.microvms_on(host))
+        vms = here if here and not self._source.chance(10) else [vm for vm in (self._vm(state),) if vm is not None]
+        gone = [vm for vm in vms if self._source.chance(30)]
+        return Report(
+            host=host,
+            session=session,
+            observed=[self._observation(vm) for vm in vms if self._source.chance(70)],
+            destroyed=[
+                Destroyed(uid=vm.meta.uid, epoch=self._integer(vm.epoch, vm.epoch, vm.epoch + 1)) for vm in gone
+            ],
+            unmanaged=self._pick((None, None, [], [self._unmanaged()], [self._unmanaged(), self._unmanaged()])),
+        )
+
+    def _observation(self, vm: MicroVM) -> Observation:
+        failure = None
+        if self._source.chance(15):
+            failure = Failure(
+                code="ImageNotFound", message=self._pick(("one", "another")), permanent=self._source.chance(60)
+            )
+        return Observation(
+            uid=vm.meta.uid,
+            host=self._name(),
+            epoch=self._integer(vm.epoch, vm.epoch, vm.epoch, vm.epoch - 1),
+            at=self._integer(5),
+            power=self._pick((ObservedPower(vm.spec.power_state.value), *ObservedPower)),
+            generation=self._pick((None, vm.meta.generation, vm.meta.generation, self._integer(1))),
+            repair_seq=self._integer(vm.repair_seq, vm.repair_seq, 0),
+            restart_seq=self._integer(vm.restart_seq, vm.restart_seq, 0),
+            ready=self._source.chance(50),
+            vcpu=self._pick((None, vm.spec.vcpu, vm.spec.vcpu, self._integer(1))),
+            memory_in_mb=self._pick((None, vm.spec.memory_in_mb, self._integer(1))),
+            failure=failure,
+            details={"pid": self._pick(("1", "2"))},
+            interfaces={"eth1": InterfaceFacts(host_device="tap0", mac_address="02:00:00:00:00:01")},
+        )
+
+    def _unmanaged(self) -> Unmanaged:
+        return Unmanaged(
+            native_id=self._pick(("1", "2")),
+            driver=self._pick(("qemu", "simulated")),
+            uid=self._pick((None, self._uid())),
+            since=self._integer(0),
+        )
+
+    # -- the scheduler -------------------------------------------------------------------------------------------------
+
+    def _waiting(self, state: State) -> tuple[str, int]:
+        """Uid and generation of what may wait for a host."""
+        waiting = sorted(state.pending) if state.pending and not self._nonsense() else sorted(state.microvms)
+        if not waiting:
+            return self._uid(), self._integer(1)
+        uid = self._pick(waiting)
+        return uid, self._integer(state.microvms[uid].meta.generation)
+
+    def _bids(self) -> list[Bid]:
+        return [
+            Bid(host=self._name(), score=self._pick((None, self._float())), parts={"load": self._float()})
+            for _ in range(self._pick((0, 1, 2)))
+        ]
+
+    def _place(self, state: State) -> Command:
+        uid, generation = self._waiting(state)
+        return Place(uid=uid, generation=generation, host=self._name(), score=self._float(), bids=self._bids())
+
+    def _unplaced(self, state: State) -> Command:
+        uid, generation = self._waiting(state)
+        message = self._pick(("full", "none"))
+        return MarkUnplaced(uid=uid, generation=generation, reason="NoHostFits", message=message, bids=self._bids())
+
+    def _batch(self, state: State) -> Command:
+        makers = self._kinds[:7] if not self._nonsense() else self._kinds
+        return Batch(
+            commands=[self._seal(self._pick(makers)(state), keys=False) for _ in range(self._pick((0, 1, 2, 3)))]
+        )
+
+
+def _inventory(vcpu: int, memory_in_mb: int, microvms: int) -> Inventory:
+    return Inventory(
+        agent_version="1",
+        boot_id="b",
+        drivers=[DriverFacts(name="simulated", simulated=True)],
+        capacity=Amount(microvms=microvms, vcpu=vcpu, memory_in_mb=memory_in_mb),
+    )
