@@ -37,7 +37,7 @@ class ClientSettings:
     ca_file: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
-    retry_s: float = 60.0
+    retry_s: float = 30.0
     """How long a request without a deadline of its own is repeated."""
 
 
@@ -266,7 +266,10 @@ def _parse(raw: bytes) -> Any:
 def _problem(answer: Answer) -> ApiError:
     body = as_object(answer.body)
     if body is None:
-        body = {"detail": str(answer.body or "")[:500]}
+        body = {
+            "title": f"HTTP {answer.status}, not from a Flintlock control plane",
+            "detail": str(answer.body or "")[:200],
+        }
     return ApiError(answer.status, body)
 
 

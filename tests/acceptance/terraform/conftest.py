@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from acceptance.terraform.fake_api import FakeApi
 from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
 from provider_shim.client import Client, ClientSettings
@@ -73,6 +72,11 @@ def flavor(request: pytest.FixtureRequest) -> Flavor:
 @pytest.fixture
 def newest() -> Flavor:
     return "lib"
+
+
+@pytest.fixture
+def on_path() -> Flavor:
+    return _available("path")
 
 
 def _available(flavor: Flavor) -> Flavor:

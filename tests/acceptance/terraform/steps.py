@@ -1,7 +1,7 @@
 """Steps that every resource's acceptance test takes, after what Terraform's own plugin testing checks.
 
-A step is one sentence of a test: after an apply, a plan is empty with and without refresh; an imported resource equals
-the one that was made; a thing deleted behind Terraform's back shows in the plan; after destroy, the API has nothing left.
+A step is one sentence of a test: after an apply, a plan is empty with and without refresh; an imported resource
+equals the one that was made; a thing deleted behind Terraform's back shows in the plan.
 """
 
 from __future__ import annotations
