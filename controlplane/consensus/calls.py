@@ -1,6 +1,7 @@
 """Requests a follower forwards to the leader, matched to their answers by this node's own numbers.
 
-An answer may never come. A call whose peer disconnects ends at once: for a proposal the outcome is then unknown.
+An answer may never come. A call whose peer disconnects or is no longer the leader ends at once: for a proposal the
+outcome is then unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from controlplane.consensus.messages import Answer
 
 
 class PeerLostError(Exception):
-    """The peer disconnected before it answered."""
+    """The peer disconnected, or was deposed, before it answered."""
 
 
 class Calls:
@@ -38,7 +39,7 @@ class Calls:
     def peer_lost(self, peer: str) -> None:
         for asked, future in self._open.values():
             if asked == peer and not future.done():
-                future.set_exception(PeerLostError(f"{peer} disconnected before it answered"))
+                future.set_exception(PeerLostError(f"{peer} disconnected or was deposed before it answered"))
 
     def fail_all(self) -> None:
         for peer in {peer for peer, _ in self._open.values()}:

@@ -64,6 +64,7 @@ class RaftNode:
         self._progress = asyncio.Event()
         self._news = asyncio.Event()
         self._leader_seen: str | None = None
+        self._followed: str | None = None
         self._failure: ConsensusError | None = None
         self._failed = asyncio.Event()
         self._snapshot_task: asyncio.Task[None] | None = None
@@ -176,7 +177,11 @@ class RaftNode:
             self._fail(error)
             return
         if core.leader != self._leader_seen:
+            if core.leader is not None and self._followed is not None and core.leader != self._followed:
+                # A deposed leader may answer late or, when it is frozen, never.
+                self._calls.peer_lost(self._followed)
             self._leader_seen = core.leader
+            self._followed = core.leader or self._followed
             self._news.set()
             self._news = asyncio.Event()
         due = core.next_deadline_s()

@@ -41,7 +41,7 @@ class Rig:
             cluster_id="c",
             data_dir=directory,
             listen="127.0.0.1:1" if peers else "",
-            peers={peer: "127.0.0.1:1" for peer in peers},
+            peers=dict.fromkeys(peers, "127.0.0.1:1"),
             plaintext_peers_for_tests=True,
             **{"election_min_s": 1000.0, "election_max_s": 2000.0, **limits},  # type: ignore[arg-type]
         )

@@ -12,7 +12,15 @@ import pytest
 from unit.consensus.support import Authority, free_ports, until
 
 from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
-from controlplane.consensus.messages import PROTOCOL_VERSION, Hello, HelloReply, Message, ReadIndex, hello_reply_decoder
+from controlplane.consensus.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    HelloReply,
+    Message,
+    Propose,
+    ReadIndex,
+    hello_reply_decoder,
+)
 from controlplane.consensus.settings import TlsFiles
 from controlplane.consensus.tls import load_contexts
 from controlplane.consensus.transport import PeerTransport
@@ -165,7 +173,10 @@ async def test_bytes_of_a_member_that_are_no_hello_close_the_connection(
 
 async def test_plain_bytes_at_the_tls_port_get_nothing(make: Make) -> None:
     one = await make("n1")
-    assert await refused(one.port, None, bytes(hello())) in (b"", b"\x15\x03\x01\x00\x02\x02F", b"\x15\x03\x01\x00\x02\x02\x16")
+    answer = await refused(one.port, None, bytes(hello()))
+    # At most a TLS alert.
+    assert answer[:1] in (b"", b"\x15")
+    assert len(answer) <= 7
     assert one.events.messages == []
 
 
@@ -247,10 +258,14 @@ async def test_a_peer_that_does_not_read_costs_bounded_memory(make: Make, author
     ports = free_ports(1)
     files = authority.issue("n2", tag="deaf")
 
+    over, closed = asyncio.Event(), asyncio.Event()
+
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(4)
         writer.write(encode_frame(HelloReply("")))
-        await asyncio.Event().wait()
+        await over.wait()
+        writer.transport.abort()
+        closed.set()
 
     server = await asyncio.start_server(deaf, "127.0.0.1", ports[0], ssl=load_contexts(files).accept, limit=1024)
     station = Station("n1", {"n1": free_ports(1)[0], "n2": ports[0]}, authority.issue("n1", tag="deaf"))
@@ -259,8 +274,6 @@ async def test_a_peer_that_does_not_read_costs_bounded_memory(make: Make, author
         await connected(station, "n2")
         message = ReadIndex(2**60)
         assert station.transport.writable("n2")
-        from controlplane.consensus.messages import Propose
-
         big = Propose(1, bytes(1 << 20))
         results = [station.transport.send("n2", big) for _ in range(100)]
         assert not station.transport.writable("n2")
@@ -268,7 +281,10 @@ async def test_a_peer_that_does_not_read_costs_bounded_memory(make: Make, author
         assert not station.transport.send("n2", message)
     finally:
         await station.transport.stop()
+        over.set()
+        await closed.wait()
         server.close()
+        await server.wait_closed()
 
 
 def test_a_frame_is_split_anywhere_and_put_together_again() -> None:
