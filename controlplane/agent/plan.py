@@ -8,7 +8,7 @@ above the others: only a tombstone destroys. What nobody accounts for is reporte
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
@@ -45,6 +45,8 @@ class Create:
     after: Record
     then_update: bool = False
     """The broken attempt that this completes may have been of another generation."""
+    drift: str | None = None
+    """What had changed behind our back, when that is why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Update:
     reason: str
     vm: VMDefinition
     after: Record
+    drift: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class SetPower:
     reason: str
     power: PowerState
     after: Record
+    drift: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,11 +296,13 @@ def _mend(
     what = ", ".join(fields)
     if not asked and spec.drift_policy is not DriftPolicy.REPAIR:
         return _Held(f"{what} drifted; drift_policy is {spec.drift_policy.value}")
+    drift = f"{what} ({instance.cause})" if instance is not None and instance.cause else what
     if instance is None:
-        return recreate
+        return replace(recreate, drift="vanished")
     if fields == ("power_state",):
-        return SetPower(assignment.uid, mine.driver, "power_state drifted", spec.power_state, after=repaired)
-    return Update(assignment.uid, mine.driver, f"{what} drifted", vm, after=repaired)
+        power = spec.power_state
+        return SetPower(assignment.uid, mine.driver, "power_state drifted", power, after=repaired, drift=drift)
+    return Update(assignment.uid, mine.driver, f"{what} drifted", vm, after=repaired, drift=drift)
 
 
 def _toward_nothing(

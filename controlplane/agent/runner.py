@@ -17,9 +17,20 @@ from controlplane.agent.assignments import Assignments, Goal, goal_of
 from controlplane.agent.execute import Executor
 from controlplane.agent.journal import Journal, JournalError, Record
 from controlplane.agent.lister import Lister
-from controlplane.agent.observe import HostView, failure_of, observe, says_the_same, stranger
+from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, says_the_same, stranger
 from controlplane.agent.pacing import Pacing
-from controlplane.agent.plan import Listing, Plan, Step, copies_of, current_copy, driver_for, plan
+from controlplane.agent.plan import (
+    Create,
+    Listing,
+    Plan,
+    SetPower,
+    Step,
+    Update,
+    copies_of,
+    current_copy,
+    driver_for,
+    plan,
+)
 from controlplane.model.resources import Failure, Observation, Unmanaged
 from controlplane.ports import Clock, DriverError, HostDriver
 
@@ -35,6 +46,17 @@ class RunnerLimits:
     """How long a guest may take to stop by itself."""
     rewatch_s: float = 1.0
     """Pause before a driver's stream of changes that ended is opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Repairs:
+    """Of one microVM since this agent started: a repair is often done before anyone could have seen the drift."""
+
+    count: int
+    last: str
+
+    def details(self) -> dict[str, str]:
+        return {"repairs": str(self.count), "last_repair": self.last[:MAX_TEXT]}
 
 
 class Runner:
@@ -68,6 +90,7 @@ class Runner:
         self._held: Mapping[str, str] = {}
         self._failures: dict[str, tuple[Goal, Failure]] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._repairs: dict[str, _Repairs] = {}
         self._touched: dict[str, int] = {}
         """uid to the tick at which its last step ended."""
 
@@ -149,6 +172,7 @@ class Runner:
             if goals.get(uid) != goal or settled:
                 del self._failures[uid]
         self._pacing.keep_only(frozenset(goals))
+        self._repairs = {uid: repairs for uid, repairs in self._repairs.items() if uid in goals}
         for uid, step in decided.steps.items():
             if uid in unsettled:
                 continue
@@ -186,6 +210,9 @@ class Runner:
             return
         now_s = self._clock.monotonic_s()
         if failure is None:
+            if isinstance(step, Create | Update | SetPower) and step.drift is not None:
+                before = self._repairs.get(step.uid)
+                self._repairs[step.uid] = _Repairs((before.count if before is not None else 0) + 1, step.drift)
             self._failures.pop(step.uid, None)
             self._pacing.done(step.uid, goal, now_s=now_s)
             return
@@ -236,6 +263,8 @@ class Runner:
                 instance = current_copy(assignment, copies.get(uid, ()), driver)
                 info = self._drivers[driver].info if driver in self._drivers else None
                 seen = observe(self._host, assignment, record, instance, failure, info, at_ms=at_ms)
+                if seen is not None and uid in self._repairs:
+                    seen = replace(seen, details={**seen.details, **self._repairs[uid].details()})
             if seen is not None:
                 observed[uid] = last if last is not None and says_the_same(last, seen) else seen
         return observed

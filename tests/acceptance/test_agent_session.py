@@ -320,7 +320,8 @@ async def test_the_agent_dials_another_node_when_its_own_stops(ready: Cluster) -
 
 async def test_the_agent_leaves_a_node_that_does_not_answer(cluster: Cluster) -> None:
     """n1 accepts connections and says nothing, as a stopped process would."""
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", cluster.ports["n1"])
+    callers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda reader, writer: callers.append(writer), "127.0.0.1", cluster.ports["n1"])
     try:
         await cluster.start_node("n2")
         await cluster.declared()
@@ -328,6 +329,9 @@ async def test_the_agent_leaves_a_node_that_does_not_answer(cluster: Cluster) ->
         await cluster.reaches(lambda: cluster.agents["h1"].node == "n2")
     finally:
         silent.close()
+        for caller in callers:
+            caller.close()
+        await silent.wait_closed()
 
 
 async def test_a_report_whose_outcome_was_lost_is_repeated_without_harm(ready: Cluster) -> None:
@@ -405,6 +409,11 @@ async def read(stream: aio.StreamStreamCall[wire.FromAgent, wire.ToAgent]) -> wi
     return message
 
 
+async def read_to_end(stream: aio.StreamStreamCall[wire.FromAgent, wire.ToAgent]) -> None:
+    while True:
+        await read(stream)
+
+
 def channel(cluster: Cluster, tls: TlsFiles, node: str) -> aio.Channel:
     credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes())
     return aio.secure_channel(cluster.addresses[node], credentials, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -459,8 +468,7 @@ async def test_a_report_that_makes_no_sense_ends_the_session_and_names_the_field
         observed = wire.Observed(uid="vm-web", epoch=1, power="levitating")
         await stream.write(wire.FromAgent(report=wire.Report(observed=[observed])))
         with pytest.raises(aio.AioRpcError, match=r"observed.vm-web.power: 'levitating' is not one of"):
-            while True:
-                await read(stream)
+            await read_to_end(stream)
 
 
 async def test_a_node_certificate_opens_no_session(cluster: Cluster) -> None:
@@ -490,7 +498,6 @@ async def test_a_certificate_of_another_authority_is_not_let_in(cluster: Cluster
     mixed = replace(stranger, ca=cluster.certificate("host", "h1").ca)
     async with raw_session(cluster, "h1", tls=mixed) as stream:
         with pytest.raises(aio.AioRpcError) as refused:
-            await stream.write(hello("h1"))
             await asyncio.wait_for(stream.read(), WAIT_S)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not cluster.replica.commands
@@ -526,18 +533,19 @@ async def test_drift_is_repaired_when_the_policy_says_so(ready: Cluster) -> None
     vm = await ready.place()
     await ready.settled()
     await ready.tamper("kill", vm.meta.uid)
-    await ready.reaches(
-        lambda: any(
-            isinstance(command, Report) and any(seen.power is ObservedPower.STOPPED for seen in command.observed)
-            for command in ready.replica.commands
-        )
-    )
+    await ready.reaches(lambda: details(ready.vm()).get("repairs") == "1")
+    assert details(ready.vm())["last_repair"] == "power_state (process exited (signal 9))"
     after = await ready.settled()
     assert after.observed is not None
     assert after.observed.power is ObservedPower.RUNNING
     await ready.tamper("set-vcpu", "--vcpu", "7", vm.meta.uid)
-    await ready.reaches(lambda: not is_settled(ready.vm()))
+    await ready.reaches(lambda: details(ready.vm()).get("repairs") == "2")
     await ready.settled()
+    assert details(ready.vm())["last_repair"] == "vcpu"
+
+
+def details(vm: MicroVM) -> dict[str, str]:
+    return vm.observed.details if vm.observed is not None else {}
 
 
 async def test_drift_is_reported_and_left_alone_until_a_repair_is_asked_for(ready: Cluster) -> None:
@@ -558,8 +566,9 @@ async def test_a_vanished_microvm_is_made_again(ready: Cluster) -> None:
     vm = await ready.place()
     await ready.settled()
     await ready.tamper("remove", vm.meta.uid)
-    await ready.reaches(lambda: not is_settled(ready.vm()))
+    await ready.reaches(lambda: details(ready.vm()).get("last_repair") == "vanished")
     await ready.settled()
+    assert len(await ready.drivers["h1"].list()) == 1
 
 
 async def test_a_stranger_is_reported_and_never_touched(ready: Cluster) -> None:

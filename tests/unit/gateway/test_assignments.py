@@ -1,0 +1,120 @@
+"""Assignments from the node's outbox to the agent's inbox: the agent knows exactly what is placed, whatever changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.builders import microvm_spec
+
+from controlplane.agent.assignments import Assignments
+from controlplane.agent.inbox import Inbox
+from controlplane.agent.translate import WireError
+from controlplane.api.gateway.outbox import Outbox
+from controlplane.model.resources import Meta, MicroVM, MicroVMPhase
+from controlplane.model.types import Kind
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+
+
+def microvm(
+    uid: str = "a", *, generation: int = 1, phase: MicroVMPhase = MicroVMPhase.ACTIVE, **changes: int
+) -> MicroVM:
+    meta = Meta(
+        kind=Kind.MICROVM,
+        namespace="demo",
+        name=f"vm-{uid}",
+        uid=uid,
+        generation=generation,
+        created_at=0,
+        updated_at=0,
+    )
+    return MicroVM(meta=meta, spec=microvm_spec(vcpu=generation), phase=phase, since=0, **{"epoch": 1, **changes})
+
+
+microvms = st.builds(
+    microvm,
+    st.sampled_from("abcd"),
+    generation=st.integers(1, 3),
+    phase=st.sampled_from([MicroVMPhase.PLACED, MicroVMPhase.ACTIVE, MicroVMPhase.DELETING]),
+    epoch=st.integers(1, 2),
+    repair_seq=st.integers(0, 1),
+    restart_seq=st.integers(0, 1),
+)
+states = st.lists(microvms, max_size=4).map(lambda vms: {vm.meta.uid: vm for vm in vms})
+
+
+@given(st.lists(states, min_size=1, max_size=6))
+@settings(max_examples=200)
+def test_the_agent_knows_what_is_placed(sequence: list[dict[str, MicroVM]]) -> None:
+    outbox, inbox = Outbox(), Inbox("test")
+    known: Assignments | None = None
+    for revision, state in enumerate(sequence):
+        messages = outbox.messages(revision, state.values())
+        for message in messages:
+            known = inbox.take(message) or known
+        assert known is not None, "even nothing is told once"
+        assert known.by_uid.keys() == state.keys()
+        for uid, vm in state.items():
+            got = known.by_uid[uid]
+            assert got.is_tombstone == (vm.phase is MicroVMPhase.DELETING)
+            assert got.spec == (None if got.is_tombstone else vm.spec)
+            assert (got.epoch, got.generation, got.repair_seq, got.restart_seq) == (
+                vm.epoch,
+                vm.meta.generation,
+                vm.repair_seq,
+                vm.restart_seq,
+            )
+        assert outbox.messages(revision + 1, state.values()) == []
+
+
+def test_a_spec_travels_once() -> None:
+    outbox = Outbox()
+    (first,) = outbox.messages(1, [microvm()])
+    (second,) = outbox.messages(2, [microvm(repair_seq=1)])
+    (third,) = outbox.messages(3, [microvm(generation=2)])
+    assert [bool(message.assignments[0].spec_json) for message in (first, second, third)] == [True, False, True]
+
+
+def test_what_is_large_travels_in_parts_and_counts_at_the_last() -> None:
+    metadata = {f"key-{n}": "x" * 65_000 for n in range(16)}
+    vms = [replace(microvm(f"u{n:02}"), spec=microvm_spec(metadata=metadata)) for n in range(10)]
+    messages = Outbox().messages(5, vms)
+    assert len(messages) > 1
+    assert max(message.ByteSize() for message in messages) < 4 * 1024 * 1024
+    inbox = Inbox("test")
+    taken = [inbox.take(message) for message in messages]
+    assert taken[:-1] == [None] * (len(messages) - 1)
+    assert taken[-1] is not None
+    assert len(taken[-1].by_uid) == 10
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        (
+            [wire.Assignments(revision=5), wire.Assignments(revision=4)],
+            "assignments.revision: went back from 5 to 4",
+        ),
+        (
+            [wire.Assignments(revision=5, more=True), wire.Assignments(revision=6)],
+            "assignments.revision: 6 within revision 5",
+        ),
+        (
+            [wire.Assignments(assignments=[wire.Assignment(uid="a", epoch=1, generation=1)])],
+            "assignments.a.spec_json: missing",
+        ),
+        (
+            [wire.Assignments(assignments=[wire.Assignment(uid="a", epoch=1, spec_json=b"{}")])],
+            "assignments.a.spec_json: not a spec that this agent knows",
+        ),
+        ([wire.Assignments(assignments=[wire.Assignment(uid="a")])], "assignments.a: uid and epoch are required"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(messages: list[wire.Assignments], says: str) -> None:
+    inbox = Inbox("test")
+    for message in messages[:-1]:
+        inbox.take(message)
+    with pytest.raises(WireError, match=says):
+        inbox.take(messages[-1])

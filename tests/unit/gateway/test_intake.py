@@ -1,0 +1,212 @@
+"""What agents tell against what the state says: only news is proposed, and proposing it ends in agreement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.builders import observation, session_of
+from support.driven import DrivenMachine
+
+from controlplane.agent.observe import HostView, report_parts
+from controlplane.agent.translate import encode_observation, encode_report
+from controlplane.api.gateway.intake import MAX_PER_COMMAND, Intake
+from controlplane.api.gateway.translate import WireError, decode_observation
+from controlplane.model.commands import Delete, Report
+from controlplane.model.resources import (
+    Failure,
+    InterfaceFacts,
+    Observation,
+    ObservedPower,
+    Unmanaged,
+)
+from controlplane.model.types import Kind
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+
+
+@pytest.fixture
+def machine() -> DrivenMachine:
+    return DrivenMachine().with_host(vcpu=100_000, memory_in_mb=10_000_000)
+
+
+def intake() -> Intake:
+    return Intake("h1", session_of("h1"))
+
+
+def told(view: HostView) -> list[wire.Report]:
+    return [encode_report(part) for part in report_parts(view, None)]
+
+
+def seen(
+    *observed: Observation, destroyed: dict[str, int] | None = None, strangers: list[Unmanaged] | None = None
+) -> HostView:
+    return HostView(
+        revision=1, observed={each.uid: each for each in observed}, unmanaged=strangers or [], destroyed=destroyed or {}
+    )
+
+
+def settle(machine: DrivenMachine, desk: Intake) -> list[Report]:
+    """Propose what is due until nothing is."""
+    proposed: list[Report] = []
+    while (report := desk.due(machine.state)) is not None:
+        machine.accept(report)
+        proposed.append(report)
+        assert len(proposed) < 20, "it must end"
+    return proposed
+
+
+def test_news_is_proposed_once(machine: DrivenMachine) -> None:
+    vm = machine.placed()
+    desk = intake()
+    for report in told(seen(observation(vm))):
+        desk.take(report)
+    (proposed,) = settle(machine, desk)
+    assert proposed.observed == [observation(vm)]
+    desk.take(encode_report(report_parts(seen(replace(observation(vm), at=999_999)), None)[0]))
+    assert desk.due(machine.state) is None, "the same at another time is no news"
+
+
+def test_what_is_of_another_epoch_or_of_another_host_is_not_proposed(machine: DrivenMachine) -> None:
+    machine.with_host("h2")
+    mine, theirs = machine.placed("mine"), machine.placed("theirs", host="h2")
+    desk = intake()
+    for report in told(
+        seen(observation(mine, epoch=7), observation(theirs, host="h1"), destroyed={"unknown": 1, mine.meta.uid: 1})
+    ):
+        desk.take(report)
+    assert desk.due(machine.state) is None
+
+
+def test_a_confirmation_is_proposed_while_the_tombstone_stands(machine: DrivenMachine) -> None:
+    vm = machine.active()
+    desk = intake()
+    for report in told(seen(destroyed={vm.meta.uid: vm.epoch})):
+        desk.take(report)
+    assert desk.due(machine.state) is None, "no tombstone yet"
+    for report in told(seen(destroyed={vm.meta.uid: vm.epoch})):
+        desk.take(report)
+    machine.accept(Delete(kind=Kind.MICROVM, namespace="demo", name="web"))
+    (proposed,) = settle(machine, desk)
+    assert [gone.uid for gone in proposed.destroyed] == [vm.meta.uid]
+    assert machine.state.microvm("demo", "web") is None
+
+
+def test_strangers_are_proposed_when_they_change(machine: DrivenMachine) -> None:
+    desk = intake()
+    found = [Unmanaged(native_id="n2", driver="qemu"), Unmanaged(native_id="n1", driver="qemu", name="x")]
+    for report in told(seen(strangers=found)):
+        desk.take(report)
+    assert len(settle(machine, desk)) == 1
+    for report in told(seen(strangers=found[::-1])):
+        desk.take(report)
+    assert desk.due(machine.state) is None, "order is no news"
+    for report in told(seen()):
+        desk.take(report)
+    assert len(settle(machine, desk)) == 1
+    assert machine.host().unmanaged == []
+
+
+def test_a_report_that_was_committed_and_not_acknowledged_is_not_repeated(machine: DrivenMachine) -> None:
+    vm = machine.placed()
+    desk = intake()
+    for report in told(seen(observation(vm))):
+        desk.take(report)
+    lost = desk.due(machine.state)
+    assert lost is not None
+    assert desk.due(machine.state) == lost, "not committed: due again"
+    machine.accept(lost)
+    assert desk.due(machine.state) is None
+
+
+def test_many_travel_in_few_commands(machine: DrivenMachine) -> None:
+    vms = [machine.placed(f"vm-{number:04}") for number in range(MAX_PER_COMMAND + 10)]
+    desk = intake()
+    for report in told(seen(*(observation(vm) for vm in vms))):
+        desk.take(report)
+    assert [len(report.observed) for report in settle(machine, desk)] == [MAX_PER_COMMAND, 10]
+
+
+texts = st.text(max_size=20)
+numbers = st.integers(1, 2**40)
+optional_texts = st.none() | st.text(min_size=1, max_size=20)
+observations = st.builds(
+    Observation,
+    uid=st.text(min_size=1, max_size=26),
+    host=st.just("h1"),
+    epoch=numbers,
+    at=numbers,
+    power=st.sampled_from(ObservedPower),
+    generation=st.none() | numbers,
+    repair_seq=st.integers(0, 9),
+    restart_seq=st.integers(0, 9),
+    ready=st.booleans(),
+    vcpu=st.none() | st.integers(1, 64),
+    memory_in_mb=st.none() | st.integers(1, 10_000),
+    driver=optional_texts,
+    simulated=st.booleans(),
+    cause=optional_texts,
+    failure=st.none()
+    | st.builds(
+        Failure, code=st.text(min_size=1, max_size=20), message=texts, pointer=optional_texts, permanent=st.booleans()
+    ),
+    details=st.dictionaries(texts, texts, max_size=3),
+    interfaces=st.dictionaries(texts, st.builds(InterfaceFacts, host_device=texts, mac_address=texts), max_size=2),
+)
+
+
+@given(observations)
+def test_an_observation_survives_the_wire(one: Observation) -> None:
+
+    sent = wire.Observed.FromString(encode_observation(one).SerializeToString())
+    assert decode_observation("h1", sent) == one
+
+
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        (wire.Report(observed=[wire.Observed(epoch=1, power="running")]), "observed.uid: missing"),
+        (wire.Report(observed=[wire.Observed(uid="a", power="running")]), r"observed.a.epoch: 0 is not between 1"),
+        (wire.Report(observed=[wire.Observed(uid="a", epoch=1)]), r"observed.a.power: '' is not one of running"),
+        (
+            wire.Report(observed=[wire.Observed(uid="a", epoch=1, power="running", vcpu=-1)]),
+            r"observed.a.vcpu: -1 is not between",
+        ),
+        (
+            wire.Report(observed=[wire.Observed(uid="a", epoch=1, power="running", cause="x" * 5000)]),
+            r"observed.a.cause: 5000 characters; at most 4096",
+        ),
+        (
+            wire.Report(
+                observed=[wire.Observed(uid="a", epoch=1, power="running", details={str(n): "" for n in range(65)})]
+            ),
+            "observed.a: more than 64 details",
+        ),
+        (
+            wire.Report(observed=[wire.Observed(uid="a", epoch=1, power="running", failure=wire.Failure())]),
+            "observed.a.failure.code: missing",
+        ),
+        (wire.Report(destroyed=[wire.Confirmed(uid="a")]), "destroyed.epoch: 0 is not between 1"),
+        (wire.Report(complete=True, unmanaged=[wire.Unmanaged(driver="d")]), "unmanaged.native_id: missing"),
+        (
+            wire.Report(
+                complete=True,
+                unmanaged=[wire.Unmanaged(native_id=str(n), driver="d", power="running") for n in range(1001)],
+            ),
+            "unmanaged: 1001; at most 1000",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name_and_not_taken(
+    machine: DrivenMachine, report: wire.Report, says: str
+) -> None:
+    vm = machine.placed()
+    desk = intake()
+    for good in told(seen(observation(vm))):
+        desk.take(good)
+    with pytest.raises(WireError, match=says):
+        desk.take(report)
+    due = desk.due(machine.state)
+    assert due is not None
+    assert due.observed == [observation(vm)]
