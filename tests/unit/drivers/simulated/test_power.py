@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from controlplane.drivers.simulated import SimulatedDriver
+from controlplane.drivers.simulated.driver import POLL_S
 from controlplane.drivers.simulated.store import CONSOLE_LINES_MAX, FILE_NAME, Fault, Store
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import Kernel, MicroVMSpec, PowerState
@@ -98,15 +102,24 @@ async def test_the_console_says_what_it_is_and_keeps_counting_when_it_forgets(ho
     assert await host.driver.console("U", offset=end - 9, limit=100) == (end, kept[-9:])
 
 
-async def test_an_order_that_changes_nothing_wakes_nobody(host: Host) -> None:
+async def test_an_order_that_changes_nothing_wakes_nobody_and_writes_nothing(host: Host, tmp_path: Path) -> None:
     await host.driver.create(VM)
     host.now_ms += 10_000
     await host.driver.list()
-    before = (host.driver._state_dir / f"{FILE_NAME}-wal").stat().st_size  # pyright: ignore[reportPrivateUsage]
+    wakes = cast(AsyncGenerator[None], host.driver.changes())
+    wake = asyncio.ensure_future(anext(wakes))
+    await asyncio.sleep(0)  # let it begin to watch
+    log = tmp_path / f"{FILE_NAME}-wal"
+    before = log.stat().st_size
     await host.driver.create(VM)
     await host.driver.update(VM)
     await host.power(PowerState.RUNNING)
-    assert (host.driver._state_dir / f"{FILE_NAME}-wal").stat().st_size == before  # pyright: ignore[reportPrivateUsage]
+    await asyncio.wait({wake}, timeout=2 * POLL_S)
+    assert not wake.done()
+    assert log.stat().st_size == before
+    await host.power(PowerState.PAUSED)
+    await asyncio.wait_for(wake, 5)
+    await wakes.aclose()
 
 
 async def test_rehearsed_failures(host: Host, tmp_path: Path) -> None:
