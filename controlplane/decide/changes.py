@@ -43,5 +43,5 @@ def _leaves(pointer: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         for key in sorted(was.keys() | now.keys()):
             name = key.replace("~", "~0").replace("/", "~1")
             yield from _leaves(f"{pointer}/{name}", was.get(key, _ABSENT), now.get(key, _ABSENT))
-    elif old != new and not (old is _ABSENT and new is None):
+    elif old != new and not (old in (_ABSENT, None) and new in (_ABSENT, None)):
         yield pointer, old, new

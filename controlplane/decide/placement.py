@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 from controlplane.machine.placement_rules import label_of, refusal
 from controlplane.machine.state import State
@@ -33,8 +34,8 @@ def candidates(state: State, vm: MicroVM) -> tuple[list[str], list[Bid]]:
 
 
 def choose(state: State, vm: MicroVM, bids: Sequence[Bid]) -> Place | MarkUnplaced:
-    """The command that the bids lead to. `bids` holds the refusals too, so that the decision can be explained."""
-    weighed = sorted((_weigh(state, vm, bid) for bid in bids), key=lambda bid: bid.host)
+    """The command that the bids lead to: one bid for each host, the refusals too, so that it can be explained."""
+    weighed = sorted((_weigh(state, vm, _checked(bid)) for bid in bids), key=lambda bid: bid.host)
     offers = [bid for bid in weighed if bid.refused is None and bid.score is not None]
     if not offers:
         return MarkUnplaced(
@@ -47,6 +48,14 @@ def choose(state: State, vm: MicroVM, bids: Sequence[Bid]) -> Place | MarkUnplac
     best = min(offers, key=lambda bid: (bid.score or 0.0, _held(state, bid.host), bid.host))
     assert best.score is not None
     return Place(uid=vm.meta.uid, generation=vm.meta.generation, host=best.host, score=best.score, bids=weighed)
+
+
+def _checked(bid: Bid) -> Bid:
+    """The bid, or a refusal in its place if it has scores that cannot be compared; the machine would refuse them."""
+    scores = (*bid.parts.values(), *(() if bid.score is None else (bid.score,)))
+    if all(map(isfinite, scores)):
+        return bid
+    return Bid(host=bid.host, refused=bid.refused or "its bid is not a finite number")
 
 
 def _weigh(state: State, vm: MicroVM, bid: Bid) -> Bid:
