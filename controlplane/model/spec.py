@@ -66,7 +66,8 @@ class Effect(StrEnum):
 
 
 def _check_cidr(value: str) -> str:
-    if "/" not in value:
+    prefix = value.partition("/")[2]
+    if not (prefix.isascii() and prefix.isdigit()):  # ipaddress also takes a netmask there
         raise ValueError("must be an address with a prefix length, such as 10.0.0.2/24")
     ipaddress.ip_interface(value)
     return value
