@@ -1,0 +1,214 @@
+"""A short recorded history of a cluster: every command kind once at least, with everything optional set somewhere.
+
+`generate_log.py` writes it to `schemas/log/golden/`. Append to it when a kind or a field is added; never edit what is
+there, because its bytes stand for what clusters have in their logs.
+"""
+
+from __future__ import annotations
+
+from controlplane.model.commands import (
+    Act,
+    Action,
+    AgentConnected,
+    AgentLost,
+    Batch,
+    Command,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    DeclarePlacementPolicy,
+    Delete,
+    Destroyed,
+    Envelope,
+    MarkUnplaced,
+    Place,
+    Precondition,
+    Report,
+    seal,
+)
+from controlplane.model.resources import (
+    Amount,
+    Bid,
+    DriverFacts,
+    Failure,
+    InterfaceFacts,
+    Inventory,
+    Observation,
+    ObservedPower,
+    Unmanaged,
+)
+from controlplane.model.spec import (
+    DriftPolicy,
+    HostFailure,
+    HostSpec,
+    Initrd,
+    Interface,
+    Kernel,
+    MicroVMSpec,
+    NamespaceSpec,
+    Placement,
+    PlacementPolicySpec,
+    Recovery,
+    Spread,
+    StaticAddress,
+    Volume,
+    VolumeKind,
+)
+from controlplane.model.types import Kind
+
+START_MS = 1_767_225_600_000
+"""2026-01-01T00:00:00Z; every command comes one second later."""
+
+_SMALL = MicroVMSpec(vcpu=1, memory_in_mb=128, kernel=Kernel(image="demo/kernel:6.1"))
+_FULL = MicroVMSpec(
+    vcpu=2,
+    memory_in_mb=256,
+    kernel=Kernel(image="demo/kernel:6.1", filename="vmlinux", cmdline={"console": "ttyS0"}, add_network_config=True),
+    initrd=Initrd(image="demo/initrd:1", filename="initrd.img"),
+    root_volume=Volume(container_source="demo/root:1", size_in_mb=512),
+    additional_volumes={"data": Volume(kind=VolumeKind.LOCAL, size_in_mb=64, mount_point="/data", is_read_only=True)},
+    interfaces={
+        "eth1": Interface(
+            guest_mac="02:00:00:00:00:01",
+            address=StaticAddress(address="10.0.0.2/24", gateway="10.0.0.1", nameservers=["10.0.0.1"]),
+            bridge_name="br0",
+        )
+    },
+    metadata={"user-data": "#cloud-config\n"},
+    provider="qemu",
+    drift_policy=DriftPolicy.REPORT,
+    placement=Placement(policy="spread", required_host_labels={"zone": "a"}, spread=Spread(max_per=2)),
+    recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE),
+)
+_BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
+
+
+def _connected(host: str, session: str) -> AgentConnected:
+    return AgentConnected(
+        host=host,
+        uid=f"uid-of-{host}",
+        session=session,
+        node="n1",
+        inventory=Inventory(
+            agent_version="0.1.0",
+            boot_id="4d1f",
+            drivers=[DriverFacts(name="qemu", version="8.2", accelerator="tcg"), DriverFacts(name="simulated")],
+            capacity=Amount(microvms=16, vcpu=8, memory_in_mb=4096),
+        ),
+    )
+
+
+def _seen(power: ObservedPower, *, uid: str = "uid-of-web", failure: Failure | None = None) -> Observation:
+    running = power is ObservedPower.RUNNING
+    return Observation(
+        uid=uid,
+        host="h1",
+        epoch=1,
+        at=START_MS + 500,
+        power=power,
+        generation=1,
+        ready=running,
+        vcpu=2,
+        memory_in_mb=256,
+        driver="qemu",
+        cause=None if running else "process exited (signal 9)",
+        failure=failure,
+        details={"pid": "4711"},
+        interfaces={"eth1": InterfaceFacts(host_device="tap0", mac_address="02:00:00:00:00:01")},
+    )
+
+
+def _declared(name: str, spec: MicroVMSpec, when: Precondition | None = None) -> DeclareMicroVM:
+    return DeclareMicroVM(
+        namespace="demo",
+        name=name,
+        uid=f"uid-of-{name}",
+        spec=spec,
+        labels={"app": name},
+        annotations={"example.com/owner": "ops"},
+        when=when or Precondition(),
+    )
+
+
+def _placed(name: str) -> Place:
+    return Place(uid=f"uid-of-{name}", generation=1, host="h1", score=0.25, bids=_BIDS)
+
+
+_COMMANDS: list[Command] = [
+    DeclareNamespace(
+        name="demo",
+        uid="uid-of-demo",
+        spec=NamespaceSpec(max_microvms=10, max_vcpu=20, max_memory_in_mb=4096),
+        when=Precondition(create_only=True),
+    ),
+    DeclarePlacementPolicy(
+        name="spread",
+        uid="uid-of-spread",
+        spec=PlacementPolicySpec(
+            required_host_labels={"zone": "a"},
+            preferred_host_labels={"disk": "ssd"},
+            spread=Spread(by="host", max_per=2, match_labels={"app": "web"}),
+        ),
+    ),
+    DeclareHost(name="h1", uid="uid-of-h1", spec=HostSpec(), labels={"zone": "a"}),
+    DeclareHost(name="h2", uid="uid-of-h2", spec=HostSpec(schedulable=False), labels={"zone": "b"}),
+    _declared("web", _FULL),
+    MarkUnplaced(
+        uid="uid-of-web",
+        generation=1,
+        reason="NoHostFits",
+        message="no host takes it: h1: the host is expected",
+        bids=[Bid(host="h1", refused="the host is expected")],
+    ),
+    _connected("h1", "session-1"),
+    _connected("h2", "session-2"),
+    _placed("web"),
+    Report(host="h1", session="session-1", observed=[_seen(ObservedPower.RUNNING)]),
+    Report(
+        host="h1",
+        session="session-1",
+        observed=[_seen(ObservedPower.STOPPED)],
+        unmanaged=[Unmanaged(native_id="9", driver="qemu", uid="x", namespace="demo", name="old", epoch=3)],
+    ),
+    Act(namespace="demo", name="web", action=Action.REPAIR),
+    _declared("web", _FULL, Precondition(revision=99)),
+    _declared("bad", _SMALL),
+    _placed("bad"),
+    Report(
+        host="h1",
+        session="session-1",
+        observed=[
+            _seen(
+                ObservedPower.ABSENT,
+                uid="uid-of-bad",
+                failure=Failure(
+                    code="ImageNotFound", message="no such image", pointer="/spec/kernel/image", permanent=True
+                ),
+            )
+        ],
+    ),
+    AgentLost(host="h2", session="session-2", reason="silent for 10 s"),
+    Delete(kind=Kind.MICROVM, namespace="demo", name="web"),
+    Report(host="h1", session="session-1", destroyed=[Destroyed(uid="uid-of-web", epoch=1)]),
+    Batch(
+        commands=[
+            seal(_declared("one", _SMALL), id="batched-1", at=START_MS, actor="alice"),
+            seal(Delete(kind=Kind.HOST, name="h2"), id="batched-2", at=START_MS, actor="alice"),
+        ]
+    ),
+]
+
+
+def history() -> list[Envelope]:
+    """The envelopes in order; every fifth carries an idempotency key and a trace."""
+    return [
+        seal(
+            command,
+            id=f"command-{number:03d}",
+            at=START_MS + number * 1000,
+            actor="alice",
+            key=f"key-{number}" if number % 5 == 0 else None,
+            trace=f"trace-{number}" if number % 5 == 0 else None,
+        )
+        for number, command in enumerate(_COMMANDS)
+    ]
