@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,6 +51,10 @@ class ProcessId:
             os.close(descriptor)
 
 
+_children: list[subprocess.Popen[bytes]] = []
+"""Started by this process and not seen to end: nobody else may wait for them."""
+
+
 def identify(pid: int) -> ProcessId | None:
     """The identity of a process that runs now; None when there is none (a zombie is none)."""
     stat = _stat(pid)
@@ -63,7 +66,7 @@ def start(command: Sequence[str], *, log: Path, run_file: Path, environ: Mapping
     log.parent.mkdir(parents=True, exist_ok=True)
     run_file.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # ends with `reap`, or outlives this command
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -71,6 +74,7 @@ def start(command: Sequence[str], *, log: Path, run_file: Path, environ: Mapping
             start_new_session=True,
             env=dict(environ),
         )
+    _children.append(child)
     stat = _stat(child.pid, zombies=True)
     started = ProcessId(pid=child.pid, start_time=stat.start_time if stat else 0, boot_id=boot_id())
     storage.replace(run_file, json.dumps(asdict(started)).encode(), mode=0o600)
@@ -117,14 +121,13 @@ def await_end(processes: Sequence[ProcessId], *, timeout_s: float) -> bool:
             return False
         reap()
         time.sleep(_POLL_S)
+    reap()
     return True
 
 
 def reap() -> None:
     """Take note of children of ours that ended; those of an earlier command are init's to reap."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def mentioning(text: str) -> Iterator[tuple[ProcessId, str]]:
