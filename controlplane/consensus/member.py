@@ -14,7 +14,7 @@ from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Ou
 from controlplane.consensus.elections import Ballot, PreVote
 from controlplane.consensus.engine import Engine, EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
-from controlplane.consensus.journal import Journal
+from controlplane.consensus.journal import FIRST_INDEX, Journal
 from controlplane.consensus.messages import AppendReply, Message
 from controlplane.consensus.reads import ReadRounds
 from controlplane.consensus.settings import RaftSettings
@@ -91,16 +91,17 @@ class Member(Engine):
         if found is not None:
             meta, data = found
             self._load_state(meta, data)
-            if journal.term_at(meta.index) != meta.term and journal.base_index < meta.index:
+            if journal.term_at(meta.index) != meta.term and journal.base_index <= meta.index:
                 # The crash came between installing a snapshot and resetting the journal.
                 journal.reset(meta.index, meta.term)
-        applied = found[0].index if found else 1
+        applied = found[0].index if found else FIRST_INDEX
         if journal.base_index > applied:
             raise CorruptDataError(
                 f"the log begins at {journal.base_index}, but no snapshot reaches it (newest: {applied}); restore it"
             )
         self._SyncObj__raftLastApplied = applied
         self._SyncObj__raftCommitIndex = max(journal.commit_index, applied)
+        journal.set_commit_index(self.commit_index)
         self._SyncObj__raftCurrentTerm = max(journal.current_term, journal.last_term)
         self._SyncObj__votedForNodeId = journal.voted_for if journal.current_term >= journal.last_term else None
 

@@ -1,0 +1,262 @@
+"""The life of one member inside an event loop: recovery, ticks, peers, snapshots, and stopping for good when
+something failed.
+
+Events (a message, a proposal, a deadline) ask for a tick, and at most one is scheduled, so everything that arrived in
+one turn of the loop shares it. A failure (disk, corrupt data, a broken invariant) stops the member: `wait_failed`
+raises it, calls in flight end as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from controlplane.consensus import engine
+from controlplane.consensus.calls import Calls
+from controlplane.consensus.core import RaftCore
+from controlplane.consensus.datadir import DataDirectory
+from controlplane.consensus.disk import Disk
+from controlplane.consensus.errors import ConsensusError
+from controlplane.consensus.journal import Journal
+from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
+from controlplane.consensus.settings import RaftSettings
+from controlplane.consensus.tls import load_contexts
+from controlplane.consensus.transport import PeerTransport
+from controlplane.ports import NoLeaderError, ReplicatedState
+
+_log = logging.getLogger(__name__)
+
+_FRAME_OVERHEAD_BYTES = 4 << 20
+
+Outcome = tuple[tuple[int, int] | None, int]
+"""(index and term, reason) of a proposal, as the engine reports it."""
+
+
+class Runner:
+    """Runs one core: disk below, peers beside it, ticks when something happened."""
+
+    def __init__(self, settings: RaftSettings, state: ReplicatedState, *, disk: Disk | None = None) -> None:
+        self.settings = settings
+        self._state = state
+        self._disk = disk or Disk(durable=settings.fsync == "always")
+        self._directory: DataDirectory | None = None
+        self._core: RaftCore | None = None
+        self._transport: PeerTransport | None = None
+        self._calls = Calls()
+        self._proposed: set[asyncio.Future[Outcome]] = set()
+        self._pending_bytes = 0
+        self._tick_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress = asyncio.Event()
+        self._news = asyncio.Event()
+        self._leader_seen: str | None = None
+        self._followed: str | None = None
+        self._failure: ConsensusError | None = None
+        self._failed = asyncio.Event()
+        self._snapshot_task: asyncio.Task[None] | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
+        settings = self.settings
+        tls = load_contexts(settings.tls) if settings.tls is not None and settings.peers else None
+        self._directory = DataDirectory(settings.data_dir, settings.node, settings.cluster_id, self._disk)
+        try:
+            self._transport = PeerTransport(
+                node=settings.node,
+                cluster_id=settings.cluster_id,
+                listen=settings.listen,
+                peers=settings.peers,
+                tls=tls,
+                max_frame_bytes=settings.max_entry_bytes + _FRAME_OVERHEAD_BYTES,
+                events=self,
+            )
+            self._core = RaftCore(
+                settings,
+                journal=self._directory.journal,
+                snapshots=self._directory.snapshots,
+                state=self._state,
+                outlet=self._transport,
+                hooks=self,
+            )
+            if settings.peers:
+                await self._transport.start()
+            else:
+                self._core.campaign()
+        except BaseException:
+            await self.stop()
+            raise
+        self.wake()
+
+    async def stop(self) -> None:
+        """Leave at once; what was acknowledged is on disk. Idempotent."""
+        self._core = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            await self._transport.stop()
+            self._transport = None
+        if self._snapshot_task is not None:
+            await asyncio.wait([self._snapshot_task])
+        if self._directory is not None:
+            directory, self._directory = self._directory, None
+            try:
+                directory.close()
+            except OSError as error:
+                _log.error("%s: closing the journal: %s", self.settings.node, error)
+        self._end_waiting()
+
+    async def wait_failed(self) -> None:
+        """Returns never; raises the ConsensusError that stopped the node."""
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None:
+            return
+        reason = error if isinstance(error, ConsensusError) else ConsensusError(f"{type(error).__name__}: {error}")
+        if reason is not error:
+            reason.__cause__ = error
+        _log.critical("%s: stops: %s", self.settings.node, reason, exc_info=error)
+        self._failure = reason
+        self._core = None
+        self._failed.set()
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        """The core is gone: whoever waits for an outcome, entries or a leader learns it now."""
+        self._calls.fail_all()
+        for future in self._proposed:
+            if not future.done():
+                future.set_result((None, engine.UNKNOWN_OUTCOME))
+        self._progress.set()
+        self._progress = asyncio.Event()
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _running(self) -> RaftCore:
+        if self._core is None:
+            why = f"stopped: {self._failure}" if self._failure is not None else "not running"
+            raise NoLeaderError(f"node {self.settings.node} is {why}")
+        return self._core
+
+    # -- ticks ---------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Run a tick in the next turn of the loop."""
+        if not self._tick_scheduled:
+            self._tick_scheduled = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._tick_scheduled = False
+        core = self._core
+        if core is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            core.tick()
+        except Exception as error:
+            self._fail(error)
+            return
+        if core.leader != self._leader_seen:
+            if core.leader is not None and self._followed is not None and core.leader != self._followed:
+                # A deposed leader may answer late or, when it is frozen, never.
+                self._calls.peer_lost(self._followed)
+            self._leader_seen = core.leader
+            self._followed = core.leader or self._followed
+            self._news.set()
+            self._news = asyncio.Event()
+        due = core.next_deadline_s()
+        delay = max(0.0, due - engine.monotonic_s()) + 0.001
+        self._timer = asyncio.get_running_loop().call_later(delay, self._deadline, due)
+
+    def _deadline(self, due_s: float) -> None:
+        if self._core is not None and engine.monotonic_s() - due_s > self.settings.heartbeat_s:
+            self._core.excuse_stall()
+        self.wake()
+
+    def progressed(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def snapshot_due(self) -> None:
+        self._snapshot_task = asyncio.create_task(self._take_snapshot(), name=f"raft {self.settings.node} snapshot")
+
+    async def _take_snapshot(self) -> None:
+        core, directory = self._core, self._directory
+        if core is None or directory is None:
+            return
+        try:
+            index, term, entry_index, data = core.dump()
+            meta = await asyncio.to_thread(directory.snapshots.describe, index, term, entry_index, data)
+            await asyncio.to_thread(directory.snapshots.save, meta, data)
+            if self._core is core:
+                core.snapshot_saved(meta)
+        except Exception as error:
+            self._fail(error)
+
+    # -- peers ---------------------------------------------------------------------------------------------------------
+
+    def on_message(self, peer: str, message: Message) -> None:
+        core = self._core
+        if core is None:
+            return
+        try:
+            match message:
+                case Answer():
+                    self._calls.answer(peer, message)
+                case Propose():
+                    self._propose_for(core, peer, message)
+                case ReadIndex():
+                    self._read_for(core, peer, message)
+                case _:
+                    core.receive(peer, message)
+        except Exception as error:
+            self._fail(error)
+
+    def on_connected(self, peer: str) -> None:
+        if self._core is not None:
+            self._core.connected(peer)
+
+    def on_disconnected(self, peer: str) -> None:
+        if self._core is not None:
+            self._core.disconnected(peer)
+        self._calls.peer_lost(peer)
+
+    def on_writable(self, peer: str) -> None:
+        self.wake()
+
+    def _answer(self, peer: str, message: Answer) -> None:
+        if self._transport is not None:
+            self._transport.send(peer, message)
+
+    def _propose_for(self, core: RaftCore, peer: str, message: Propose) -> None:
+        size = len(message.entry)
+        if size > self.settings.max_entry_bytes or not self._reserve(size):
+            self._answer(peer, Answer(message.request, 0, 0, refused=True))
+            return
+
+        def resolved(position: tuple[int, int] | None, reason: int) -> None:
+            self._pending_bytes -= size
+            index, term = position or (0, 0)
+            unknown = position is None and reason == engine.UNKNOWN_OUTCOME
+            self._answer(peer, Answer(message.request, index, term, refused=position is None, unknown=unknown))
+
+        core.propose(message.entry, resolved)
+
+    def _read_for(self, core: RaftCore, peer: str, message: ReadIndex) -> None:
+        core.read(lambda index: self._answer(peer, Answer(message.request, index or 0, 0, refused=index is None)))
+
+    def _reserve(self, size: int) -> bool:
+        if self._pending_bytes + size > max(self.settings.max_pending_bytes, self.settings.max_entry_bytes):
+            return False
+        self._pending_bytes += size
+        return True
+
+    def _journal(self) -> Journal:
+        assert self._directory is not None
+        return self._directory.journal

@@ -1,0 +1,61 @@
+"""What an operator and the API see of a member."""
+
+from __future__ import annotations
+
+from controlplane.consensus.core import RaftCore
+from controlplane.consensus.journal import Journal
+from controlplane.consensus.settings import RaftSettings
+from controlplane.consensus.transport import PeerTransport
+from controlplane.ports import LogStatus, PeerStatus, ReplicatedState
+
+
+def starting_status(settings: RaftSettings) -> LogStatus:
+    """The status of a member that does not run yet, or no more."""
+    return LogStatus(
+        node=settings.node,
+        role="starting",
+        leader=None,
+        term=0,
+        last_index=0,
+        commit_index=0,
+        applied_index=0,
+        has_quorum=False,
+        fsync=settings.fsync,
+        state_hash="",
+        state_hash_index=0,
+        snapshot_index=0,
+        log_bytes=0,
+        peers=(),
+    )
+
+
+def running_status(
+    settings: RaftSettings, core: RaftCore, journal: Journal, transport: PeerTransport, state: ReplicatedState
+) -> LogStatus:
+    return LogStatus(
+        node=settings.node,
+        role=core.role,
+        leader=core.leader,
+        term=core.term,
+        last_index=journal.last_index,
+        commit_index=core.commit_index,
+        applied_index=core.applied_index,
+        has_quorum=core.has_quorum,
+        fsync=settings.fsync,
+        state_hash=state.digest(),
+        state_hash_index=core.applied_index,
+        snapshot_index=core.snapshot_index,
+        log_bytes=journal.size_bytes,
+        peers=tuple(_peer_status(settings, core, transport, peer) for peer in sorted(settings.peers)),
+    )
+
+
+def _peer_status(settings: RaftSettings, core: RaftCore, transport: PeerTransport, peer: str) -> PeerStatus:
+    heard_s = core.last_heard_s(peer)
+    return PeerStatus(
+        node=peer,
+        address=settings.peers[peer],
+        connected=transport.is_connected(peer),
+        match_index=core.match_index(peer),
+        last_contact_ms=None if heard_s is None else round(heard_s * 1000),
+    )
