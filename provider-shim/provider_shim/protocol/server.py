@@ -60,7 +60,7 @@ class PluginServer(SyncRPCPluginServer):
         address = f"unix:{self._socket}"
         self.cert_base64 = ""
         if with_certificate:
-            # Late: 100 ms of imports that a Terraform without TLS does not pay for.
+            # Late: a Terraform without TLS needs none of it.
             from provider_shim.protocol.certificate import make_certificate
 
             made = make_certificate()
@@ -85,7 +85,10 @@ class PluginServer(SyncRPCPluginServer):
         finally:
             self._provider.stop()
             self.server.stop(0)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self.remove_socket()
+
+    def remove_socket(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
         self._provider.stop()

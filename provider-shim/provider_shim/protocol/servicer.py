@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from provider_shim.framework import engine
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.resource import Call, DataSource, Provider, Resource
-from provider_shim.framework.types import Object, is_wholly_known
+from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
 from provider_shim.framework.validate import check
 from provider_shim.protocol.convert import (
     read_identity,
@@ -146,6 +146,7 @@ class Servicer:
     def _read(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
         call = self._call(request.private)
+        response.new_state.CopyFrom(request.current_state)
         state: Object = read_value(resource.schema.wire_type, request.current_state)
         new_state: Object | None
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
@@ -182,11 +183,15 @@ class Servicer:
         resource = self._resource(request.type_name)
         kind = resource.schema.wire_type
         call = self._call(request.planned_private)
+        # What Terraform saves if a bug interrupts us: it must not forget a thing that exists.
+        response.new_state.CopyFrom(request.prior_state)
         prior: Object | None = read_value(kind, request.prior_state)
         planned: Object | None = read_value(kind, request.planned_state)
-        # What is there if a bug interrupts us: Terraform must not forget a thing that exists.
-        response.new_state.CopyFrom(request.prior_state)
-        new_state = engine.apply(resource, call, prior, planned)
+        try:
+            new_state = engine.apply(resource, call, prior, planned)
+        except Exception:
+            response.new_state.CopyFrom(write_value(kind, without_unknowns(call.kept)))
+            raise
         response.new_state.CopyFrom(write_value(kind, new_state))
         response.private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))

@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer, extra = self._route(parts, parse_qs(url.query), headers, body)
         except ProblemError as problem:
             status, answer, extra = problem.status, problem.body(), {"Content-Type": "application/problem+json"}
-        if self.command == "PUT" and faults.lost_answers > 0:
+        if self.command == "PUT" and status < 300 and faults.lost_answers > 0:
             faults.lost_answers -= 1
             self.close_connection = True
             return

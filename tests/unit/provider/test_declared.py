@@ -1,0 +1,164 @@
+"""Create, read, update and delete of resources, without Terraform: what is sent, what is kept when something fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from acceptance.terraform.fake_api import FakeApi
+from provider_shim.framework import engine
+from provider_shim.framework.diagnostics import Report
+from provider_shim.framework.resource import Call
+from provider_shim.framework.types import Object
+from provider_shim.resources.connection import Connection
+from provider_shim.resources.microvm.resource import MicroVMResource
+
+WEB = ("MicroVM", "demo", "web")
+
+
+@dataclass
+class Bench:
+    api: FakeApi
+    microvm: MicroVMResource
+    cancel: threading.Event
+
+    def config(self, **given: Any) -> Object:
+        kernel = {"image": "k", "filename": None, "cmdline": None, "add_network_config": None}
+        nothing: Object = dict.fromkeys((*self.microvm.schema.attributes, *self.microvm.schema.blocks))
+        return {**nothing, "name": "web", "namespace": "demo", "vcpu": 1, "memory_in_mb": 64, "kernel": kernel, **given}
+
+    def apply(self, prior: Object | None, config: Object | None, **private: Any) -> tuple[Object | None, list[str]]:
+        call = Call(cancel=self.cancel, private=private)
+        planned = engine.plan(self.microvm, call, prior, config).planned
+        state = engine.apply(self.microvm, call, prior, planned)
+        return state, [f"{each.severity}: {each.summary}. {each.detail}" for each in call.report.items]
+
+    def read(self, state: Object) -> tuple[Object | None, Call]:
+        call = Call(cancel=self.cancel)
+        return engine.read(self.microvm, call, state), call
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with FakeApi(tmp_path) as api:
+        cancel = threading.Event()
+        connection = Connection(cancel, api.environment)
+        report = Report()
+        connection.configure({}, report)
+        assert report.items == []
+        api.store.put(("Namespace", "", "demo"), {"spec": {}}, {})
+        yield Bench(api, MicroVMResource(connection), cancel)
+
+
+def test_the_same_intent_is_adopted_and_another_one_is_not(bench: Bench) -> None:
+    first, _ = bench.apply(None, bench.config())
+    again, said = bench.apply(None, bench.config())
+    assert first
+    assert again == first
+    assert said == []
+    other, said = bench.apply(None, bench.config(vcpu=2))
+    assert other is None
+    assert "terraform import flintlock_microvm.NAME demo/web" in said[0]
+    assert len(bench.api.store.created_uids) == 2
+
+
+def test_a_recreated_object_of_the_same_name_is_not_ours(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    assert state
+    bench.api.store.delete(WEB)
+    bench.api.store.put(WEB, {"spec": {"vcpu": 1, "memory_in_mb": 64, "kernel": {"image": "k"}}}, {})
+    seen, call = bench.read(state)
+    assert seen is None
+    assert "another one now" in call.report.items[0].summary
+    gone, said = bench.apply(state, None)
+    assert gone is None
+    assert "was not deleted" in said[0]
+    assert WEB in bench.api.store.objects
+
+
+def test_a_create_waits_for_the_name_to_be_free(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    bench.api.store.hold_deletes = True
+    bench.api.store.delete(WEB)
+    timer = threading.Timer(0.3, bench.api.store.release)
+    timer.start()
+    fresh, said = bench.apply(None, bench.config(vcpu=2))
+    timer.join()
+    assert said == []
+    assert state
+    assert fresh
+    assert fresh["uid"] != state["uid"]
+
+
+def test_an_interrupted_wait_keeps_what_was_declared_and_does_not_fail(bench: Bench) -> None:
+    bench.api.store.hold = True
+    timer = threading.Timer(0.3, bench.cancel.set)
+    timer.start()
+    started = time.monotonic()
+    state, said = bench.apply(None, bench.config())
+    timer.join()
+    assert time.monotonic() - started < 8
+    assert state
+    assert state["uid"] == bench.api.store.objects[WEB]["uid"]
+    assert [each.split(":")[0] for each in said] == ["warning"]
+
+
+def test_wait_for_none_returns_at_once(bench: Bench) -> None:
+    bench.api.store.hold = True
+    state, said = bench.apply(None, bench.config(wait_for="none"))
+    assert state
+    assert said == []
+    assert not [each for each in bench.api.calls("GET") if each.path.endswith("/web")]
+
+
+def test_a_stopped_microvm_is_not_waited_for_to_run(bench: Bench) -> None:
+    state, said = bench.apply(None, bench.config(power_state="stopped"))
+    assert state
+    assert said == []
+
+
+def test_drift_is_remembered_and_repaired_once(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config(drift_policy="report"))
+    assert state
+    bench.api.store.drift(WEB, "/spec/vcpu", 2, "changed on the host")
+    seen, call = bench.read(state)
+    assert seen
+    assert seen["vcpu"] == 2
+    assert call.private == {"drift_shown": ["/spec/vcpu"]}
+    repaired, said = bench.apply(seen, bench.config(drift_policy="report"), **call.private)
+    assert repaired == state
+    assert [each for each in said if each.startswith("error")] == []
+    assert bench.api.store.repairs == [WEB]
+    assert bench.read(state)[1].private == {}
+
+
+def test_an_update_that_is_refused_keeps_the_prior_state(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    kept, said = bench.apply(state, bench.config(initrd={"image": "a", "filename": "x\ny"}))
+    assert kept == state
+    assert any("Cannot update microVM demo/web" in each for each in said)
+
+
+def test_an_unknown_namespace_is_said_at_the_attribute(bench: Bench) -> None:
+    call = Call(cancel=bench.cancel)
+    planned = engine.plan(bench.microvm, call, None, bench.config(namespace="none")).planned
+    assert engine.apply(bench.microvm, call, None, planned) is None
+    assert [step.name for step in call.report.items[0].path] == ["namespace"]  # type: ignore[union-attr]
+
+
+def test_deleting_twice_is_deleting_once(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    for _ in range(2):
+        assert bench.apply(state, None) == (None, [])
+
+
+def test_the_provider_default_namespace_is_planned(bench: Bench) -> None:
+    call = Call(cancel=bench.cancel)
+    plan = engine.plan(bench.microvm, call, None, bench.config(namespace=None))
+    assert plan.planned
+    assert plan.planned["namespace"] == "default"

@@ -1,0 +1,217 @@
+"""The 28 calls, over a real gRPC connection to a provider in this process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from provider_shim.framework.types import UNKNOWN, Object
+from provider_shim.protocol.convert import read_value, write_value
+from provider_shim.protocol.messages import SERVICE, Method, message, methods
+from provider_shim.protocol.server import PluginServer, started_by_terraform
+from provider_shim.resources.microvm.resource import MicroVMResource
+from provider_shim.resources.namespace import NamespaceResource
+from provider_shim.resources.provider import FlintlockProvider
+
+Ask = Callable[..., Any]
+KIND = NamespaceResource.schema.wire_type
+NOTHING: Object = dict.fromkeys((*NamespaceResource.schema.attributes, *NamespaceResource.schema.blocks))
+
+
+def channel_of(line: str) -> grpc.Channel:
+    _, _, _, address, _, certificate = line.split("|")
+    body = base64.b64encode(base64.b64decode(certificate + "=" * (-len(certificate) % 4))).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n".encode()
+    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.max_receive_message_length", -1)]
+    return grpc.secure_channel(f"unix:{address}", grpc.ssl_channel_credentials(pem), options=options)
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """`ask("GetMetadata", field=...)`: the response, or the list of responses of a stream."""
+    server = PluginServer(FlintlockProvider(), with_certificate=True)
+    server.server.start()
+    table: dict[str, Method] = {each.name: each for each in methods()}
+    with channel_of(server.handshake_line()) as channel:
+
+        def call(name: str, /, **fields: Any) -> Any:
+            method = table[name]
+            make = channel.unary_stream if method.streams else channel.unary_unary
+            remote = make(
+                f"/{SERVICE}/{name}",
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+            answer = remote(method.request(**fields), timeout=20)
+            return list(answer) if method.streams else answer
+
+        yield call
+    server.stop()
+    server.remove_socket()
+
+
+def texts(diagnostics: Any) -> list[str]:
+    return [f"{each.summary} {each.detail}" for each in diagnostics]
+
+
+def test_schemas_of_everything_are_there(ask: Ask) -> None:
+    schema = ask("GetProviderSchema")
+    metadata = ask("GetMetadata")
+    assert sorted(schema.resource_schemas) == [each.type_name for each in metadata.resources]
+    assert sorted(schema.data_source_schemas) == [each.type_name for each in metadata.data_sources]
+    assert sorted(schema.resource_schemas) == sorted(ask("GetResourceIdentitySchemas").identity_schemas)
+    microvm = {each.name: each for each in schema.resource_schemas["flintlock_microvm"].block.attributes}
+    assert microvm["metadata"].sensitive
+    assert (microvm["power_state"].optional, microvm["power_state"].computed) == (True, True)
+    assert not microvm["vcpu"].computed
+    for block in schema.resource_schemas.values():
+        assert all(each.description for each in block.block.attributes)
+
+
+def test_what_is_not_declared_is_refused_by_name(ask: Ask) -> None:
+    assert not ask("GetFunctions").functions
+    assert "no function parse" in ask("CallFunction", name="parse").error.text
+    for call in ("Validate", "Open", "Renew", "Close"):
+        suffix = "EphemeralResourceConfig" if call == "Validate" else "EphemeralResource"
+        assert "no ephemeral resource e" in texts(ask(f"{call}{suffix}", type_name="e").diagnostics)[0]
+    assert "no list resource l" in texts(ask("ValidateListResourceConfig", type_name="l").diagnostics)[0]
+    assert "no list resource l" in texts(ask("ListResource", type_name="l")[0].diagnostic)[0]
+    assert "no action a" in texts(ask("ValidateActionConfig", type_name="a").diagnostics)[0]
+    assert "no action a" in texts(ask("PlanAction", action_type="a").diagnostics)[0]
+    assert "no action a" in texts(ask("InvokeAction", action_type="a")[0].completed.diagnostics)[0]
+    for call in ("ReadResource", "PlanResourceChange", "ApplyResourceChange", "ImportResourceState"):
+        assert "no resource type nope" in texts(ask(call, type_name="nope").diagnostics)[0]
+    assert "no data source nope" in texts(ask("ReadDataSource", type_name="nope").diagnostics)[0]
+
+
+def test_every_call_of_the_protocol_is_answered(ask: Ask) -> None:
+    assert len(methods()) == 28
+    for method in methods():
+        if method.name != "StopProvider":
+            ask(method.name)
+
+
+def test_a_bug_is_a_diagnostic_with_a_correlation_id(ask: Ask, capfd: pytest.CaptureFixture[str]) -> None:
+    state = message("DynamicValue")(msgpack=b"\xc1")
+    found = ask("ReadResource", type_name="flintlock_namespace", current_state=state).diagnostics
+    assert len(found) == 1
+    match = re.search(r"\[([0-9a-f]{8})\]", found[0].summary)
+    assert match
+    assert "Traceback" not in f"{found[0].summary}{found[0].detail}"
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    mine = [line for line in lines if line.get("correlation") == match[1]]
+    assert [line["@level"] for line in mine] == ["error"]
+    assert "Traceback" in mine[0]["@message"]
+
+
+def test_an_apply_that_meets_a_bug_keeps_the_prior_state(ask: Ask) -> None:
+    prior = write_value(KIND, {**NOTHING, "name": "demo", "id": "demo", "uid": "u"})
+    answer = ask(
+        "ApplyResourceChange",
+        type_name="flintlock_namespace",
+        prior_state=prior,
+        planned_state=message("DynamicValue")(msgpack=b"\xc1"),
+    )
+    assert len(answer.diagnostics) == 1
+    assert answer.new_state == prior
+
+
+def test_a_large_message_passes(ask: Ask) -> None:
+    kind = MicroVMResource.schema.wire_type
+    state: Object = dict.fromkeys((*MicroVMResource.schema.attributes, *MicroVMResource.schema.blocks))
+    state["metadata"] = {"user-data": "x" * (6 * 1024 * 1024)}
+    answer = ask("ValidateResourceConfig", type_name="flintlock_microvm", config=write_value(kind, state))
+    assert not answer.diagnostics
+
+
+def test_plan_of_a_create_an_update_and_a_destroy(ask: Ask) -> None:
+    config = {**NOTHING, "name": "demo"}
+    created = ask(
+        "PlanResourceChange",
+        type_name="flintlock_namespace",
+        prior_state=write_value(KIND, None),
+        proposed_new_state=write_value(KIND, config),
+        config=write_value(KIND, config),
+    )
+    planned = read_value(KIND, created.planned_state)
+    assert (planned["id"], planned["uid"], planned["name"]) == (UNKNOWN, UNKNOWN, "demo")
+
+    prior = {**config, "id": "demo", "uid": "u"}
+    renamed = {**config, "name": "other"}
+    replaced = ask(
+        "PlanResourceChange",
+        type_name="flintlock_namespace",
+        prior_state=write_value(KIND, prior),
+        proposed_new_state=write_value(KIND, {**prior, "name": "other"}),
+        config=write_value(KIND, renamed),
+        prior_private=b'{"kept":1}',
+    )
+    assert [step.attribute_name for path in replaced.requires_replace for step in path.steps] == ["name"]
+    assert replaced.planned_private == b'{"kept":1}'
+
+    gone = ask(
+        "PlanResourceChange",
+        type_name="flintlock_namespace",
+        prior_state=write_value(KIND, prior),
+        proposed_new_state=write_value(KIND, None),
+        config=write_value(KIND, config),
+    )
+    assert read_value(KIND, gone.planned_state) is None
+
+
+def test_state_is_upgraded_from_any_older_shape_and_not_from_a_newer_one(ask: Ask) -> None:
+    raw = json.dumps({"name": "demo", "id": "demo", "left_over": {"a": 1}}).encode()
+    answer = ask("UpgradeResourceState", type_name="flintlock_namespace", version=0, raw_state={"json": raw})
+    assert read_value(KIND, answer.upgraded_state) == {**NOTHING, "name": "demo", "id": "demo"}
+    newer = ask("UpgradeResourceState", type_name="flintlock_namespace", version=7, raw_state={"json": raw})
+    assert "newer provider" in texts(newer.diagnostics)[0]
+    broken = ask("UpgradeResourceState", type_name="flintlock_namespace", raw_state={"json": b"{"})
+    assert "not JSON" in texts(broken.diagnostics)[0]
+
+
+def test_state_moves_between_addresses_but_not_between_kinds(ask: Ask) -> None:
+    raw = json.dumps({"name": "demo", "id": "demo", "uid": "u"}).encode()
+    fields = {"target_type_name": "flintlock_namespace", "source_state": {"json": raw}}
+    moved = ask("MoveResourceState", source_type_name="flintlock_namespace", **fields)
+    assert read_value(KIND, moved.target_state)["uid"] == "u"
+    refused = ask("MoveResourceState", source_type_name="null_resource", **fields)
+    assert "cannot take over null_resource" in texts(refused.diagnostics)[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "import_id", "words"),
+    [
+        ("flintlock_microvm", "web", "NAMESPACE/NAME"),
+        ("flintlock_microvm", "/web", "NAMESPACE/NAME"),
+        ("flintlock_microvm", "a/b/c", "NAMESPACE/NAME"),
+        ("flintlock_namespace", "a/b", "is its name"),
+        ("flintlock_host", "", "is its name"),
+    ],
+)
+def test_a_bad_import_id_says_its_form(ask: Ask, kind: str, import_id: str, words: str) -> None:
+    assert words in texts(ask("ImportResourceState", type_name=kind, id=import_id).diagnostics)[0]
+
+
+def test_only_terraform_starts_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_PLUGIN_MAGIC_COOKIE", "wrong")
+    assert not started_by_terraform()
+
+
+def test_without_a_client_certificate_none_is_sent() -> None:
+    server = PluginServer(FlintlockProvider(), with_certificate=False)
+    try:
+        assert server.handshake_line().endswith("|grpc|")
+    finally:
+        server.remove_socket()
+
+
+def test_a_stop_reaches_the_waiting_work() -> None:
+    provider = FlintlockProvider()
+    assert not provider.cancel.is_set()
+    provider.stop()
+    assert provider.cancel.is_set()
