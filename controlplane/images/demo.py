@@ -7,9 +7,7 @@ bytes, so filling a store again changes nothing.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from controlplane.images import cpio
+from controlplane.images.ext4 import make_ext4
 from controlplane.images.kernel import HostKernel, Module, find_kernel, load_order
 from controlplane.images.store import LocalImageStore, Manifest
 from controlplane.ports import DriverError
@@ -36,7 +35,6 @@ MODULES = (
 )
 _ROOT_SIZE_MB = 8
 _FIXED_UUID = "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1"
-_FIXED_TIME_S = "1700000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,10 @@ class DemoImages:
 
 
 def add_demo_images(store: LocalImageStore) -> DemoImages:
-    """Build the demo images and put them into `store`, each also under the kernel's own version.
+    """Build the demo images and put them into `store`.
+
+    `demo/kernel` gets the tags `latest`, its series (such as `6.1`) and its whole version; `demo/initrd` `1` and the
+    kernel's version, whose modules it holds.
 
     Raises DriverError (`KernelMissing`, `BusyboxMissing`, `Mke2fsMissing`, ...) with the apt command that helps.
     """
@@ -59,6 +60,7 @@ def add_demo_images(store: LocalImageStore) -> DemoImages:
         root = Path(folder) / "root.ext4"
         build_root(root)
         version = kernel.release
+        store.add("demo/kernel", {"vmlinuz": kernel.image}, {"kernel": "vmlinuz"}, source=source)
         store.add(f"demo/kernel:{version}", {"vmlinuz": kernel.image}, {"kernel": "vmlinuz"}, source=source)
         store.add(f"demo/initrd:{version}", {"initrd": initrd}, {"initrd": "initrd"}, source=source)
         return DemoImages(
@@ -104,20 +106,3 @@ def _busybox() -> bytes:
 def build_root(target: Path, size_in_mb: int = _ROOT_SIZE_MB) -> None:
     """A small empty ext4 file system with a fixed identity."""
     make_ext4(target, None, size_in_mb=size_in_mb, uuid=_FIXED_UUID)
-
-
-def make_ext4(target: Path, contents: Path | None, *, size_in_mb: int, uuid: str | None = None) -> None:
-    """Make `target` an ext4 image of `size_in_mb` that holds the tree `contents`.
-
-    An empty one with a `uuid` has the same bytes every time. Raises DriverError(`Mke2fsMissing` or `Mke2fsFailed`).
-    """
-    path = shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if path is None:
-        raise DriverError("Mke2fsMissing", "no mke2fs; install it: apt-get install e2fsprogs", retryable=False)
-    identity = ["-U", uuid, "-E", f"hash_seed={uuid},root_owner=0:0"] if uuid else []
-    tree = ["-d", str(contents)] if contents else []
-    environment = dict(os.environ) | ({"E2FSPROGS_FAKE_TIME": _FIXED_TIME_S} if uuid else {})
-    command = [path, "-q", "-t", "ext4", *tree, *identity, str(target), f"{size_in_mb}M"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    if done.returncode != 0:
-        raise DriverError("Mke2fsFailed", f"mke2fs could not make {target}: {done.stderr.strip()[-500:]}")

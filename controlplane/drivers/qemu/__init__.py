@@ -2,3 +2,7 @@
 
 `driver` is the way in; `guest` acts on one microVM; every other module does one thing for it.
 """
+
+from controlplane.drivers.qemu.driver import QemuDriver
+
+__all__ = ["QemuDriver"]

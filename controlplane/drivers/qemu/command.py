@@ -101,17 +101,18 @@ def escape(value: str) -> str:
 
 
 def _devices(parts: Parts) -> Iterator[str]:
-    slot = 1
+    # Linux meets the slots of this machine from the highest to the lowest.
+    slot = MAX_DEVICES
     for disk in parts.disks:
         read_only = ",readonly=on" if disk.read_only else ""
         yield from ("-drive", f"if=none,id=disk-{disk.name},file={escape(disk.file)},format=raw{read_only}")
         serial = disk.name[:_SERIAL_LENGTH]
         yield from ("-device", f"virtio-blk-device,drive=disk-{disk.name},serial={serial},bus=virtio-mmio-bus.{slot}")
-        slot += 1
+        slot -= 1
     for nic in parts.nics:
         yield from ("-netdev", f"tap,id=net-{nic.device},ifname={nic.tap},script=no,downscript=no")
         yield from ("-device", f"virtio-net-device,netdev=net-{nic.device},mac={nic.mac},bus=virtio-mmio-bus.{slot}")
-        slot += 1
+        slot -= 1
 
 
 def kernel_cmdline(spec: MicroVMSpec, parts: Parts, facts: HostFacts) -> str:

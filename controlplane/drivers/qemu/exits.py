@@ -1,7 +1,8 @@
 """Why a microVM is not running, from what the last run left behind.
 
-QEMU itself writes each shutdown request with its reason to `events.log` (its trace event of that name), which works
-whether or not an agent was there to see it. A process that left none was killed or crashed.
+QEMU itself writes each shutdown request with its reason to `events.log` (its trace event of that name), and to its
+output which signal ended it, whether or not an agent is there to see it. A process that left neither was killed or
+crashed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ _REQUEST = re.compile(rb"qemu_system_shutdown_request reason=(\d+)")
 _REASONS = {
     1: "hypervisor met an error of the host",
     2: "quit through the hypervisor's monitor",
-    4: "hypervisor was ended by a signal",
     6: "guest powered off",
     7: "guest rebooted",
     8: "guest panicked",
 }
+_TERMINATED = re.compile(rb"terminating on signal (\d+)")
 _TAIL_BYTES = 2000
 
 
@@ -33,6 +34,9 @@ def cause(folder: Folder, run: Run | None, *, boot_id: str) -> str:
     requests = _REQUEST.findall(_tail(folder.events))
     if requests and int(requests[-1]) in _REASONS:
         return _REASONS[int(requests[-1])]
+    terminated = _TERMINATED.findall(_tail(folder.output))
+    if terminated:
+        return f"hypervisor was ended by signal {int(terminated[-1])}"
     if run.boot_id != boot_id:
         return "host restarted"
     if run.exit_status is not None and run.exit_status.startswith("signal"):

@@ -19,6 +19,7 @@ from controlplane.drivers.qemu import command, console, exits, network, process,
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
 from controlplane.drivers.qemu.tag import Tag
+from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import MicroVMSpec, PowerState
 from controlplane.ports import DriverError, ImageStore, Instance, InterfaceStatus, VMDefinition
@@ -29,6 +30,7 @@ RESTART_GRACE_S = 10.0
 _PRESS_AGAIN_S = 1.0
 _TERMINATE_S = 3.0
 _START_POLL_S = 0.01
+_SETTLE_S = 2.0
 _BOOT_S = 60.0
 """A guest that is not ready by then is looked at less often."""
 
@@ -75,19 +77,29 @@ class Guest:
         definition = self.folder.definition()
         if definition is None:
             return None
-        if found is None and self._handle is not None and self._handle.running:
-            # It was started after the scan.
-            found = self.find()
+        if found is None:
+            found = await self._settle()
         power, status, cause = ObservedPower.STOPPED, None, None
         if found is not None:
             self.adopt(found)
             power, status, cause = await self._power(found)
-        if self._handle is None or not self._handle.running:
+        if found is None or self._handle is None or not self._handle.running:
             self._note_end()
             found = None
             power, status = ObservedPower.STOPPED, None
             cause = exits.cause(self.folder, self.folder.run(), boot_id=self._site.boot_id)
         return self._describe(definition, self.folder.run(), found, power, status, cause)
+
+    async def _settle(self) -> process.Found | None:
+        """A process shows no mark for an instant while it starts and while it ends: wait for either to be over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _SETTLE_S
+        while self._handle is not None and self._handle.running and loop.time() < deadline:
+            found = self.find()
+            if found is not None:
+                return found
+            await asyncio.sleep(_START_POLL_S)
+        return None
 
     async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
         if found.stopped:
@@ -215,12 +227,12 @@ class Guest:
         if present is not None and present.epoch < definition.epoch:
             # An older placement's copy: it lost its right to run, and what its ephemeral disks held with it.
             await self.stop(grace_s=0)
-            await asyncio.to_thread(volumes.remove_ephemeral, self.folder.path, present.spec)
+            await to_the_end(volumes.remove_ephemeral, self.folder.path, present.spec)
         elif present is not None:
             _refuse_other_volumes(present.spec, definition.spec)
         if present != definition:
             self.folder.save_definition(definition)
-        await asyncio.to_thread(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
+        await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
         await self._end_copies()
         power = definition.spec.power_state
         if power is not PowerState.STOPPED and await self._must_restart(definition):
@@ -373,7 +385,7 @@ class Guest:
         await network.remove(self._site.instance, self.uid)
         if self.folder.exists():
             await self._await_unlocked()
-            await asyncio.to_thread(self.folder.remove, self._site.trash)
+            await to_the_end(self.folder.remove, self._site.trash)
         await self.close()
 
     async def _await_unlocked(self) -> None:

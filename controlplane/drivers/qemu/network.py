@@ -122,11 +122,13 @@ async def _ip(*arguments: str, pointer: str | None = None) -> None:
     try:
         _, output = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except TimeoutError as error:
-        process.kill()
-        await process.wait()
         raise DriverError(
             "NetworkFailed", f"`ip {' '.join(arguments)}` took over {_TIMEOUT_S} s", pointer=pointer
         ) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode == 0:
         return
     message = output.decode(errors="replace").strip()

@@ -7,6 +7,7 @@ only wakes somebody. QEMU serves one client per socket, which is why operators h
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -93,6 +94,8 @@ class Monitor:
 
     async def _connect(self) -> QMPClient:
         client = QMPClient("flintlock")
+        # It logs as errors what is the ordinary end of a microVM; whoever needs to know gets an exception.
+        client.logger.setLevel(logging.CRITICAL)
         listener = EventListener(names=_WAKING_EVENTS)
         client.register_listener(listener)
         folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
