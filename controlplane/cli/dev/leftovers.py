@@ -7,6 +7,7 @@ whose it is.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,11 +31,9 @@ def find(layout: Layout, *, taps_before: frozenset[str] | None = None) -> list[s
 
 def vm_processes(layout: Layout) -> list[tuple[processes.ProcessId, str]]:
     """The QEMU processes that carry the mark of this cluster, by pid."""
-    found: dict[int, tuple[processes.ProcessId, str]] = {}
-    for host in layout.plan.hosts:
-        for identity, command in processes.mentioning(f"flintlock/{host.name}/{layout.plan.cluster_id}/"):
-            found[identity.pid] = (identity, command)
-    return [found[pid] for pid in sorted(found)]
+    mark = re.compile(rf"flintlock/[^/ ]+/{re.escape(layout.plan.cluster_id)}/")
+    marked = [entry for entry in processes.mentioning(f"/{layout.plan.cluster_id}/") if mark.search(entry[1])]
+    return sorted(marked, key=lambda entry: entry[0].pid)
 
 
 def vm_files(layout: Layout) -> list[Path]:
