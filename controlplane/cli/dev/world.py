@@ -110,13 +110,21 @@ class World:
         lines = leftovers.simulated_microvms(self.cluster.layout)
         return any(f"\t{NAMESPACE}/{microvm['name']}\t" in line and "\trunning\t" in line for line in lines)
 
+    def is_current(self, microvm: Json) -> bool:
+        """Whether what the API says is of the process that runs now, and not of one that ended since."""
+        if not self.real:
+            return self.runs(microvm)
+        process = self.guest_process(microvm)
+        return process is not None and dig(microvm, "status", "details", "pid") == str(process.pid)
+
     def await_healthy(self, name: str, *, timeout_s: float) -> Json:
         """Runs on its host, is ready, and the API says that it is in sync."""
 
         def look() -> Json | None:
             microvm = self.microvm(name)
             in_sync = dig(microvm, "status", "drift", "class") == "in_sync"
-            return microvm if in_sync and dig(microvm, "status", "ready") is True and self.runs(microvm) else None
+            ready = dig(microvm, "status", "ready") is True
+            return microvm if in_sync and ready and self.is_current(microvm) else None
 
         return self.await_(look, f"{name} runs again, is ready and in sync", timeout_s=timeout_s)
 
