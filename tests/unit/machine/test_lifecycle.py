@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import deque
 from enum import StrEnum
+from pathlib import Path
 
 import pytest
 from support.builders import (
@@ -143,3 +146,9 @@ def test_every_phase_is_reached_and_every_event_is_used(
                 todo.append(end)
     assert reached == set(phases)
     assert {event for _, event in table} == set(events)
+
+
+def test_the_drawn_tables_are_the_tables() -> None:
+    script = Path(__file__).resolve().parents[3] / "docs" / "generate_lifecycles.py"
+    done = subprocess.run([sys.executable, script, "--check"], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
