@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -284,6 +285,22 @@ async def test_a_member_that_was_away_gets_a_snapshot_then_the_rest(trio: Trio) 
     status = await trio.nodes[away].status()
     assert status.snapshot_index > 100, "it came by snapshot, not entry by entry"
     assert len(await collect(trio.nodes[away], 0, last.index)) == 601
+
+
+async def test_nothing_is_ever_pickled(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object, **options: object) -> None:
+        raise AssertionError("pickle was used")
+
+    for name in ("load", "loads", "dump", "dumps", "_load", "_loads", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    leader = await trio.leader()
+    follower = next(name for name in trio.nodes if name != leader)
+    for _ in range(15):
+        await asyncio.gather(*(trio.nodes[follower].append(b"x", timeout_s=TIMEOUT_S) for _ in range(10)))
+    await trio.stop(leader)
+    await trio.start(leader)
+    position = await trio.nodes[leader].append(b"y", timeout_s=TIMEOUT_S)
+    assert await trio.nodes[follower].read_index(timeout_s=TIMEOUT_S) >= position.index
 
 
 async def test_a_minority_neither_writes_nor_reads(trio: Trio) -> None:
