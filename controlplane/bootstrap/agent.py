@@ -31,13 +31,17 @@ _log = structlog.get_logger(__name__)
 def run(settings: AgentFileSettings) -> int:
     """Run a host's agent until SIGTERM or SIGINT; microVMs outlive it. Gives the exit code."""
     logs.configure(settings.log_level, process="agent", host=settings.host)
-    clock, ids = SystemClock(), Ulids()
     try:
-        agent = Agent(_agent_settings(settings), _drivers(settings), clock, ids)
+        agent = make_agent(settings)
     except (AgentSettingsError, OSError, ValueError) as error:
         _log.error("process.refused", reason=str(error))
         return EX_CONFIG
     return process.run(agent.run(), told_to_stop(), REFUSALS)
+
+
+def make_agent(settings: AgentFileSettings) -> Agent:
+    """The agent with its drivers, not yet running. Raises AgentSettingsError, OSError or ValueError."""
+    return Agent(_agent_settings(settings), _drivers(settings), SystemClock(), Ulids())
 
 
 def _agent_settings(settings: AgentFileSettings) -> AgentSettings:
