@@ -257,7 +257,7 @@ class Runner:
                 # Unknown is not absent: what was last seen stands, with the reason why it may be old.
                 blind = Failure(code="DriverUnavailable", message=f"cannot list: {listing.blind[driver]}"[:1024])
                 seen = replace(last, failure=blind, at=at_ms) if last is not None and known else None
-            elif uid in unsettled and (known or failure is None):
+            elif uid in unsettled:
                 seen = last if known else None
             else:
                 instance = current_copy(assignment, copies.get(uid, ()), driver)

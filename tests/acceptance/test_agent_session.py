@@ -227,6 +227,13 @@ async def test_a_placed_microvm_is_created_and_settles(ready: Cluster) -> None:
     assert (vm.observed.power, vm.observed.vcpu, vm.observed.simulated) == (ObservedPower.RUNNING, 2, True)
 
 
+async def test_changes_travel_by_events_and_not_by_looking_again(ready: Cluster) -> None:
+    begun_s = asyncio.get_running_loop().time()
+    await ready.place()
+    await ready.settled()
+    assert asyncio.get_running_loop().time() - begun_s < 3.0, "the gateway looks again every 5 s"
+
+
 async def test_an_update_and_a_change_of_power_settle(ready: Cluster) -> None:
     await ready.place()
     await ready.settled()

@@ -352,6 +352,15 @@ def test_a_stale_copy_that_no_tombstone_names_is_reported() -> None:
     assert [found.instance.epoch for found in decided.unmanaged] == [1]
 
 
+def test_a_stale_copy_where_the_new_one_belongs_is_reported_until_the_driver_has_taken_it_over() -> None:
+    world = World({"a": assignment(epoch=2)}, {"a": record(epoch=1)}).add(instance(epoch=1))
+    decided = world.plan()
+    assert isinstance(decided.steps["a"], Create)
+    assert [found.instance.epoch for found in decided.unmanaged] == [1]
+    world.carry_out(decided.steps["a"])
+    assert not world.plan().unmanaged
+
+
 def test_a_lost_journal_adopts_without_restarting_anything() -> None:
     step = only(World({"a": assignment(restart_seq=3, repair_seq=2)}).add(instance()))
     assert isinstance(step, Acknowledge)
