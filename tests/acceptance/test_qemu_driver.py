@@ -388,6 +388,10 @@ def bridge() -> Iterator[str]:
     subprocess.run(["ip", "link", "del", name], check=True)
 
 
+def ports_of(bridge: str) -> list[str]:
+    return [path.name for path in Path(f"/sys/class/net/{bridge}/brif").iterdir()]
+
+
 @pytest.mark.netns
 async def test_a_guest_answers_over_its_bridge(
     driver: QemuDriver, sample: MicroVMSpec, state_dir: Path, bridge: str
@@ -397,8 +401,7 @@ async def test_a_guest_answers_over_its_bridge(
     vm = definition(replace(sample, interfaces={"eth0": interface}), uid=new_uid())
     await driver.create(vm)
     seen = await ready(driver, vm.uid)
-    brif = Path(f"/sys/class/net/{bridge}/brif")
-    assert seen.interfaces["eth0"].host_device in [path.name for path in brif.iterdir()]
+    assert ports_of(bridge) == [seen.interfaces["eth0"].host_device]
     text = await console_of(driver, vm.uid)
     assert "has 198.18.77.2/24" in text
     assert "default route via 198.18.77.1" in text
