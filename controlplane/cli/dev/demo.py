@@ -6,6 +6,7 @@ fails when any step is not as promised.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli import errors, output
-from controlplane.cli.dev import leftovers, setup, world
+from controlplane.cli.dev import setup, world
 from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.dev.demo_steps import STEPS
 from controlplane.cli.dev.progress import Progress
@@ -81,6 +82,8 @@ def command(
         raise typer.BadParameter(f"{driver!r} is not one of {', '.join(_DRIVERS)}", param_hint="--driver")
     progress = Progress()
     started = time.monotonic()
+    # A pipeline that gives up sends SIGTERM: that must clean up, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     target = directory or Path(tempfile.mkdtemp(prefix="flintlock-demo-"))
     recorder = Recorder(progress)
     stage = _Stage(target, driver, progress)
@@ -112,7 +115,6 @@ class _Stage:
         self._driver = driver
         self._progress = progress
         self._world: World | None = None
-        self._taps_before = leftovers.taps()
         self.cluster: DevCluster | None = None
         self.simulated = ""
         """Why no real guest runs; empty when real ones do."""
@@ -128,7 +130,7 @@ class _Stage:
         terraform, source = world.prepare_terraform(self.cluster, self._progress)
         self.cluster.start()
         self.cluster.await_ready()
-        self._world = World(self.cluster, terraform, source, self._progress, self._taps_before)
+        self._world = World(self.cluster, terraform, source, self._progress, set())
         return f"driver {layout.plan.driver}, leader {dig(self.cluster.status(), 'log', 'leader')}"
 
     def show_logs(self, error: CliError) -> None:

@@ -78,6 +78,9 @@ def apply(world: World) -> str:
     expect(set(spread) == set(hosts) and set(spread.values()) == {2}, f"not two microVMs on each host: {dict(spread)}")
     simulated = sum(dig(microvm, "status", "simulated") is True for microvm in microvms)
     expect(simulated == (0 if world.real else COUNT), f"{simulated} microVMs say that they are simulated")
+    if world.real and taps_possible():
+        world.taps |= leftovers.vm_taps(world.cluster.layout)
+        expect(world.taps, "no microVM has a tap device, although one asked for an interface")
     where = ", ".join(f"{host}: {count}" for host, count in sorted(spread.items()))
     accelerator = text(dig(microvms[0], "status", "details", "accelerator"))
     return f"{COUNT} microVMs ready ({where})" + (f", {accelerator}" if accelerator else "")
@@ -188,12 +191,12 @@ def destroy(world: World) -> str:
     expect(world.client.find(f"/namespaces/{NAMESPACE}") is None, "the namespace is still there")
 
     def nothing() -> bool | None:
-        return None if leftovers.find(world.cluster.layout, taps_before=world.taps_before) else True
+        return None if leftovers.find(world.cluster.layout, taps=world.taps) else True
 
     try:
         world.await_(nothing, "nothing is left on the hosts", timeout_s=GONE_S)
     finally:
-        left = leftovers.find(world.cluster.layout, taps_before=world.taps_before)
+        left = leftovers.find(world.cluster.layout, taps=world.taps)
         expect(not left, "something is left:\n" + "\n".join(f"  {line}" for line in left))
     return "no microVM process, no tap, no file" if world.real else "no simulated microVM, no process, no tap, no file"
 

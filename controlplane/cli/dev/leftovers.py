@@ -10,22 +10,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from controlplane.cli.dev import processes
 from controlplane.cli.dev.layout import Layout
 
 _NET = Path("/sys/class/net")
-TAP_PREFIX = "fl"
+_IFNAME = re.compile(r"\bifname=([A-Za-z0-9._-]+)")
 
 
-def find(layout: Layout, *, taps_before: frozenset[str] | None = None) -> list[str]:
-    """A line per thing that is left; none when nothing is. With `taps_before`, also every tap that is new since."""
+def find(layout: Layout, *, taps: Iterable[str] = ()) -> list[str]:
+    """A line per thing that is left, and per device of `taps` that still exists; none when nothing is."""
     found = [f"process {identity.pid}: {command[:100]}" for identity, command in vm_processes(layout)]
     found += [f"file {path}" for path in vm_files(layout)]
     found += [f"simulated microVM: {line}" for line in simulated_microvms(layout)]
-    if taps_before is not None:
-        found += [f"tap {name}" for name in sorted(taps() - taps_before)]
+    found += [f"tap {name}" for name in sorted(taps) if (_NET / name).exists()]
     return found
 
 
@@ -62,14 +62,19 @@ def simulated(state_dir: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def taps() -> frozenset[str]:
-    """The tap devices on this machine that are named as the QEMU driver names them."""
-    if not _NET.is_dir():
-        return frozenset()
-    named = (device for device in _NET.iterdir() if device.name.startswith(TAP_PREFIX))
-    return frozenset(device.name for device in named if (device / "tun_flags").exists())
+def vm_taps(layout: Layout) -> frozenset[str]:
+    """The tap devices that this cluster's QEMU processes hold, as their command lines say."""
+    return frozenset(name for _, command in vm_processes(layout) for name in _IFNAME.findall(command))
 
 
 def destroy(layout: Layout) -> bool:
-    """Kill the microVMs that are left; False when one resists. Only what carries this cluster's mark is touched."""
-    return processes.kill([identity for identity, _ in vm_processes(layout)])
+    """Kill the microVMs that are left and remove their taps; False when a process resists.
+
+    Only what carries this cluster's mark is touched.
+    """
+    taps = vm_taps(layout)
+    gone = processes.kill([identity for identity, _ in vm_processes(layout)])
+    for name in taps:
+        if (_NET / name).exists():
+            subprocess.run(["ip", "tuntap", "del", "dev", name, "mode", "tap"], timeout=10, check=False)
+    return gone

@@ -44,7 +44,8 @@ class World:
     terraform: Terraform
     terraform_source: str
     progress: Progress
-    taps_before: frozenset[str]
+    taps: set[str]
+    """Every tap that a microVM of ours was seen to have."""
 
     @property
     def real(self) -> bool:
