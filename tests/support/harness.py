@@ -37,6 +37,10 @@ class Replica:
         self.lose_outcomes = False
         self.gate = asyncio.Event()
         self.gate.set()
+        self.held = 0
+        """Proposals at the gate."""
+        self.waiting = 0
+        """Callers inside `until`."""
         self.reset()
 
     def reset(self) -> None:
@@ -63,12 +67,15 @@ class Replica:
         return self._state
 
     async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        self.waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition(self._state):
                     await self._changed.wait()
         except TimeoutError:
             return None
+        finally:
+            self.waiting -= 1
         return self._state
 
     async def watch(self, after: int | None) -> AsyncIterator[Event]:
@@ -77,7 +84,7 @@ class Replica:
             if last < self._forgotten:
                 raise CompactedError(f"revision {last} is no longer remembered")
             changed = self._changed
-            for event in [event for event in self._events if event.revision > last]:
+            for event in self.remembered_events(last):
                 last = event.revision
                 yield event
             if changed is self._changed:
@@ -89,9 +96,9 @@ class Replica:
         self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
     ) -> Outcome:
         self._require_leader()
-        await self.gate.wait()
-        outcome = self._apply(command, actor, key)
-        self._wake()
+        await self._pass_gate()
+        outcome = self.apply_now(command, actor=actor, key=key)
+        self.wake()
         if self.lose_outcomes:
             raise OutcomeUnknownError("the leader changed after the proposal was sent")
         return outcome
@@ -100,9 +107,9 @@ class Replica:
         self, commands: Sequence[Command], *, actor: str, timeout_s: float = 10.0
     ) -> Sequence[Outcome]:
         self._require_leader()
-        await self.gate.wait()
-        outcomes = [self._apply(command, actor, None) for command in commands]
-        self._wake()
+        await self._pass_gate()
+        outcomes = [self.apply_now(command, actor=actor) for command in commands]
+        self.wake()
         return outcomes
 
     # -- Log -----------------------------------------------------------------------------------------------------------
@@ -132,11 +139,11 @@ class Replica:
         assert isinstance(outcome, Applied), outcome
         return outcome
 
-    def _require_leader(self) -> None:
-        if self.leaderless:
-            raise NoLeaderError("no leader is known")
+    def remembered_events(self, after: int) -> list[Event]:
+        return [event for event in self._events if event.revision > after]
 
-    def _apply(self, command: Command, actor: str, key: str | None) -> Outcome:
+    def apply_now(self, command: Command, *, actor: str = "test", key: str | None = None) -> Outcome:
+        """Apply without waking anyone; call `wake` afterwards."""
         self._index += 1
         envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key)
         self._state, outcome, events = apply(self._state, envelope, index=self._index, term=1)
@@ -146,6 +153,17 @@ class Replica:
             self._events.append(event)
         return outcome
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _pass_gate(self) -> None:
+        self.held += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.held -= 1
+
+    def _require_leader(self) -> None:
+        if self.leaderless:
+            raise NoLeaderError("no leader is known")

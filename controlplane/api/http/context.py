@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +19,7 @@ from controlplane.ports import Ids, StateReader
 
 REVISION_HEADER = "Flintlock-Revision"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FRAMES = 20
 _log = structlog.get_logger("api.http")
 
 
@@ -50,7 +52,14 @@ class ContextMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            # As text: a renderer that shows local variables would show bodies and tokens.
+            _log.error(
+                "request_failed",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"],
+                traceback=traceback.format_exc(limit=-_FRAMES),
+            )
             if status == 0:
                 error = problems.problem(
                     "internal", "the server met an error that it did not expect", request_id=request_id

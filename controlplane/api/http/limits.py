@@ -7,8 +7,10 @@ its own connection.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.http import problems
@@ -16,6 +18,8 @@ from controlplane.api.http.settings import ApiSettings
 
 _WITH_BODY = frozenset({"PUT", "POST", "PATCH"})
 _APPLY_PATH = "/api/v2/apply"
+_DISCARDED = 4
+"""How many times its limit a body that is too large is read on before its connection is cut."""
 
 
 class BodyLimitMiddleware:
@@ -41,21 +45,18 @@ class BodyLimitMiddleware:
         """The whole body; None when the client went away. Raises ApiError."""
         limit = self._settings.apply_limit_bytes if scope["path"] == _APPLY_PATH else self._settings.body_limit_bytes
         headers = Headers(scope=scope)
-        declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
         collected = bytearray()
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    collected += message.get("body", b"")
+                parts = _parts(receive)
+                async for part in parts:
+                    collected += part
                     if len(collected) > limit:
-                        raise _too_large(limit)
-                    if not message.get("more_body", False):
-                        break
+                        collected.clear()
+                        await _discard(parts, at_most=_DISCARDED * limit)
+                        raise problems.problem("too_large", f"the body is over {limit} bytes")
+        except ClientDisconnect:
+            return None
         except TimeoutError:
             raise problems.problem(
                 "request_timeout", f"the body took longer than {self._settings.body_timeout_s:g} s"
@@ -73,8 +74,22 @@ def _is_json(content_type: str) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
-def _too_large(limit: int) -> problems.ApiError:
-    return problems.problem("too_large", f"the body is over {limit} bytes")
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+async def _discard(parts: AsyncIterator[bytes], *, at_most: int) -> None:
+    """Read on, keeping nothing: most clients look at an answer only after they have sent everything."""
+    async for part in parts:
+        at_most -= len(part)
+        if at_most < 0:
+            return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

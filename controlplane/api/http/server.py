@@ -22,6 +22,8 @@ from controlplane.identity.files import TlsFiles
 
 _START_S = 10.0
 _BACKLOG = 1024
+_LINGER_S = 0.25
+"""How long the last bytes of an answer may take to leave."""
 
 
 class _Uvicorn(uvicorn.Server):
@@ -33,6 +35,29 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cut = asyncio.create_task(self._cut_idle())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+            await asyncio.gather(cut, return_exceptions=True)
+            self._abort_all()
+            # Transports report their end in the loop's next round.
+            await asyncio.sleep(0)
+
+    async def _cut_idle(self) -> None:
+        """A client that is idle does not answer the goodbye of TLS, and would be waited for in vain."""
+        await asyncio.sleep(_LINGER_S)
+        while self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks)
+            await asyncio.sleep(_LINGER_S)
+        self._abort_all()
+
+    def _abort_all(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
@@ -42,7 +67,7 @@ class ApiServer:
     """Serves `app` over TLS at `host:port`; port 0 takes a free one, see `address`."""
 
     def __init__(self, app: FastAPI, *, host: str, port: int, tls: TlsFiles, grace_s: float = 10.0) -> None:
-        self._app = app
+        self.app = app
         self._host = host
         self._port = port
         self._tls = tls
@@ -54,7 +79,7 @@ class ApiServer:
     async def start(self) -> None:
         """Listening when this returns. Raises OSError (address taken, files missing) or ssl.SSLError."""
         config = uvicorn.Config(
-            self._app,
+            self.app,
             http="h11",
             ws="none",
             lifespan="off",
@@ -88,7 +113,7 @@ class ApiServer:
         """Returns when every connection is closed."""
         if self._server is None or self._serving is None:
             return
-        cast("Services", self._app.state.services).closing.set()
+        cast("Services", self.app.state.services).closing.set()
         self._server.should_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
         self._server = self._serving = None

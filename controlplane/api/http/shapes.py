@@ -240,7 +240,7 @@ class OperationShape(Shape):
 
 
 class OperationStarted(Shape):
-    operation: OperationShape | None = Field(description="Null where the intent already was so.")
+    operation: OperationShape | None = Field(description="Null where nothing had to be started and nothing runs.")
 
 
 class ApplyResult(Shape):

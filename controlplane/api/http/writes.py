@@ -17,6 +17,7 @@ from controlplane.api.http.services import Services
 from controlplane.machine.outcome import Applied, Change, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Act, Command, Delete
+from controlplane.model.resources import OperationPhase
 from controlplane.model.spec import HostFailure, MicroVMSpec
 
 
@@ -66,10 +67,14 @@ async def remove(services: Services, actor: Principal, command: Delete, *, key: 
 
 
 async def act(services: Services, actor: Principal, command: Act, *, key: str | None) -> Response:
+    """202 with the operation that was started, or with the one that still runs where nothing had to be started."""
     outcome, state = await propose(services, actor, command, key=key)
-    record = state.operations.get(outcome.operation) if outcome.operation is not None else None
-    started = shapes.OperationStarted(operation=views.operation(record) if record is not None else None)
-    return respond(started, state, status=202)
+    started = outcome.operation
+    vm = state.microvm(command.namespace, command.name)
+    latest = state.operations.get(started or (vm.operation if vm is not None else None) or "")
+    shown = latest if latest is not None and (started or latest.phase is OperationPhase.RUNNING) else None
+    document = shapes.OperationStarted(operation=views.operation(shown) if shown is not None else None)
+    return respond(document, state, status=202)
 
 
 def warnings_for(spec: MicroVMSpec) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+import jsonschema
 import requests
 from support.builders import agent_connected, declare_host, declare_namespace, destroyed, observation, place, report
 from support.harness import Replica
@@ -24,6 +27,7 @@ from support.harness import Replica
 from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
+from controlplane.api.http.watch import WatchCounter
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.tokens import Principal
@@ -77,6 +81,37 @@ class Agents:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
 
 
+class Described:
+    """The OpenAPI document, as a judge: every answer of every test must be as it says."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self._paths = [
+            (re.compile(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)) + "$"), operations)
+            for template, operations in sorted(document["paths"].items(), key=lambda item: item[0].count("{"))
+        ]
+
+    def check(self, method: str, answer: requests.Response) -> None:
+        path = urlsplit(answer.url).path
+        operation = next(
+            (each[method.lower()] for path_is, each in self._paths if path_is.match(path) and method.lower() in each),
+            None,
+        )
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+        if answer.status_code >= 400:
+            assert media_type == "application/problem+json", (path, answer.status_code, answer.text)
+            schema: dict[str, Any] = {"$ref": "#/components/schemas/Problem"}
+        elif operation is None or not media_type.endswith("json"):
+            return
+        else:
+            schema = operation["responses"][str(answer.status_code)]["content"][media_type]["schema"]
+        jsonschema.validate(
+            answer.json(),
+            {**schema, "components": self.document["components"]},
+            cls=jsonschema.Draft202012Validator,
+        )
+
+
 class Rig:
     """One served API. `get`, `put`, ... take paths below /api/v2; an absolute path starts with `//`."""
 
@@ -90,6 +125,7 @@ class Rig:
         self.replica: Replica = self.run(_made(Replica))
         self.server: ApiServer = self.run(self._serve())
         self.session = self.new_session()
+        self.described = Described(self.session.get(self.url("/openapi.json"), timeout=30).json())
 
     async def _serve(self) -> ApiServer:
         app = create_app(
@@ -136,6 +172,10 @@ class Rig:
         """Do it in the server's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
+    @property
+    def watchers(self) -> WatchCounter:
+        return self.server.app.state.watchers
+
     # -- as a client ---------------------------------------------------------------------------------------------------
 
     def url(self, path: str) -> str:
@@ -144,7 +184,10 @@ class Rig:
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", 30)
-        return self.session.request(method, self.url(path), **options)
+        answer = self.session.request(method, self.url(path), **options)
+        if not options.get("stream"):
+            self.described.check(method, answer)
+        return answer
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.request("GET", path, **options)

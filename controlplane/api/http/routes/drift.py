@@ -24,15 +24,18 @@ async def drift(
     state: reads.Snapshot,
     namespace: params.NamespaceFilter = None,
     kind: Annotated[Literal[Kind.MICROVM, Kind.HOST], Query(description="What to look at.")] = Kind.MICROVM,
+    class_: Annotated[
+        list[DriftClass], Query(alias="class", description="Only items of these classes; the summary counts all.")
+    ] = [],  # noqa: B006
 ) -> Response:
-    """Intent beside observation. `summary` counts every class; `items` holds everything that is not in sync."""
+    """Intent beside observation, object by object."""
     summary: Counter[DriftClass] = Counter(dict.fromkeys(DriftClass, 0))
     items: list[shapes.DriftItem] = []
     for item in _microvms(state) if kind is Kind.MICROVM else _hosts(state):
         if namespace is not None and item.namespace != namespace:
             continue
         summary[item.class_] += 1
-        if item.class_ is not DriftClass.IN_SYNC:
+        if not class_ or item.class_ in class_:
             items.append(item)
     return respond(shapes.DriftReport(revision=state.revision, summary=dict(summary), items=items), state)
 
