@@ -73,10 +73,11 @@ def _observe(draft: Draft, host: str, seen: Observation) -> None:
     vm = draft.state.microvms.get(seen.uid)
     if vm is None or vm.placement is None or vm.placement.host != host or vm.epoch != seen.epoch:
         return
-    old = vm.observed
-    if old is not None and replace(seen, at=old.at, host=host) == old:
-        return
-    vm = replace(vm, observed=replace(seen, host=host))
+    seen, old = replace(seen, host=host), vm.observed
+    if old is not None and replace(seen, at=old.at) == old:
+        # Nothing new is seen, but what it means may be new: the same failure of another intent.
+        seen = old
+    vm = replace(vm, observed=seen)
     if seen.failure is not None and seen.failure.permanent:
         vm = _move(draft, vm, MicroVMEvent.FAILED)
         describe(draft, vm.operation, seen.failure.message)

@@ -99,12 +99,12 @@ def replacement_refusal(old: MicroVMSpec, new: MicroVMSpec) -> Rejected | None:
 
 def quota_refusal(draft: Draft, namespace: Namespace, more: Amount) -> Rejected | None:
     total = draft.state.usage.get(namespace.meta.name, Amount()) + more
-    for field, limit, asked, grows in (
-        ("name", namespace.spec.max_microvms, total.microvms, more.microvms > 0),
-        ("spec/vcpu", namespace.spec.max_vcpu, total.vcpu, more.vcpu > 0),
-        ("spec/memory_in_mb", namespace.spec.max_memory_in_mb, total.memory_in_mb, more.memory_in_mb > 0),
+    for field, limit, asked in (
+        ("name", namespace.spec.max_microvms, total.microvms),
+        ("spec/vcpu", namespace.spec.max_vcpu, total.vcpu),
+        ("spec/memory_in_mb", namespace.spec.max_memory_in_mb, total.memory_in_mb),
     ):
-        if limit is not None and grows and asked > limit:
+        if limit is not None and asked > limit:
             return Rejected(
                 code=Code.QUOTA_EXCEEDED,
                 message=f"namespace {namespace.meta.name} allows {limit}, this would make {asked}",

@@ -13,7 +13,7 @@ from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_micro
 from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import Command, Destroyed, Report
+from controlplane.model.commands import Batch, Command, Destroyed, Report
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -66,7 +66,7 @@ def check_step(
     assert changed or not events
     assert keyed or not changed or events, "every change is told"
     _check_events(after, events)
-    _check_epochs(before, after)
+    _check_epochs(before, command, after)
     _check_vanished(before, command, after)
 
 
@@ -91,6 +91,11 @@ def _check_capacity(state: State) -> None:
         assert host.allocated == held, f"host {name} keeps what its microVMs hold"
     for name in state.on_host:
         assert name in state.hosts, f"host {name} holds microVMs"
+    for name, used in state.usage.items():
+        quota = state.namespaces[name].spec
+        assert quota.max_microvms is None or used.microvms <= quota.max_microvms
+        assert quota.max_vcpu is None or used.vcpu <= quota.max_vcpu
+        assert quota.max_memory_in_mb is None or used.memory_in_mb <= quota.max_memory_in_mb
     for vm in state.microvms.values():
         wanted = amount_of(vm.spec)
         if vm.placement is not None:
@@ -145,11 +150,12 @@ def _check_events(after: State, events: Sequence[Event]) -> None:
             assert now == event.object, "the last event of an object shows it as it is"
 
 
-def _check_epochs(before: State, after: State) -> None:
+def _check_epochs(before: State, command: Command, after: State) -> None:
     for uid, vm in before.microvms.items():
         if (now := after.microvms.get(uid)) is not None and now is not vm:
             assert now.epoch >= vm.epoch, "epochs only rise"
-            assert now.meta.generation >= vm.meta.generation
+            # A batch may delete what was never placed and make another of the same uid: no proposer of ours does.
+            assert now.meta.generation >= vm.meta.generation or (isinstance(command, Batch) and vm.placement is None)
             if vm.placement is not None:
                 assert now.placement is not None
                 assert now.epoch > vm.epoch or now.placement.host == vm.placement.host, "a host is left with an epoch"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.builders import agent_connected, declare_host, failure, observation, report
+from support.builders import agent_connected, declare_host, declare_microvm, failure, observation, report
 from support.driven import DrivenMachine
 
 from controlplane.machine.outcome import Change, Code
@@ -109,6 +109,18 @@ def test_a_permanent_failure_fails_it_and_a_passing_one_does_not(machine: Driven
     assert machine.operation().message == "there is no such image"
     machine.confirm(vm)
     assert (machine.vm().phase, machine.operation().phase) == (MicroVMPhase.ACTIVE, OperationPhase.SUCCEEDED)
+
+
+def test_the_same_failure_again_fails_the_new_intent_too(machine: DrivenMachine) -> None:
+    """Equal words about another attempt: what was said before is no reason to ignore it."""
+    vm = machine.placed()
+    cannot = observation(vm, failure=failure(), power="absent", generation=None)
+    machine.accept(report(cannot))
+    machine.accept(declare_microvm(memory_in_mb=256))
+    assert machine.vm().phase is MicroVMPhase.PLACED
+    machine.accept(report(replace(cannot, at=9_999)))
+    assert (machine.vm().phase, machine.operation().message) == (MicroVMPhase.FAILED, failure().message)
+    assert machine.vm().observed == cannot, "seen since then"
 
 
 def test_drift_has_a_beginning_and_an_end(machine: DrivenMachine) -> None:
