@@ -1,0 +1,1 @@
+terraform import flintlock_host.h1 h1

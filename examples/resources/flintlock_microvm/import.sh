@@ -1,0 +1,1 @@
+terraform import 'flintlock_microvm.web["a"]' demo/web-a

@@ -1,0 +1,1 @@
+terraform import flintlock_namespace.demo demo

@@ -1,0 +1,1 @@
+terraform import flintlock_placement_policy.apart apart
