@@ -2,7 +2,6 @@
 #
 #   flintctl dev up
 #   eval "$(flintctl dev env)"
-#   flintctl provider install && export TF_CLI_CONFIG_FILE=~/.local/share/flintlock/terraform-mirror/terraform.rc
 #   terraform init && terraform apply
 
 terraform {

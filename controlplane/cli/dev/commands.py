@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli import options, output
+from controlplane.cli.commands import provider
 from controlplane.cli.context import ClusterContext, config_path, save_context
 from controlplane.cli.dev import demo, layout, leftovers, setup
 from controlplane.cli.dev.cluster import DevCluster
@@ -21,6 +22,10 @@ from controlplane.cli.values import dig, text
 
 CONTEXT = "dev"
 _DRIVERS = ("auto", "qemu", "simulated")
+_NEXT = """
+Next:
+  flintctl host list                              agents that wait; `flintctl host admit h1` lets one in
+  eval "$(flintctl dev env{flag})" && cd examples/quickstart && terraform init && terraform apply"""
 
 DirOption = Annotated[
     Path,
@@ -64,6 +69,7 @@ def up(
         chosen = existing
     else:
         chosen = setup.create(directory, nodes=nodes or 3, hosts=hosts or 3, driver=driver or "auto", say=progress.say)
+        _lay_out_provider(chosen, progress)
     cluster = DevCluster(chosen, progress)
     started = cluster.start()
     if started:
@@ -78,7 +84,7 @@ def up(
     if chosen.plan.driver == "simulated":
         progress.say("\nSIMULATED: the hosts of this cluster run no real microVM.")
     if started:
-        progress.say("\nNext: `flintctl host list`, `flintctl host admit h1`, or Terraform in examples/quickstart.")
+        progress.say(_NEXT.format(flag="" if directory == layout.DEFAULT_DIRECTORY else f" --dir {directory}"))
 
 
 @app.command()
@@ -183,6 +189,14 @@ def _check_unchanged(existing: layout.Layout, nodes: int | None, hosts: int | No
                 f"{flag} {asked}: the cluster in {existing.directory} has {has}",
                 hint="`flintctl dev down --purge` removes it; --dir makes another one",
             )
+
+
+def _lay_out_provider(chosen: layout.Layout, progress: Progress) -> None:
+    """So that `dev env` is all that Terraform needs. A cluster is of use without it, too."""
+    try:
+        provider.lay_out(chosen.mirror)
+    except CliError as error:
+        progress.say(f"Terraform cannot use this cluster yet: {error.message}")
 
 
 def _admit(cluster: DevCluster) -> None:
