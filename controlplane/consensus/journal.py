@@ -94,6 +94,7 @@ class Journal:
         self._pending: list[_Record] = []
         self._run: list[tuple[int, bytes]] = []
         self._commit_dirty = False
+        self._failed = False
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
@@ -314,8 +315,10 @@ class Journal:
             self._commit_dirty = False
         batch = _encode_batch(self._sequence, self._pending)
         self._pending.clear()
+        self._failed = True
         self._disk.append(self._fd, batch)
         self._disk.sync(self._fd)
+        self._failed = False
         self._sequence += 1
         self._size += len(batch)
 
@@ -333,11 +336,13 @@ class Journal:
         self._rewrite()
 
     def close(self) -> None:
-        """Flush what is pending and close the file. Idempotent."""
+        """Flush what is pending, unless a write failed before, and close the file. Idempotent."""
         if self._fd < 0:
             return
         try:
-            self.sync()
+            # Behind a half-written batch another one would make a torn tail look like corruption.
+            if not self._failed:
+                self.sync()
         finally:
             os.close(self._fd)
             self._fd = -1

@@ -182,6 +182,35 @@ def test_another_file_is_not_taken_for_a_journal(path: Path, raw: bytes) -> None
         Journal.open(path, DISK)
 
 
+class FullDisk(Disk):
+    """Takes half of a write and then has no space left, until there is some again."""
+
+    full = False
+
+    def append(self, fd: int, data: bytes | bytearray) -> None:
+        if not self.full:
+            super().append(fd, data)
+            return
+        self.full = False
+        super().append(fd, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_a_journal_that_opens_again(path: Path) -> None:
+    disk = FullDisk(durable=False)
+    journal = Journal.create(path, disk)
+    journal.add(b"kept", 2, 1)
+    journal.sync()
+    expected = facts(journal)
+    disk.full = True
+    journal.add(b"half", 3, 1)
+    with pytest.raises(OSError, match="No space"):
+        journal.sync()
+    journal.add(b"later", 4, 1)
+    journal.close()
+    assert reopened(path) == expected
+
+
 def test_the_term_never_goes_back(path: Path) -> None:
     journal, _ = filled(path, [])
     journal.set_term(7, None)
