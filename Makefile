@@ -49,12 +49,17 @@ format: $(DEV) ## Format the code and mend what lint can mend
 
 generate: $(DEV) ## Write what is generated: wire stubs, schemas, provider docs, diagrams
 	$(BIN)/python schemas/generate_proto.py
+	$(BIN)/python schemas/generate_log.py
 	$(BIN)/python -m controlplane.api.schema
 	$(BIN)/python -m provider_shim.docs
+	$(BIN)/python docs/generate_lifecycles.py
 
-generated: generate ## Fail if what is generated differs from what is committed
-	@git diff --exit-code --stat -- schemas controlplane/wire provider-shim/docs docs || \
-	  { echo "generated files differ: run 'make generate' and commit"; exit 1; }
+generated: $(DEV) ## Fail if what is generated differs from what is committed
+	$(BIN)/python schemas/generate_proto.py --check
+	$(BIN)/python schemas/generate_log.py --check
+	$(BIN)/python -m controlplane.api.schema --check
+	$(BIN)/python -m provider_shim.docs --check
+	$(BIN)/python docs/generate_lifecycles.py --check
 
 # -- the two commands of the README -----------------------------------------------------------------------------------
 .PHONY: parts demo test
@@ -67,6 +72,13 @@ demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift
 test: $(DEV) parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest
 
-.PHONY: bench-vms bench-log bench-boot
-bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform, and 10,000 held in memory
+# -- longer runs ------------------------------------------------------------------------------------------------------
+.PHONY: bench-vms bench-log bench-boot bench-starts
+bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
+
+bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
+	$(BIN)/python -m tests.bench.bench_log
+
+bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
+	$(BIN)/python -m tests.bench.bench_boot
