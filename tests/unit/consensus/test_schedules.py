@@ -21,7 +21,7 @@ from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import SafetyViolationError
 from controlplane.consensus.messages import Message
 
-SEEDS = range(150)
+SEEDS = range(100)
 STEPS = 600
 NAMES = "abc"
 
