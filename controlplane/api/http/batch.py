@@ -25,7 +25,7 @@ from controlplane.model.types import Kind
 
 _RANK = {Kind.NAMESPACE: 0, Kind.PLACEMENT_POLICY: 1, Kind.HOST: 2, Kind.MICROVM: 3}
 _AT_ONCE = 256
-"""Keyed items that are proposed at the same time."""
+"""Items that are checked in one go, and keyed ones that are proposed at the same time."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,7 +44,7 @@ class Step:
 async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run: bool) -> tuple[shapes.Applied, State]:
     """The results and the state after them. Raises ApiError (atomic: for the first refusal) and LogError."""
     fresh = await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
-    steps = _parse(services, body, fresh)
+    steps = await _parse(services, body, fresh)
     order = _in_order(steps)
     commands = [command for position in order if (command := steps[position].command) is not None]
     if body.atomic:
@@ -65,9 +65,14 @@ async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run:
 # -- the request -------------------------------------------------------------------------------------------------------
 
 
-def _parse(services: Services, body: ApplyBody, state: State) -> list[Step]:
+async def _parse(services: Services, body: ApplyBody, state: State) -> list[Step]:
     """The items in the request's order. Raises ApiError for an item that does not say what it is about."""
-    steps = [_declaration(services, f"/resources/{number}", raw) for number, raw in enumerate(body.resources)]
+    steps: list[Step] = []
+    for number, raw in enumerate(body.resources):
+        steps.append(_declaration(services, f"/resources/{number}", raw))
+        if number % _AT_ONCE == 0:
+            # A long batch does not hold up the event loop.
+            await asyncio.sleep(0)
     steps += [_deletion(f"/delete/{number}", raw, state) for number, raw in enumerate(body.delete)]
     first: dict[Identity, str] = {}
     for step in steps:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.api.rig import SPEC, Rig
+from unit.api.rig import SPEC, TOKEN, Rig, served
 
 VM = "/namespaces/demo/microvms/new"
 
@@ -247,6 +250,23 @@ def test_large_bodies_are_refused_whether_their_length_is_said_or_not(api: Rig, 
     answer = api.request(method, path, data=chunks(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert api.digest == before
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    with served(tmp_path, body_timeout_s=0.3) as api:
+        context = ssl.create_default_context(cafile=str(api.session.verify))
+        with (
+            socket.create_connection(api.server.address, timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as stream,
+        ):
+            head = f"PUT /api/v2/namespaces/demo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+            stream.sendall(head.encode() + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+            answer = b""
+            while chunk := stream.recv(65_536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"request_timeout"' in answer
+        assert "demo" not in api.replica.state.namespaces
 
 
 def test_a_body_just_below_the_limit_is_read(api: Rig) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog.testing
 from support.builders import report
-from unit.api.rig import SPEC, Rig
+from unit.api.rig import SPEC, TOKEN, Rig, eventually
 
 from controlplane.model.commands import AgentLost, MarkUnplaced
 from controlplane.model.resources import Bid, ObservedPower, Unmanaged
@@ -210,11 +211,32 @@ def test_every_answer_carries_its_revision_and_request_id(api: Rig) -> None:
     assert api.get("/hosts", headers={"X-Request-Id": "a b\x7f"}).headers["X-Request-Id"] != "a b\x7f"
 
 
+def test_the_access_log_says_who_did_what_and_nothing_of_what_was_in_it(api: Rig) -> None:
+    api.put("/namespaces/demo", {"spec": {}})
+    body = {"spec": {**SPEC, "metadata": {"user-data": "hunter2"}}}
+    with structlog.testing.capture_logs() as lines:
+        api.put(VM, body, params={"dry_run": "false"}, headers={"X-Request-Id": "req-7"})
+        api.get("/cluster", headers={"Authorization": "Bearer hunter2"})
+        eventually(lambda: len(lines) == 2, "both are logged")
+    first, second = lines
+    assert (first["method"], first["path"], first["status"], first["actor"]) == ("PUT", "/api/v2" + VM, 201, "alice")
+    assert first["request_id"] == "req-7"
+    assert first["duration_ms"] >= 0
+    assert (second["status"], second["actor"]) == (401, None)
+    assert "hunter2" not in str(lines)
+    assert "dry_run" not in str(lines)
+    assert TOKEN not in str(lines)
+
+
 def test_an_unexpected_error_is_a_problem_with_an_id_and_no_traceback(api: Rig) -> None:
     api.with_host()
     api.active()
     api.agents.error = RuntimeError("secret path /etc/x")
-    answer = api.get(f"{VM}/console")
+    with structlog.testing.capture_logs() as lines:
+        answer = api.get(f"{VM}/console")
+    (failed,) = [line for line in lines if line["event"] == "request_failed"]
+    assert failed["request_id"] == answer.headers["X-Request-Id"]
+    assert "RuntimeError: secret path /etc/x" in failed["traceback"]
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (500, "internal")
     assert problem["request_id"] == answer.headers["X-Request-Id"]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from controlplane.api.http import dryrun, params, reads, shapes, views, writes
-from controlplane.api.http.answers import respond
+from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import Delete
@@ -73,7 +73,4 @@ async def list_hosts(
     items, following = reads.page(
         state.hosts.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
     )
-    document = shapes.HostList(
-        items=[views.host(state, item) for item in items], revision=state.revision, continue_=following
-    )
-    return respond(document, state)
+    return await respond_list(items, views.host, state, following)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import dryrun, params, problems, reads, shapes, views, writes
-from controlplane.api.http.answers import respond
+from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
 from controlplane.api.http.services import Actor, With
 from controlplane.api.http.wait import WAIT_HEADER, WaitEnd, WaitFor, wait_until
@@ -110,7 +110,7 @@ async def list_all_microvms(
     after: params.ContinueParam = None,
 ) -> Response:
     """List those of every namespace, in order of namespace and name."""
-    return _list(state, None, label, name, host, limit, after)
+    return await _list(state, None, label, name, host, limit, after)
 
 
 @router.get("/namespaces/{namespace}/microvms", response_model=shapes.MicroVMList)
@@ -125,10 +125,10 @@ async def list_microvms(
 ) -> Response:
     """List those of one namespace, in order of name."""
     reads.require_namespace(state, namespace)
-    return _list(state, namespace, label, name, host, limit, after)
+    return await _list(state, namespace, label, name, host, limit, after)
 
 
-def _list(
+async def _list(
     state: State,
     namespace: str | None,
     label: list[str],
@@ -148,9 +148,4 @@ def _list(
     prefix = f"{namespace}/" if namespace is not None else ""
     inside = ((key, uid) for key, uid in state.names.items() if key.startswith(prefix))
     uids, following = reads.page(inside, limit=limit, after=after, keep=keep)
-    document = shapes.MicroVMList(
-        items=[views.microvm(state, state.microvms[uid]) for uid in uids],
-        revision=state.revision,
-        continue_=following,
-    )
-    return respond(document, state)
+    return await respond_list([state.microvms[uid] for uid in uids], views.microvm, state, following)

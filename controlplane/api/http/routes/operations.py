@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from controlplane.api.http import params, problems, reads, shapes, views
-from controlplane.api.http.answers import respond
+from controlplane.api.http.answers import respond, respond_list
 
 router = APIRouter(tags=["Operations"])
 
@@ -25,10 +25,7 @@ async def list_operations(
         after=after,
         keep=lambda item: namespace is None or item.target.namespace == namespace,
     )
-    document = shapes.OperationList(
-        items=[views.operation(item) for item in items], revision=state.revision, continue_=following
-    )
-    return respond(document, state)
+    return await respond_list(items, lambda _, item: views.operation(item), state, following)
 
 
 @router.get("/operations/{id}", response_model=shapes.OperationShape)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from controlplane.api.http import dryrun, params, reads, shapes, views, writes
-from controlplane.api.http.answers import respond
+from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import PlacementPolicyBody
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import Delete
@@ -66,7 +66,4 @@ async def list_policies(
     items, following = reads.page(
         state.policies.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
     )
-    document = shapes.PlacementPolicyList(
-        items=[views.placement_policy(state, item) for item in items], revision=state.revision, continue_=following
-    )
-    return respond(document, state)
+    return await respond_list(items, views.placement_policy, state, following)
