@@ -46,11 +46,14 @@ class Agent:
     async def run(self) -> None:
         """Until cancelled, which touches no microVM.
 
-        Raises StateDirError, JournalError, DriverStartError or InventoryError, before anything was done to the host.
+        Raises StateDirError, JournalError, DriverStartError or InventoryError before anything was done to the host, and
+        JournalError or StateDirError later when the disk takes no more records.
         """
         state_dir = StateDir.open(self._settings.state_dir)
         try:
             await self._run(state_dir)
+        except ExceptionGroup as group:
+            raise _first(group) from group
         finally:
             state_dir.close()
 
@@ -117,3 +120,8 @@ class Agent:
             self._session = None
             for driver in started:
                 await driver.stop()
+
+
+def _first(error: Exception) -> Exception:
+    """The error inside nested groups that came first: one loop's failure cancels the others."""
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

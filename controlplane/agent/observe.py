@@ -126,7 +126,12 @@ def report_parts(view: HostView, sent: HostView | None, *, max_items: int = 500)
     """The reports that bring a node from knowing `sent` to knowing `view`; everything when `sent` is None."""
     base = sent if sent is not None else HostView(revision=0)
     known, confirmed = base.observed, base.destroyed
-    observed = [seen for uid, seen in sorted(view.observed.items()) if not says_the_same(known.get(uid), seen)]
+    observed = [
+        seen
+        for uid, seen in sorted(view.observed.items())
+        # A failure is about the assignments that the agent had: with newer ones it says something else.
+        if not says_the_same(known.get(uid), seen) or (seen.failure is not None and base.revision != view.revision)
+    ]
     destroyed = [
         Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(view.destroyed.items()) if confirmed.get(uid) != epoch
     ]

@@ -258,7 +258,7 @@ class Runner:
                 blind = Failure(code="DriverUnavailable", message=f"cannot list: {listing.blind[driver]}"[:1024])
                 seen = replace(last, failure=blind, at=at_ms) if last is not None and known else None
             elif uid in unsettled:
-                seen = last if known else None
+                seen = replace(last, failure=failure) if last is not None and known else None
             else:
                 instance = current_copy(assignment, copies.get(uid, ()), driver)
                 info = self._drivers[driver].info if driver in self._drivers else None

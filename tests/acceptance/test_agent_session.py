@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from support.builders import declare_host, declare_microvm, declare_namespace, m
 from support.memory_replica import MemoryReplica
 
 from controlplane.agent import Agent, AgentSettings
+from controlplane.agent.journal import JournalError
 from controlplane.agent.pacing import Backoff
 from controlplane.agent.statedir import StateDirError
 from controlplane.api.gateway import Gateway
@@ -24,11 +25,14 @@ from controlplane.drivers.simulated import SimulatedDriver
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
 from controlplane.machine.convergence import differences, is_confirmed, is_settled
-from controlplane.model.commands import Act, Action, AgentLost, Delete, Destroyed, Report
+from controlplane.machine.events import Event
+from controlplane.machine.outcome import Outcome
+from controlplane.machine.state import State
+from controlplane.model.commands import Act, Action, AgentLost, Command, Delete, Destroyed, Report
 from controlplane.model.resources import MicroVM, MicroVMPhase, ObservedPower
 from controlplane.model.spec import DriftPolicy, PowerState
 from controlplane.model.types import Kind
-from controlplane.ports import BidRequestItem, DriverError, HostUnreachableError
+from controlplane.ports import BidRequestItem, DriverError, HostUnreachableError, NoLeaderError
 from controlplane.system import SystemClock, Ulids
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
@@ -47,6 +51,46 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+class NodeView:
+    """One node's sight of the shared replica, which can be cut off from it alone."""
+
+    def __init__(self, replica: MemoryReplica) -> None:
+        self._replica = replica
+        self._frozen: State | None = None
+
+    def cut(self) -> None:
+        self._frozen = self._replica.state
+
+    @property
+    def state(self) -> State:
+        return self._frozen or self._replica.state
+
+    @property
+    def caught_up(self) -> bool:
+        return self._frozen is None and self._replica.caught_up
+
+    async def fresh(self, *, timeout_s: float = 5.0) -> State:
+        return await self._replica.fresh(timeout_s=timeout_s)
+
+    async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        return await self._replica.until(condition, timeout_s=timeout_s)
+
+    def watch(self, after: int | None) -> AsyncIterator[Event]:
+        return self._replica.watch(after)
+
+    async def propose(
+        self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
+    ) -> Outcome:
+        if self._frozen is not None:
+            raise NoLeaderError("no leader")
+        return await self._replica.propose(command, actor=actor, key=key, timeout_s=timeout_s)
+
+    async def propose_each(
+        self, commands: Sequence[Command], *, actor: str, timeout_s: float = 10.0
+    ) -> Sequence[Outcome]:
+        return await self._replica.propose_each(commands, actor=actor, timeout_s=timeout_s)
+
+
 @dataclass
 class Cluster:
     """Nodes that share one level replica, and agents that dial them."""
@@ -55,6 +99,7 @@ class Cluster:
     replica: MemoryReplica
     authority: Authority
     ports: dict[str, int]
+    views: dict[str, NodeView] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     agents: dict[str, Agent] = field(default_factory=dict)
@@ -75,11 +120,12 @@ class Cluster:
         return self.certificates[key]
 
     async def start_node(self, node: str) -> Gateway:
+        self.views[node] = NodeView(self.replica)
         gateway = Gateway(
             node=node,
             cluster_id="test",
-            reader=self.replica,
-            proposer=self.replica,
+            reader=self.views[node],
+            proposer=self.views[node],
             ids=Ulids(),
             clock=SystemClock(),
             peers={other: address for other, address in self.addresses.items() if other != node},
@@ -325,6 +371,14 @@ async def test_the_agent_dials_another_node_when_its_own_stops(ready: Cluster) -
     await ready.settled("second")
 
 
+async def test_the_agent_leaves_a_node_that_is_cut_off_from_the_cluster(ready: Cluster) -> None:
+    await ready.start_node("n2")
+    ready.views["n1"].cut()
+    await ready.place()
+    await ready.reaches(lambda: ready.agents["h1"].node == "n2")
+    await ready.settled()
+
+
 async def test_the_agent_leaves_a_node_that_does_not_answer(cluster: Cluster) -> None:
     """n1 accepts connections and says nothing, as a stopped process would."""
     callers: list[asyncio.StreamWriter] = []
@@ -527,6 +581,25 @@ async def test_an_agent_stays_with_its_cluster(ready: Cluster) -> None:
     assert ready.agents["h1"].node is None
 
 
+async def test_a_damaged_journal_stops_the_agent_before_it_does_anything(ready: Cluster) -> None:
+    await ready.place()
+    await ready.settled()
+    await ready.stop_agent()
+    damaged = ready.directory / "h1" / "journal" / "vm-web.json"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    agent = Agent(ready.settings(), {"simulated": ready.drivers["h1"]}, SystemClock(), Ulids())
+    with pytest.raises(JournalError, match=r"vm-web\.json: the journal's record is damaged"):
+        await agent.run()
+
+
+async def test_an_agent_that_can_write_no_record_stops_and_says_so(ready: Cluster) -> None:
+    journal = ready.directory / "h1" / "journal"
+    journal.rename(journal.with_name("gone"))
+    await ready.place()
+    with pytest.raises(JournalError, match=r"vm-web\.json: cannot be written"):
+        await asyncio.wait_for(ready.tasks.pop("h1"), WAIT_S)
+
+
 async def test_one_agent_per_state_directory(ready: Cluster) -> None:
     second = Agent(ready.settings(), {"simulated": SimulatedDriver(ready.directory / "x")}, SystemClock(), Ulids())
     with pytest.raises(StateDirError, match=r"state_dir: .* is in use by another agent \(pid \d+\)"):
@@ -611,6 +684,18 @@ async def test_a_failure_is_reported_with_its_field_and_heals(ready: Cluster) ->
     await ready.settled()
 
 
+async def test_a_new_intent_that_fails_in_the_same_way_fails_again(ready: Cluster) -> None:
+    await ready.tamper("fail", "*", "--call", "create", "--permanent")
+    await ready.place()
+    await ready.reaches(lambda: ready.vm().phase is MicroVMPhase.FAILED)
+    for vcpu in (2, 3):
+        await ready.replica.accept(declare_microvm(vcpu=vcpu))
+        assert ready.vm().phase is MicroVMPhase.PLACED
+        await ready.reaches(lambda: ready.vm().phase is MicroVMPhase.FAILED)
+    await ready.tamper("heal")
+    await ready.settled()
+
+
 async def test_a_passing_failure_is_retried(ready: Cluster) -> None:
     await ready.tamper("fail", "*", "--call", "create", "--times", "4")
     await ready.place()
@@ -647,6 +732,8 @@ async def test_questions_reach_the_agent_through_another_node(ready: Cluster) ->
     assert b"simulated" in data
     again, rest = await second.link.console("h1", vm.meta.uid, offset=next_offset, limit=4096, timeout_s=5)
     assert (again, rest) == (next_offset, b"")
+    seen = await second.link.detail("h1", vm.meta.uid, timeout_s=5)
+    assert (seen.uid, seen.power) == (vm.meta.uid, ObservedPower.RUNNING)
     items = [
         BidRequestItem(uid="a", spec=microvm_spec()),
         BidRequestItem(uid="b", spec=microvm_spec(vcpu=2000)),

@@ -6,12 +6,12 @@ again; an observation that says nothing new never reaches the log.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from controlplane.api.gateway.translate import WireError, decode_destroyed, decode_observation, decode_unmanaged
 from controlplane.machine.state import State
 from controlplane.model.commands import Destroyed, Report
-from controlplane.model.resources import MicroVMPhase, Observation, Unmanaged
+from controlplane.model.resources import Failure, MicroVM, MicroVMPhase, Observation, OperationPhase, Unmanaged
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 MAX_PER_COMMAND = 500
@@ -20,13 +20,20 @@ MAX_KNOWN = 50_000
 """MicroVMs that one agent may speak of."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    seen: Observation
+    revision: int
+    """Of the assignments that the agent had when it looked."""
+
+
 class Intake:
     """Of one session."""
 
     def __init__(self, host: str, session: str) -> None:
         self._host = host
         self._session = session
-        self._observed: dict[str, Observation] = {}
+        self._observed: dict[str, _Told] = {}
         self._destroyed: dict[str, int] = {}
         self._unmanaged: list[Unmanaged] | None = None
 
@@ -40,7 +47,7 @@ class Intake:
         if len(self._observed) + len(observed) > MAX_KNOWN or len(self._destroyed) + len(destroyed) > MAX_KNOWN:
             raise WireError(f"report: more than {MAX_KNOWN} microVMs")
         self._unmanaged = unmanaged
-        self._observed.update({seen.uid: seen for seen in observed})
+        self._observed.update({seen.uid: _Told(seen, report.assignments_revision) for seen in observed})
         self._destroyed.update({gone.uid: gone.epoch for gone in destroyed})
 
     def due(self, state: State) -> Report | None:
@@ -49,11 +56,11 @@ class Intake:
         if placed is None:
             self._observed, self._destroyed = {}, {}
         else:
-            self._observed = {uid: seen for uid, seen in self._observed.items() if uid in placed}
+            self._observed = {uid: told for uid, told in self._observed.items() if uid in placed}
             self._destroyed = {uid: epoch for uid, epoch in self._destroyed.items() if uid in placed}
         destroyed = self._still_there(state)[:MAX_PER_COMMAND]
         gone = {each.uid for each in destroyed}
-        observed = [seen for seen in self._observed.values() if seen.uid not in gone and _is_news(state, seen)]
+        observed = [told.seen for uid, told in self._observed.items() if uid not in gone and _is_news(state, told)]
         unmanaged = self._unmanaged if self._strangers_changed(state) else None
         if not observed and not destroyed and unmanaged is None:
             return None
@@ -80,8 +87,25 @@ class Intake:
         return [replace(each, since=0) for each in host.unmanaged] != self._unmanaged
 
 
-def _is_news(state: State, seen: Observation) -> bool:
+def _is_news(state: State, told: _Told) -> bool:
+    seen = told.seen
     vm = state.microvms.get(seen.uid)
     if vm is None or vm.epoch != seen.epoch or vm.placement is None or vm.placement.host != seen.host:
         return False
-    return vm.observed is None or replace(seen, at=vm.observed.at) != vm.observed
+    if seen.failure is not None and told.revision < vm.meta.intent_revision:
+        return False  # it failed at what is no longer asked for
+    if vm.observed is None or replace(seen, at=vm.observed.at) != vm.observed:
+        return True
+    return seen.failure is not None and _means_more(state, vm, seen.failure)
+
+
+def _means_more(state: State, vm: MicroVM, failure: Failure) -> bool:
+    """The same failure as before, and the state does not know yet that the present intent met it too."""
+    if failure.permanent and vm.phase in (MicroVMPhase.PLACED, MicroVMPhase.ACTIVE):
+        return True
+    operation = state.operations.get(vm.operation) if vm.operation is not None else None
+    return (
+        operation is not None
+        and operation.phase is OperationPhase.RUNNING
+        and not operation.message.startswith(failure.message)
+    )

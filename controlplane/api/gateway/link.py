@@ -16,10 +16,16 @@ from grpc import aio
 
 from controlplane.api.gateway.peer import caller
 from controlplane.api.gateway.sessions import Sessions
-from controlplane.api.gateway.translate import decode_bids, encode_bid_requests, raise_error
+from controlplane.api.gateway.translate import (
+    WireError,
+    decode_bids,
+    decode_observation,
+    encode_bid_requests,
+    raise_error,
+)
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import IdentityError, require
-from controlplane.model.resources import Bid
+from controlplane.model.resources import Bid, Observation
 from controlplane.ports import BidRequestItem, HostUnreachableError, Presence, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
@@ -67,6 +73,16 @@ class Link:
         answer = await self._ask(host, question, timeout_s=timeout_s)
         raise_error(answer)
         return answer.console.next_offset, answer.console.data
+
+    async def detail(self, host: str, uid: str, *, timeout_s: float) -> Observation:
+        """What the agent sees now, before it went through the log. Raises HostUnreachableError, DriverError."""
+        question = wire.Question(detail=wire.DetailRequest(uid=uid))
+        answer = await self._ask(host, question, timeout_s=timeout_s)
+        raise_error(answer)
+        try:
+            return decode_observation(host, answer.detail.observed)
+        except WireError as error:
+            raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
         peers = [node for node in sorted(self._peers) if node != self._node]

@@ -13,7 +13,7 @@ from controlplane.model.resources import MicroVM, MicroVMPhase
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 _MESSAGE_BYTES = 2 * 1024 * 1024
-_Essence = tuple[int, int, int, int, bool, Mapping[str, str]]
+_Essence = tuple[int, int, int, int, int, bool, Mapping[str, str]]
 
 
 class Outbox:
@@ -50,4 +50,12 @@ class Outbox:
 
 def _essence(vm: MicroVM) -> _Essence:
     destroy = vm.phase is MicroVMPhase.DELETING
-    return (vm.epoch, vm.meta.generation, vm.repair_seq, vm.restart_seq, destroy, vm.meta.labels)
+    return (
+        vm.epoch,
+        vm.meta.generation,
+        vm.meta.intent_revision,
+        vm.repair_seq,
+        vm.restart_seq,
+        destroy,
+        vm.meta.labels,
+    )

@@ -14,7 +14,7 @@ from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import Host, MicroVM
-from controlplane.ports import AgentLink, Clock, CompactedError, Ids, Proposer, StateReader
+from controlplane.ports import Clock, CompactedError, Ids, Proposer, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -30,6 +30,8 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
 ]
 _STOP_GRACE_S = 1.0
+LEADERLESS_S = 3.0
+"""Longer than an election: a node that is cut off for this long sends its agents to the others."""
 
 
 class GatewayError(Exception):
@@ -69,12 +71,14 @@ class Gateway:
             sessions=self._sessions,
         )
         self._server: aio.Server | None = None
-        self._waker: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._loops: list[asyncio.Task[None]] = []
         self.port = 0
         """The bound port, once started; `listen` may have asked for any."""
 
     @property
-    def link(self) -> AgentLink:
+    def link(self) -> Link:
+        """Implements `ports.AgentLink`."""
         return self._link
 
     async def start(self) -> None:
@@ -96,7 +100,7 @@ class Gateway:
             raise GatewayError(f"listen: {self._listen} cannot be bound: {error}") from error
         await server.start()
         self._server = server
-        self._waker = asyncio.create_task(self._wake())
+        self._loops = [asyncio.create_task(self._wake()), asyncio.create_task(self._watch_leader())]
 
     async def stop(self) -> None:
         """Say goodbye to every agent, so that they dial another node at once."""
@@ -105,10 +109,10 @@ class Gateway:
         if self._server is not None:
             await self._server.stop(_STOP_GRACE_S)
             self._server = None
-        if self._waker is not None:
-            self._waker.cancel()
-            await asyncio.gather(self._waker, return_exceptions=True)
-            self._waker = None
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
         await self._link.close()
 
     async def _wake(self) -> None:
@@ -125,6 +129,18 @@ class Gateway:
             for session in self._sessions:
                 session.wake()
             await asyncio.sleep(0.05)
+
+    async def _watch_leader(self) -> None:
+        """Without a leader a node can only acknowledge heartbeats: its agents are better off elsewhere."""
+        led_s = self._clock.monotonic_s()
+        while True:
+            now_s = self._clock.monotonic_s()
+            if self._reader.caught_up:
+                led_s = now_s
+            elif now_s - led_s > LEADERLESS_S:
+                for session in self._sessions:
+                    session.end(f"node {self._node} has no leader", retry_after_ms=200)
+            await asyncio.sleep(0.5)
 
 
 def _host_of(subject: object) -> str | None:

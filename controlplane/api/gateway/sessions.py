@@ -31,7 +31,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 HELLO_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 4.0
 """How long the log may take to commit that the agent connected, before it is sent to another node."""
-HEARTBEAT_MS = 1000
 _Context = aio.ServicerContext[wire.FromAgent, wire.ToAgent]
 
 
@@ -162,7 +161,6 @@ class SessionService(rpc.AgentGatewayServicer):
             cluster_id=self._cluster_id,
             node=self._node,
             admitted=record is not None and record.declared,
-            heartbeat_ms=HEARTBEAT_MS,
             endpoints=[wire.Endpoint(node=node, address=address) for node, address in sorted(self._advertise.items())],
         )
 

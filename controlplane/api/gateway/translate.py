@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 
 import msgspec
 
@@ -29,7 +30,9 @@ MAX_NAME = 256
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
 MAX_DRIVERS = 16
-MAX_AMOUNT = 2**50
+MAX_AMOUNT = 2**40 - 1
+"""The machine refuses more."""
+MAX_TIME_MS = 2**48 - 1
 _QUESTION_BYTES = 4 * 1024 * 1024
 
 
@@ -87,7 +90,7 @@ def decode_observation(host: str, seen: wire.Observed) -> Observation:
         uid=_text("observed.uid", seen.uid, MAX_NAME, required=True),
         host=host,
         epoch=_number(f"{at}.epoch", seen.epoch, least=1),
-        at=_number(f"{at}.at_ms", seen.at_ms),
+        at=_number(f"{at}.at_ms", seen.at_ms, most=MAX_TIME_MS),
         power=_power(f"{at}.power", seen.power),
         generation=_number(f"{at}.generation", seen.generation) or None,
         repair_seq=_number(f"{at}.repair_seq", seen.repair_seq),
@@ -148,9 +151,9 @@ def _text(name: str, value: str, limit: int, *, required: bool = False) -> str:
     return value
 
 
-def _number(name: str, value: int, *, least: int = 0) -> int:
-    if not least <= value <= MAX_AMOUNT:
-        raise WireError(f"{name}: {value} is not between {least} and {MAX_AMOUNT}")
+def _number(name: str, value: int, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
+    if not least <= value <= most:
+        raise WireError(f"{name}: {value} is not between {least} and {most}")
     return value
 
 
@@ -208,6 +211,8 @@ def decode_bids(host: str, items: Iterable[wire.BidItem], answer: wire.Answer) -
             bids[item.uid] = Bid(host=host, refused=error[:MAX_TEXT])
         elif each.refused:
             bids[item.uid] = Bid(host=host, refused=each.refused[:MAX_TEXT])
+        elif not all(map(isfinite, (each.score, *each.parts.values()))):
+            bids[item.uid] = Bid(host=host, refused="the agent's score is not a number")
         else:
             parts = {key: each.parts[key] for key in sorted(each.parts)[:MAX_ENTRIES]}
             bids[item.uid] = Bid(host=host, score=each.score, parts=parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.agent_values import assignment, instance, record
 
@@ -49,6 +49,7 @@ class Node:
 
 
 @given(st.lists(views, min_size=1, max_size=4), st.integers(1, 3))
+@settings(deadline=None)
 def test_a_node_that_takes_every_part_knows_the_view(sequence: list[HostView], size: int) -> None:
     node, sent = Node(), None
     for view in sequence:
@@ -65,8 +66,19 @@ def test_a_node_that_takes_every_part_knows_the_view(sequence: list[HostView], s
 
 
 @given(views)
+@settings(deadline=None)
 def test_nothing_new_is_not_told(view: HostView) -> None:
     assert report_parts(view, view) == []
+
+
+def test_a_failure_is_told_again_with_newer_assignments() -> None:
+    broken = Observation(
+        uid="a", host="h1", epoch=1, at=1, power=ObservedPower.ABSENT, failure=Failure(code="X", message="x")
+    )
+    before, after = HostView(1, {"a": broken}), HostView(2, {"a": broken})
+    assert report_parts(before, before) == []
+    (part,) = report_parts(after, before)
+    assert (part.complete, part.revision, part.observed) == (False, 2, [broken])
 
 
 def test_when_it_was_seen_alone_is_no_news() -> None:

@@ -510,13 +510,11 @@ class Welcome(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     ADMITTED_FIELD_NUMBER: _builtins.int
-    HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node: _builtins.str
     admitted: _builtins.bool
     """false: pending, nothing is assigned until the host is declared"""
-    heartbeat_ms: _builtins.int
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """every node that the agent may dial"""
@@ -527,12 +525,11 @@ class Welcome(_message.Message):
         cluster_id: _builtins.str = ...,
         node: _builtins.str = ...,
         admitted: _builtins.bool = ...,
-        heartbeat_ms: _builtins.int = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "cluster_id", b"cluster_id", "endpoints", b"endpoints", "heartbeat_ms", b"heartbeat_ms", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "cluster_id", b"cluster_id", "endpoints", b"endpoints", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
