@@ -1,7 +1,8 @@
 """Writes the provider's documentation from its schemas, the templates and the examples.
 
-`python -m provider_shim.docs` writes `docs/` beside `templates/`; with `--check` it writes nothing and fails if something
-would change. The pages have the Terraform registry's layout, and the same input always gives the same bytes.
+`python -m provider_shim.docs` writes `docs/` beside `templates/`; with `--check` it writes nothing and fails if
+something would change. The pages have the Terraform registry's layout, and the same input always gives the same
+bytes.
 """
 
 from __future__ import annotations

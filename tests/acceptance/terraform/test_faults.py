@@ -50,6 +50,11 @@ def vm(extra: str = "") -> str:
     return VM.replace("EXTRA", extra)
 
 
+def line_of(hcl: str, text: str) -> str:
+    """Where Terraform says that a text is."""
+    return f"on main.tf line {next(i for i, line in enumerate(hcl.splitlines(), 1) if text in line)}"
+
+
 def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
@@ -120,7 +125,7 @@ def test_another_ones_object_is_an_error_with_the_import_command(newest: Flavor,
     refused = tf.apply(expect=1)
     assert "namespace demo exists already" in refused.plain
     assert "terraform import flintlock_namespace.NAME demo" in refused.plain
-    assert "main.tf line 9" in refused.plain
+    assert line_of(vm(), 'name = "demo"') in refused.plain
     tf.import_("flintlock_namespace.demo", "demo")
     apply_and_settle(tf)
     tf.destroy()
@@ -222,14 +227,14 @@ def test_refusals_point_at_the_line(newest: Flavor, fake_api: FakeApi, work: Wor
     tf = work(newest, fake_api.environment, vm('initrd = { image = "demo/initrd:1", filename = "a\\nb" }'))
     refused = tf.apply(expect=1)
     assert "Cannot create microVM demo/web" in refused.plain
-    assert "on main.tf line 19" in refused.plain
+    assert line_of(vm("initrd"), "initrd") in refused.plain
     assert 'initrd = { image = "demo/initrd:1", filename = "a\\nb" }' in refused.plain
     # What the provider knows by itself is refused while planning.
     tf.write(vm().replace("memory_in_mb = 128", "memory_in_mb = 1"))
     refused = tf.plan()
     assert refused.exit_code == 1
     assert "1 is not a whole number between 64 and 1048576" in refused.plain
-    assert "on main.tf line 17" in refused.plain
+    assert line_of(vm(), "memory_in_mb") in refused.plain
     tf.write(vm())
     tf.apply()
     tf.destroy()
