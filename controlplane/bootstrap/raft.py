@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from controlplane.bootstrap.process import run_child
-from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, TlsFiles, serve
+from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
 from controlplane.settings import NodeSettings
@@ -26,7 +26,7 @@ async def run_raft(settings: NodeSettings) -> None:
             data_dir=settings.data_dir / "raft",
             listen=settings.raft.listen,
             peers=settings.raft.peers,
-            tls=TlsFiles(ca=settings.tls.ca, cert=settings.tls.certificate, key=settings.tls.key),
+            tls=settings.tls,
             fsync=settings.fsync,
             election_min_s=settings.election.min_s,
             election_max_s=settings.election.max_s,

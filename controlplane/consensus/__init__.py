@@ -11,7 +11,7 @@ from controlplane.consensus.client import LogClient
 from controlplane.consensus.errors import ConsensusError, CorruptDataError, IdentityMismatchError
 from controlplane.consensus.node import RaftNode
 from controlplane.consensus.server import serve
-from controlplane.consensus.settings import RaftSettings, TlsFiles
+from controlplane.consensus.settings import RaftSettings
 
 __all__ = [
     "ConsensusError",
@@ -20,6 +20,5 @@ __all__ = [
     "LogClient",
     "RaftNode",
     "RaftSettings",
-    "TlsFiles",
     "serve",
 ]

@@ -11,20 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from controlplane.identity.files import TlsFiles
+
 _NODE_ID = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files. The certificate names its node in a SAN URI `flintlock://node/<id>` and serves both as client and
-    server.
-    """
-
-    ca: Path
-    cert: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +29,7 @@ class RaftSettings:
     """`host:port` for the peers; not bound when there are none."""
     peers: Mapping[str, str] = field(default_factory=dict[str, str])
     tls: TlsFiles | None = None
+    """The certificate names its node in a SAN URI `flintlock://node/<id>` and serves both as client and server."""
     plaintext_peers_for_tests: bool = False
     """Peers without TLS, for tests inside one process. Refused unless every address is loopback."""
     fsync: Literal["always", "never"] = "always"

@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass
 from typing import cast
 
-from controlplane.consensus.settings import TlsFiles
+from controlplane.identity.files import TlsFiles
 
 URI_PREFIX = "flintlock://node/"
 
@@ -35,7 +35,7 @@ def load_contexts(files: TlsFiles) -> TlsContexts:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cafile=files.ca)
-        context.load_cert_chain(files.cert, files.key)
+        context.load_cert_chain(files.certificate, files.key)
     return TlsContexts(accept, dial)
 
 

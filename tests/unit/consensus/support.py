@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controlplane.consensus import LogClient, RaftSettings, TlsFiles
+from controlplane.consensus import LogClient, RaftSettings
+from controlplane.identity.files import TlsFiles
 from controlplane.ports import Committed, LogError, LogStatus, SnapshotInstalled
 
 MEMBER = Path(__file__).with_name("member.py")
@@ -110,7 +111,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         files = TlsFiles(self.ca_file, self.directory / f"{node}{tag}.crt.pem", self.directory / f"{node}{tag}.key.pem")
-        files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

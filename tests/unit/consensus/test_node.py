@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from unit.consensus.support import ListState, add, peer_settings, until
 
-from controlplane.consensus import ConsensusError, CorruptDataError, LogClient, RaftNode, RaftSettings, TlsFiles, serve
+from controlplane.consensus import ConsensusError, CorruptDataError, LogClient, RaftNode, RaftSettings, serve
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.server import LogServer
+from controlplane.identity.files import TlsFiles
 from controlplane.ports import (
     EntryTooLargeError,
     Log,

@@ -21,9 +21,9 @@ from controlplane.consensus.messages import (
     ReadIndex,
     hello_reply_decoder,
 )
-from controlplane.consensus.settings import TlsFiles
 from controlplane.consensus.tls import load_contexts
 from controlplane.consensus.transport import PeerTransport
+from controlplane.identity.files import TlsFiles
 
 MAX_FRAME = 1 << 20
 
@@ -212,7 +212,7 @@ async def test_certificates_that_do_not_name_the_member_are_refused(
     node_uri = "flintlock://node/n2"
     if case == "other-ca":
         issued = Authority(tmp_path).issue("n2")
-        tls = TlsFiles(authority.ca_file, issued.cert, issued.key)
+        tls = TlsFiles(authority.ca_file, issued.certificate, issued.key)
     elif case == "expired":
         tls = authority.issue("n2", days=-1, tag=case)
     else:
