@@ -6,12 +6,12 @@ fails when any step is not as promised.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -86,7 +86,7 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     target = directory or Path(tempfile.mkdtemp(prefix="flintlock-demo-"))
     recorder = Recorder(progress)
-    stage = _Stage(target, driver, progress)
+    stage = _Stage(target, driver, progress, own=directory is None)
     try:
         recorder.run("start 3 nodes and 3 hosts", stage.start)
         for step in STEPS:
@@ -110,8 +110,9 @@ def command(
 class _Stage:
     """Builds what the steps play on, and takes it down again."""
 
-    def __init__(self, target: Path, driver: str, progress: Progress) -> None:
+    def __init__(self, target: Path, driver: str, progress: Progress, *, own: bool) -> None:
         self._target = target
+        self._own = own
         self._driver = driver
         self._progress = progress
         self._world: World | None = None
@@ -142,9 +143,8 @@ class _Stage:
 
     def clean_up(self) -> str:
         if self.cluster is None:
-            # Only what setup itself may have made there.
-            with suppress(OSError):
-                self._target.rmdir()
+            if self._own:
+                shutil.rmtree(self._target, ignore_errors=True)
             return "nothing had started"
         killed = self.cluster.stop()
         resisted = self.cluster.purge()

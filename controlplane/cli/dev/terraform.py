@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from controlplane.cli.errors import CliError
 from controlplane.cli.values import Json, mapping
 
 INSTALL_TIMEOUT_S = 600
+_END_GRACE_S = 20.0
 _LOCK = Path(__file__).resolve().parents[3] / "requirements-terraform.lock"
 _LIBRARY_MAIN = (
     "import sys\n"
@@ -86,8 +88,7 @@ class Terraform:
     ) -> Run:
         """Run one command; `watch` gets every line as it comes. Raises CliError when the exit code is unexpected."""
         lines: list[str] = []
-        give_up = time.monotonic() + self._timeout_s
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [*self._found.command, *arguments],
             cwd=self._workdir,
             env=self._environ,
@@ -95,23 +96,29 @@ class Terraform:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        ) as process:
-            assert process.stdout is not None
-            # Terraform prints a line for every resource every 10 s, so reading with a deadline per line is enough.
-            for line in process.stdout:
-                clean = _COLOURS.sub("", line.rstrip("\n"))
-                lines.append(clean)
-                if watch is not None and clean.strip():
-                    watch(clean.strip())
-                if time.monotonic() > give_up:
-                    process.terminate()
-                    raise CliError(f"terraform {arguments[0]} took over {self._timeout_s:.0f} s:\n{_tail(lines)}")
+        )
+        try:
+            self._read(process, lines, watch)
             code = process.wait(timeout=self._timeout_s)
+        finally:
+            _end(process)
         output = "\n".join(lines)
         if expect is not None and code not in expect:
             wanted = " or ".join(str(each) for each in expect)
             raise CliError(f"terraform {arguments[0]} ended with {code} instead of {wanted}:\n{_tail(lines)}")
         return Run(code, output)
+
+    def _read(self, process: subprocess.Popen[str], lines: list[str], watch: Callable[[str], None] | None) -> None:
+        """Every line until the end. Terraform prints one per resource each 10 s, so the deadline is looked at often."""
+        assert process.stdout is not None
+        give_up = time.monotonic() + self._timeout_s
+        for line in process.stdout:
+            clean = _COLOURS.sub("", line.rstrip("\n"))
+            lines.append(clean)
+            if watch is not None and clean.strip():
+                watch(clean.strip())
+            if time.monotonic() > give_up:
+                raise CliError(f"terraform took over {self._timeout_s:.0f} s:\n{_tail(lines)}")
 
     def plan_exit_code(self, *arguments: str) -> Run:
         """`plan -detailed-exitcode`: 0 nothing to do, 2 changes; an error raises CliError."""
@@ -125,6 +132,20 @@ class Terraform:
 
     def outputs(self) -> Json:
         return mapping(json.loads(self.run("output", "-json").output))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Whatever happened, Terraform and the provider that it started are gone when this returns."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            # It waits for calls in flight, which end soon once they are told to.
+            process.wait(timeout=_END_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _tail(lines: Sequence[str], count: int = 30) -> str:
