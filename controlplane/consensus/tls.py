@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import cast
 
 from controlplane.identity.files import TlsFiles
-
-URI_PREFIX = "flintlock://node/"
-
-
-class PeerIdentityError(Exception):
-    """The peer's certificate does not name the node it should."""
+from controlplane.identity.names import party_from_peercert, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +34,5 @@ def load_contexts(files: TlsFiles) -> TlsContexts:
 
 
 def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
-    """The node id in the verified certificate of the other end. Raises PeerIdentityError."""
-    certificate = connection.getpeercert() or {}
-    names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-    nodes = [value.removeprefix(URI_PREFIX) for kind, value in names if kind == "URI" and value.startswith(URI_PREFIX)]
-    if len(nodes) != 1:
-        raise PeerIdentityError(f"the certificate names {len(nodes)} nodes, expected one {URI_PREFIX}<id>")
-    return nodes[0]
+    """The node id in the verified certificate of the other end. Raises IdentityError."""
+    return require(party_from_peercert(connection.getpeercert()), "node")

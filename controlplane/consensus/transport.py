@@ -29,7 +29,8 @@ from controlplane.consensus.messages import (
     message_decoder,
 )
 from controlplane.consensus.settings import parse_address
-from controlplane.consensus.tls import PeerIdentityError, TlsContexts, peer_identity
+from controlplane.consensus.tls import TlsContexts, peer_identity
+from controlplane.identity.names import IdentityError
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class PeerTransport:
                     lambda: protocol, connection, ssl=self.tls.accept if self.tls else None
                 )
                 await protocol.admitted
-        except (OSError, TimeoutError, PeerIdentityError) as error:
+        except (OSError, TimeoutError, IdentityError) as error:
             _log.info("%s: refused a connection: %s", self.node, error)
             protocol.abort()
         except asyncio.CancelledError:
@@ -183,7 +184,7 @@ class PeerTransport:
                 finally:
                     del self._outbound[peer]
                     self.events.on_disconnected(peer)
-            except (OSError, TimeoutError, PeerIdentityError) as error:
+            except (OSError, TimeoutError, IdentityError) as error:
                 if (new := str(error) or type(error).__name__) != trouble:
                     trouble = new
                     _log.info("%s: %s at %s: %s", self.node, peer, address, trouble)
@@ -229,7 +230,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         try:
             self.opened(self._identity())
-        except PeerIdentityError as error:
+        except IdentityError as error:
             self.fail(error)
 
     def _identity(self) -> str | None:
@@ -245,7 +246,7 @@ class _Connection(asyncio.Protocol):
                 self.frame_received(body)
                 if self.transport is None or self.transport.is_closing():
                     return
-        except (*DECODE_ERRORS, PeerIdentityError) as error:
+        except (*DECODE_ERRORS, IdentityError) as error:
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -294,7 +295,7 @@ class Inbound(_Connection):
         self.transport.write(encode_frame(HelloReply(refusal)))
         if refusal:
             _log.warning("%s: refused %r: %s", self.owner.node, hello.sender[:64], refusal)
-            self.lost(PeerIdentityError(refusal))
+            self.lost(IdentityError(refusal))
             self.transport.close()
             return
         self._peer = hello.sender
@@ -321,7 +322,7 @@ class Inbound(_Connection):
         if self._peer is not None and self.owner.inbound.get(self._peer) is self:
             del self.owner.inbound[self._peer]
         if not self.admitted.done():
-            self.admitted.set_exception(error if isinstance(error, OSError) else PeerIdentityError(str(error)))
+            self.admitted.set_exception(error if isinstance(error, OSError) else IdentityError(str(error)))
             # Nobody waits any more when the admission was cancelled or timed out.
             self.admitted.exception()
 
@@ -337,7 +338,7 @@ class _Outbound(_Connection):
 
     def opened(self, identity: str | None) -> None:
         if identity is not None and identity != self._peer:
-            raise PeerIdentityError(f"the node there is {identity!r}, not {self._peer!r}")
+            raise IdentityError(f"the node there is {identity!r}, not {self._peer!r}")
         assert self.transport is not None
         _configure(cast("socket.socket", self.transport.get_extra_info("socket")))
         self.transport.set_write_buffer_limits(high=_QUEUE_HIGH_BYTES)
@@ -347,14 +348,14 @@ class _Outbound(_Connection):
     def frame_received(self, body: bytes) -> None:
         reply = hello_reply_decoder.decode(body)
         if self.welcomed.done():
-            raise PeerIdentityError("the peer spoke on a connection it should only read")
+            raise IdentityError("the peer spoke on a connection it should only read")
         if reply.refusal:
-            raise PeerIdentityError(f"refused: {reply.refusal}")
+            raise IdentityError(f"refused: {reply.refusal}")
         self.welcomed.set_result(None)
 
     def lost(self, error: Exception) -> None:
         if not self.welcomed.done():
-            self.welcomed.set_exception(error if isinstance(error, OSError) else PeerIdentityError(str(error)))
+            self.welcomed.set_exception(error if isinstance(error, OSError) else IdentityError(str(error)))
             self.welcomed.exception()
 
     def send(self, message: Message) -> bool:
