@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from typing import cast
 
 from controlplane.agent.answers import Answers
 from controlplane.agent.bids import Reservations
@@ -122,6 +123,7 @@ class Agent:
                 await driver.stop()
 
 
-def _first(error: Exception) -> Exception:
+def _first(group: ExceptionGroup[Exception]) -> Exception:
     """The error inside nested groups that came first: one loop's failure cancels the others."""
-    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+    first = group.exceptions[0]
+    return _first(cast("ExceptionGroup[Exception]", first)) if isinstance(first, ExceptionGroup) else first

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Mapping
 
 from controlplane.agent.journal import Journal
 from controlplane.agent.lister import Lister
-from controlplane.agent.plan import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
 from controlplane.model.spec import PowerState
 from controlplane.ports import DriverError, HostDriver, Instance
 

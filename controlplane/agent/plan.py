@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
 from controlplane.model.resources import Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, PowerState
 from controlplane.ports import Instance, VMDefinition
@@ -32,81 +33,6 @@ class Listing:
     found: Sequence[Found]
     blind: Mapping[str, str] = field(default_factory=dict[str, str])
     """Driver to the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    uid: str
-    driver: str
-    reason: str
-    vm: VMDefinition
-    before: Record
-    """Journaled before the driver is called."""
-    after: Record
-    then_update: bool = False
-    """The broken attempt that this completes may have been of another generation."""
-    drift: str | None = None
-    """What had changed behind our back, when that is why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    uid: str
-    driver: str
-    reason: str
-    vm: VMDefinition
-    after: Record
-    drift: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SetPower:
-    uid: str
-    driver: str
-    reason: str
-    power: PowerState
-    after: Record
-    drift: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    uid: str
-    driver: str
-    reason: str
-    power: PowerState
-    """Where it is to end: running or paused."""
-    after: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Destroy:
-    uid: str
-    driver: str
-    reason: str
-    epoch: int
-    before: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """Nothing to do on the host; the journal takes note."""
-
-    uid: str
-    driver: str
-    reason: str
-    after: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """A record of something that neither the host nor the control plane knows any more."""
-
-    uid: str
-    reason: str
-
-
-Step = Create | Update | SetPower | Restart | Destroy | Acknowledge | Forget
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,8 @@ from controlplane.agent.journal import Journal, JournalError, Record
 from controlplane.agent.lister import Lister
 from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, says_the_same, stranger
 from controlplane.agent.pacing import Pacing
-from controlplane.agent.plan import (
-    Create,
-    Listing,
-    Plan,
-    SetPower,
-    Step,
-    Update,
-    copies_of,
-    current_copy,
-    driver_for,
-    plan,
-)
+from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
+from controlplane.agent.steps import Create, SetPower, Step, Update
 from controlplane.model.resources import Failure, Observation, Unmanaged
 from controlplane.ports import Clock, DriverError, HostDriver
 

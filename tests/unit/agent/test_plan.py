@@ -13,21 +13,8 @@ from support.builders import microvm_spec
 
 from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.journal import Record, RecordPhase
-from controlplane.agent.plan import (
-    Acknowledge,
-    Create,
-    Destroy,
-    Forget,
-    Found,
-    Listing,
-    Plan,
-    Restart,
-    SetPower,
-    Step,
-    Update,
-    differences,
-    plan,
-)
+from controlplane.agent.plan import Found, Listing, Plan, differences, plan
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import DriftPolicy, PowerState
 from controlplane.ports import Instance
