@@ -83,8 +83,11 @@ class ListenSettings(_Settings):
 
 
 class HttpSettings(_Settings):
+    """API v2. `peers` are the other nodes' API addresses, only to be shown; what is not listed is not shown."""
+
     listen: Address
     advertise: Address | None = None
+    peers: dict[Name, Address] = {}
 
     @property
     def address(self) -> str:

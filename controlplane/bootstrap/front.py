@@ -52,7 +52,7 @@ async def run_front(settings: NodeSettings) -> None:
         settings=ApiSettings(
             node=settings.node,
             version=version("flintlock-controlplane"),
-            addresses={settings.node: settings.http.address},
+            addresses={settings.node: settings.http.address, **settings.http.peers},
         ),
     )
     host, port = split_address(settings.http.listen)

@@ -102,7 +102,10 @@ def node_settings(layout: Layout, node: NodePlan) -> dict[str, object]:
             "listen": f"{LOOPBACK}:{node.gateway_port}",
             "peers": {other.name: f"{LOOPBACK}:{other.gateway_port}" for other in others},
         },
-        "http": {"listen": f"{LOOPBACK}:{node.http_port}"},
+        "http": {
+            "listen": f"{LOOPBACK}:{node.http_port}",
+            "peers": {other.name: f"{LOOPBACK}:{other.http_port}" for other in others},
+        },
         "tls": _tls(layout, node.name),
         "tokens_file": str(layout.tokens_file),
     }

@@ -81,8 +81,9 @@ def _nodes(
         agents = None
         if presence is not None and node not in presence[1]:
             agents = sum(1 for session in presence[0] if session.node == node)
-        address = addresses.get(node) or (peer.address if peer is not None else None)
-        nodes.append(shapes.NodeShape(node=node, address=address, reachable=reachable, role=role, agents=agents))
+        nodes.append(
+            shapes.NodeShape(node=node, address=addresses.get(node), reachable=reachable, role=role, agents=agents)
+        )
     return nodes
 
 
