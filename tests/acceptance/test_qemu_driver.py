@@ -36,6 +36,7 @@ from acceptance.drivers.conformance import (
 )
 
 from controlplane.drivers.qemu import QemuDriver, network, probe, process
+from controlplane.drivers.qemu.driver import instance_mark
 from controlplane.images.demo import add_demo_images
 from controlplane.images.store import LocalImageStore
 from controlplane.model.resources import ObservedPower
@@ -95,7 +96,7 @@ def state_dir(tmp_path: Path) -> Iterator[Path]:
     """Deeper than a unix socket's path may be. A process that still runs there in the end is killed, and a failure."""
     path = tmp_path / ("deep-" * 20) / "state"
     yield path
-    left = [found for found in process.scan(INSTANCE) if found.folder.startswith(str(path))]
+    left = process.scan(instance_mark(INSTANCE, path))
     for found in left:
         os.kill(found.pid, signal.SIGKILL)
     assert not left, f"processes are left: {left}"
@@ -117,10 +118,16 @@ async def driver(new_driver: Callable[[], QemuDriver]) -> AsyncIterator[QemuDriv
     await driver.stop()
 
 
+@pytest.fixture
+def mark(state_dir: Path) -> str:
+    return instance_mark(INSTANCE, state_dir)
+
+
 def leftovers_in(state_dir: Path, uid: str) -> list[str]:
-    found = [f"process {item.pid}" for item in process.scan(INSTANCE) if item.tag is not None and item.tag.uid == uid]
+    mark = instance_mark(INSTANCE, state_dir)
+    found = [f"process {item.pid}" for item in process.scan(mark) if item.tag is not None and item.tag.uid == uid]
     found += [f"file {path}" for path in state_dir.rglob("*") if uid in str(path)]
-    prefix = network.tap_prefix(INSTANCE, uid)
+    prefix = network.tap_prefix(mark, uid)
     return found + [f"tap {name}" for _, name in socket.if_nameindex() if name.startswith(prefix)]
 
 
@@ -313,7 +320,7 @@ async def test_tampering_is_seen_and_undone(driver: QemuDriver, sample: MicroVMS
 
 
 async def test_strays_are_found_by_their_mark_and_other_agents_are_let_be(
-    driver: QemuDriver, sample: MicroVMSpec
+    driver: QemuDriver, sample: MicroVMSpec, mark: str
 ) -> None:
     uid = new_uid()
 
@@ -321,9 +328,9 @@ async def test_strays_are_found_by_their_mark_and_other_agents_are_let_be(
         return subprocess.Popen(["qemu-system-x86_64", "-M", "none", "-nodefaults", "-display", "none", "-name", name])
 
     strays = [
-        qemu(f"guest=flintlock/{INSTANCE}/c/{uid}/4/ns/lost"),
-        qemu(f"flintlock/{INSTANCE}/by-hand"),
-        qemu(f"flintlock/{INSTANCE}-other/c/{uid}/4/ns/theirs"),
+        qemu(f"guest=flintlock/{mark}/c/{uid}/4/ns/lost"),
+        qemu(f"flintlock/{mark}/by-hand"),
+        qemu(f"flintlock/{mark}-other/c/{uid}/4/ns/theirs"),
         qemu("something-else"),
     ]
     try:
@@ -343,7 +350,9 @@ async def test_strays_are_found_by_their_mark_and_other_agents_are_let_be(
             stray.wait(10)
 
 
-async def test_a_folder_that_vanished_does_not_leave_a_second_copy(driver: QemuDriver, sample: MicroVMSpec) -> None:
+async def test_a_folder_that_vanished_does_not_leave_a_second_copy(
+    driver: QemuDriver, sample: MicroVMSpec, mark: str
+) -> None:
     vm = definition(replace(sample, power_state=PowerState.PAUSED), uid=new_uid())
     await driver.create(vm)
     first = await existing(driver, vm.uid)
@@ -352,7 +361,7 @@ async def test_a_folder_that_vanished_does_not_leave_a_second_copy(driver: QemuD
     await driver.create(vm)
     second = await existing(driver, vm.uid)
     assert pid_of(second) != pid_of(first)
-    assert [found.pid for found in process.scan(INSTANCE)] == [pid_of(second)]
+    assert [found.pid for found in process.scan(mark)] == [pid_of(second)]
 
 
 async def test_what_qemu_says_is_passed_on(
@@ -491,7 +500,11 @@ DESTROY_STEPS = ("Guest.stop", "network.remove", "Folder.remove", "nothing")
 
 
 async def test_an_agent_that_dies_after_any_step_is_made_good(
-    crash: Callable[..., Awaitable[None]], new_driver: Callable[[], QemuDriver], sample: MicroVMSpec, state_dir: Path
+    crash: Callable[..., Awaitable[None]],
+    new_driver: Callable[[], QemuDriver],
+    sample: MicroVMSpec,
+    state_dir: Path,
+    mark: str,
 ) -> None:
     interfaces = {"eth0": Interface()} if os.geteuid() == 0 else {}
     # Paused guests show all of it and cost no boot.
@@ -501,11 +514,11 @@ async def test_an_agent_that_dies_after_any_step_is_made_good(
         await crash(vm, "create", create_step)
         driver = new_driver()
         await driver.start()
-        before = [found.pid for found in process.scan(INSTANCE)]
+        before = [found.pid for found in process.scan(mark)]
         await driver.create(vm)
         seen = await existing(driver, vm.uid)
         assert seen.power is ObservedPower.PAUSED, create_step
-        assert [found.pid for found in process.scan(INSTANCE)] == [pid_of(seen)], create_step
+        assert [found.pid for found in process.scan(mark)] == [pid_of(seen)], create_step
         assert before in ([], [pid_of(seen)]), f"{create_step}: the process that was there was not taken over"
         await driver.stop()
         destroy_step = DESTROY_STEPS[CREATE_STEPS.index(create_step) % len(DESTROY_STEPS)]

@@ -221,10 +221,9 @@ def show(result: dict[str, object], figures: list[Figures]) -> None:
         driver = f"{figure.driver_s:.2f} s (<{figure.driver_worst_s:.2f})"
         bare_qemu = f"{figure.bare_s:.2f} s (<{figure.bare_worst_s:.2f})"
         cpu = f"{figure.driver_cpu_s:.2f} / {figure.bare_cpu_s:.2f} s"
+        create = f"{figure.create_call_s * 1000:.0f} ms"
         pss = f"{statistics.mean(figure.pss_mb):.0f} MiB x {len(figure.pss_mb)}"
-        print(
-            f"{figure.accelerator:6}{driver:>18}{bare_qemu:>18}{cpu:>16}{figure.create_call_s * 1000:>11.0f} ms{pss:>18}"
-        )
+        print(f"{figure.accelerator:6}{driver:>18}{bare_qemu:>18}{cpu:>16}{create:>14}{pss:>18}")
     print()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import platform
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ import structlog
 
 from controlplane.drivers.common import not_found, stale_epoch, unsupported
 from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
-from controlplane.drivers.qemu.guest import Guest, Site, boot_files
+from controlplane.drivers.qemu.boot import boot_files
+from controlplane.drivers.qemu.describe import describe_stray
+from controlplane.drivers.qemu.guest import Guest, Site
 from controlplane.drivers.qemu.layout import Folder, sweep
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watch import Watch
-from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import MicroVMSpec, PowerState
 from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, VMDefinition
 
@@ -34,7 +36,7 @@ class QemuDriver:
     """A host's QEMU microVMs.
 
     state_dir: holds one folder per microVM; one driver at a time may use it.
-    instance: names this state folder among all agents of the machine: 1 to 64 letters, digits, `.`, `-` and `_`.
+    instance: the host's name for people, 1 to 64 letters, digits, `.`, `-` and `_`.
     accelerator: `auto` boots a guest once per start of the host to find out whether KVM is of use.
     probe_kernel: what `auto` boots; the newest readable kernel in /boot when there is none.
     """
@@ -52,7 +54,7 @@ class QemuDriver:
             raise ValueError(f"instance {instance!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
         self._state_dir = state_dir.absolute()
         self._images = images
-        self._instance = instance
+        self._mark = instance_mark(instance, self._state_dir)
         self._accelerator = accelerator
         self._probe_kernel = probe_kernel
         self._site_now: Site | None = None
@@ -90,7 +92,7 @@ class QemuDriver:
             self._release()
             raise
         self._site_now = Site(
-            instance=self._instance,
+            instance=self._mark,
             vms=vms.resolve(),
             trash=trash,
             images=self._images,
@@ -177,7 +179,7 @@ class QemuDriver:
         instances = [instance for instance in looks if instance is not None]
         known = {instance.uid for instance in instances}
         own = {item.pid for guest in guests if guest.uid in known and (item := guest.own(found)) is not None}
-        return (*instances, *(_stray(item, known) for item in found if item.pid not in own))
+        return (*instances, *(describe_stray(item, known) for item in found if item.pid not in own))
 
     def _uids(self) -> list[str]:
         return sorted(entry.name for entry in self._site.vms.iterdir() if is_part(entry.name) and entry.is_dir())
@@ -240,7 +242,7 @@ class QemuDriver:
 
     def _signature(self) -> object:
         """Changes when a process came, went or was halted, or a folder came or went."""
-        processes = [(item.pid, item.stopped) for item in process.scan(self._instance)]
+        processes = [(item.pid, item.stopped) for item in process.scan(self._mark)]
         return processes, self._uids()
 
     def _boot_progress(self) -> bool:
@@ -249,23 +251,6 @@ class QemuDriver:
         return any(booting)
 
 
-def _stray(found: process.Found, known: set[str | None]) -> Instance:
-    """A process with our instance's mark that has no folder of ours."""
-    tag = found.tag
-    uid = tag.uid if tag is not None and tag.uid not in known else None
-    return Instance(
-        uid=uid,
-        native_id=f"pid-{found.pid}",
-        cluster_id=tag.cluster_id if tag else None,
-        namespace=tag.namespace if tag else None,
-        name=tag.name if tag else found.name.rpartition("/")[2],
-        epoch=tag.epoch if tag else None,
-        generation=None,
-        power=ObservedPower.PAUSED if found.stopped else ObservedPower.RUNNING,
-        ready=False,
-        vcpu=None,
-        memory_in_mb=None,
-        cause=None,
-        details={"pid": str(found.pid)},
-        interfaces={},
-    )
+def instance_mark(instance: str, state_dir: Path) -> str:
+    """What the processes and taps of one state folder are marked with, unique among all agents of the machine."""
+    return f"{instance}-{hashlib.sha256(bytes(state_dir.resolve())).hexdigest()[:8]}"

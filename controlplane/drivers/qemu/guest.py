@@ -16,21 +16,25 @@ import msgspec
 
 from controlplane.drivers.common import not_found, restarts
 from controlplane.drivers.qemu import command, console, exits, network, process, seed, volumes
+from controlplane.drivers.qemu.boot import boot_files
+from controlplane.drivers.qemu.describe import Seen, describe
+from controlplane.drivers.qemu.following import Following
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
 from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, ImageStore, Instance, InterfaceStatus, VMDefinition
+from controlplane.model.spec import PowerState
+from controlplane.ports import DriverError, ImageStore, Instance, VMDefinition
 
 START_TIMEOUT_S = 20.0
 RESTART_GRACE_S = 10.0
 """How long a guest is asked to shut down before an update restarts it."""
 _PRESS_AGAIN_S = 1.0
-_TERMINATE_S = 3.0
+_TERMINATE_S = 1.0
 _START_POLL_S = 0.01
 _SETTLE_S = 2.0
+_ENDING_S = 0.5
 _BOOT_S = 60.0
 """A guest that is not ready by then is looked at less often."""
 
@@ -54,8 +58,7 @@ class Guest:
         self.folder = Folder(site.vms, uid)
         self.uid = uid
         self._monitor = Monitor(self.folder.path, site.wake)
-        self._handle: process.Handle | None = None
-        self._followed_at = 0.0
+        self._following = Following(site.wake)
         self._ready: console.ReadyWatch | None = None
 
     # -- what is
@@ -83,18 +86,19 @@ class Guest:
         if found is not None:
             self.adopt(found)
             power, status, cause = await self._power(found)
-        if found is None or self._handle is None or not self._handle.running:
+        if found is None or not self._following.running:
             self._note_end()
             found = None
             power, status = ObservedPower.STOPPED, None
             cause = exits.cause(self.folder, self.folder.run(), boot_id=self._site.boot_id)
-        return self._describe(definition, self.folder.run(), found, power, status, cause)
+        seen = Seen(found, power, status, cause, ready=found is not None and self.ready())
+        return describe(self.folder, definition, self.folder.run(), seen, self._site.instance, self._site.facts)
 
     async def _settle(self) -> process.Found | None:
         """A process shows no mark for an instant while it starts and while it ends: wait for either to be over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SETTLE_S
-        while self._handle is not None and self._handle.running and loop.time() < deadline:
+        while self._following.running and loop.time() < deadline:
             found = self.find()
             if found is not None:
                 return found
@@ -107,6 +111,10 @@ class Guest:
         try:
             status = await self._monitor.status()
         except MonitorError as error:
+            # A process that is about to end closes its monitor first.
+            handle = self._following.handle
+            if handle is not None:
+                await handle.wait(_ENDING_S)
             return ObservedPower.RUNNING, None, f"hypervisor does not answer: {error}"
         match status.run_state:
             case "running":
@@ -115,42 +123,6 @@ class Guest:
                 return ObservedPower.PAUSED, status, None
             case other:
                 return ObservedPower.PAUSED, status, f"hypervisor is in state {other}"
-
-    def _describe(
-        self,
-        definition: VMDefinition,
-        run: Run | None,
-        found: process.Found | None,
-        power: ObservedPower,
-        status: Status | None,
-        cause: str | None,
-    ) -> Instance:
-        started = run.definition if run is not None and found is not None else definition
-        details = {"folder": str(self.folder.path)}
-        if found is not None:
-            details |= {"pid": str(found.pid), "qemu": self._site.facts.version}
-            if run is not None:
-                details["accelerator"] = run.accelerator
-        epoch = found.tag.epoch if found is not None and found.tag is not None else definition.epoch
-        return Instance(
-            uid=self.uid,
-            native_id=self.uid,
-            cluster_id=definition.cluster_id,
-            namespace=definition.namespace,
-            name=definition.name,
-            epoch=epoch,
-            generation=started.generation,
-            power=power,
-            ready=found is not None and self.ready(),
-            vcpu=status.vcpu if status else None,
-            memory_in_mb=status.memory_in_mb if status else None,
-            cause=cause,
-            details=details,
-            interfaces={
-                nic.device: InterfaceStatus(nic.tap, nic.mac)
-                for nic in network.nics(self._site.instance, self.uid, started.spec.interfaces)
-            },
-        )
 
     def ready(self) -> bool:
         """Whether the guest said so since its last start; kept in the record once seen."""
@@ -171,34 +143,18 @@ class Guest:
 
     def adopt(self, found: process.Found) -> None:
         """Follow a process that was found, to see its end at once."""
-        if self._handle is None:
-            self._follow(process.Handle.open(found))
-
-    def _follow(self, handle: process.Handle | None) -> None:
-        self._handle = handle
-        self._followed_at = asyncio.get_running_loop().time()
-        if handle is not None:
-            asyncio.get_running_loop().add_reader(handle.fd, self._on_end, handle)
-
-    def _on_end(self, handle: process.Handle) -> None:
-        asyncio.get_running_loop().remove_reader(handle.fd)
-        handle.exit_status()
-        self._site.wake()
+        self._following.adopt(found)
 
     def _note_end(self) -> None:
-        """Stop following a process that ended; write down how, when we were its parent."""
-        handle = self._handle
-        if handle is None or handle.running:
-            return
-        status = handle.exit_status()
-        self._unfollow()
-        run = self.folder.run()
-        if run is not None and run.exit_status is None and status is not None:
+        """Write down how the process ended, when it has and we were its parent."""
+        status = self._following.take_end()
+        run = self.folder.run() if status is not None else None
+        if run is not None and run.exit_status is None:
             self.folder.save_run(msgspec.structs.replace(run, exit_status=status))
 
     def tend(self) -> bool:
         """Bound the console, and look for the ready line; True while that is still expected soon."""
-        if self._handle is None or not self._handle.running:
+        if not self._following.running:
             return False
         console.trim(self.folder.console)
         if self._ready is not None and self._ready.seen:
@@ -206,18 +162,12 @@ class Guest:
         if self.ready():
             self._site.wake()
             return False
-        return asyncio.get_running_loop().time() - self._followed_at < _BOOT_S
-
-    def _unfollow(self) -> None:
-        if self._handle is not None:
-            asyncio.get_running_loop().remove_reader(self._handle.fd)
-            self._handle.close()
-            self._handle = None
+        return self._following.age_s < _BOOT_S
 
     async def close(self) -> None:
         """Let go of the process, which runs on."""
         await self._monitor.close()
-        self._unfollow()
+        self._following.release()
 
     # -- what should be
 
@@ -229,7 +179,7 @@ class Guest:
             await self.stop(grace_s=0)
             await to_the_end(volumes.remove_ephemeral, self.folder.path, present.spec)
         elif present is not None:
-            _refuse_other_volumes(present.spec, definition.spec)
+            volumes.refuse_changes(present.spec, definition.spec)
         if present != definition:
             self.folder.save_definition(definition)
         await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
@@ -271,9 +221,9 @@ class Guest:
         if found is None:
             await self.start(paused=power is PowerState.PAUSED)
             return
-        self.adopt(found)
-        if self._handle is not None and found.stopped:
-            self._handle.send(signal.SIGCONT)
+        handle = self._following.adopt(found)
+        if handle is not None and found.stopped:
+            handle.send(signal.SIGCONT)
         try:
             await (self._monitor.pause() if power is PowerState.PAUSED else self._monitor.resume())
         except MonitorError as error:
@@ -284,7 +234,7 @@ class Guest:
         definition = self.folder.definition()
         if definition is None:
             raise not_found(self.uid)
-        self._unfollow()
+        self._following.release()
         await self._monitor.close()
         lock_fd = process.lock(self.folder.lock)
         if lock_fd is None:
@@ -301,7 +251,7 @@ class Guest:
             pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
         finally:
             process.unlock(lock_fd)
-        self._follow(process.Handle(pidfd))
+        self._following.begin(process.Handle(pidfd))
         await self._await_monitor()
         self._site.wake()
 
@@ -309,7 +259,7 @@ class Guest:
         """Wait until QEMU answers. Raises DriverError(`HypervisorFailed`) with what it said when it ended instead."""
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
-            if self._handle is None or not self._handle.running:
+            if not self._following.running:
                 self._note_end()
                 raise DriverError("HypervisorFailed", f"QEMU did not start: {exits.complaint(self.folder)}")
             if (self.folder.path / command.QMP_SOCKET).exists():
@@ -346,19 +296,21 @@ class Guest:
     # -- the end
 
     async def stop(self, *, grace_s: float) -> None:
-        """Ask the guest for `grace_s`, then QEMU, then the kernel. Every process with our mark is gone afterwards."""
+        """Ask the guest for `grace_s`, then QEMU, then the kernel; with no grace the kernel at once.
+
+        Every process with our mark is gone afterwards.
+        """
         run = self.folder.run()
         processes = self.marked()
         if run is not None and processes and not run.stop_requested:
             self.folder.save_run(msgspec.structs.replace(run, stop_requested=True))
         own = self.own(processes)
-        if own is not None and grace_s > 0:
-            self.adopt(own)
-            if self._handle is not None:
-                await self._ask(self._handle, own, grace_s)
+        handle = self._following.adopt(own) if own is not None and grace_s > 0 else None
+        if own is not None and handle is not None:
+            await self._ask(handle, own, grace_s)
         await self._monitor.close()
         for found in self.marked():
-            await _end(found)
+            await _end(found, gently=grace_s > 0)
         if self.folder.exists():
             self._note_end()
         self._site.wake()
@@ -400,44 +352,16 @@ class Guest:
         process.unlock(descriptor)
 
 
-async def _end(found: process.Found) -> None:
-    """SIGTERM lets QEMU flush its disks; SIGKILL does not ask."""
+async def _end(found: process.Found, *, gently: bool = False) -> None:
+    """SIGTERM lets QEMU finish what it writes, for a moment; SIGKILL does not ask."""
     handle = process.Handle.open(found)
     if handle is None:
         return
     try:
-        if not found.stopped:
+        if gently and not found.stopped:
             handle.send(signal.SIGTERM)
             if await handle.wait(_TERMINATE_S):
                 return
         await handle.kill()
     finally:
         handle.close()
-
-
-def _refuse_other_volumes(present: MicroVMSpec, wanted: MicroVMSpec) -> None:
-    for field in ("root_volume", "additional_volumes"):
-        if getattr(present, field) != getattr(wanted, field):
-            raise DriverError(
-                "ReplaceRequired",
-                "the volumes of an existing microVM cannot be changed: delete it and create another",
-                pointer=f"/spec/{field}",
-                retryable=False,
-            )
-
-
-def boot_files(spec: MicroVMSpec, images: ImageStore) -> tuple[Path, Path | None]:
-    """(kernel, initrd). Raises DriverError with the pointer to the image or the file name that is not there."""
-    kernel = _resolve(images, spec.kernel.image, spec.kernel.filename, "kernel")
-    initrd = _resolve(images, spec.initrd.image, spec.initrd.filename, "initrd") if spec.initrd else None
-    return kernel, initrd
-
-
-def _resolve(images: ImageStore, image: str, filename: str | None, role: str) -> Path:
-    try:
-        return images.resolve(image, filename, role=role)
-    except DriverError as error:
-        field = "filename" if error.code == "ImageFileNotFound" else "image"
-        raise DriverError(
-            error.code, error.message, pointer=f"/spec/{role}/{field}", retryable=error.retryable
-        ) from error

@@ -64,6 +64,18 @@ def _check(item: Planned) -> None:
         )
 
 
+def refuse_changes(present: MicroVMSpec, wanted: MicroVMSpec) -> None:
+    """Raises DriverError(`ReplaceRequired`) when the volumes differ: disks are kept as they are."""
+    for field in ("root_volume", "additional_volumes"):
+        if getattr(present, field) != getattr(wanted, field):
+            raise DriverError(
+                "ReplaceRequired",
+                "the volumes of an existing microVM cannot be changed: delete it and create another",
+                pointer=f"/spec/{field}",
+                retryable=False,
+            )
+
+
 def source_of(item: Planned, images: ImageStore) -> Path | None:
     """The image file that a volume starts from. Raises DriverError, with the volume's pointer."""
     if item.volume.container_source is None:
