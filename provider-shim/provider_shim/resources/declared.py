@@ -121,18 +121,7 @@ class DeclaredResource(Resource):
                     "was made by someone else.",
                 )
                 return
-            try:
-                self.client.send(
-                    "DELETE",
-                    self.path(prior),
-                    headers={"Idempotency-Key": f"tf-delete-{stored['uid']}"},
-                    deadline=deadline,
-                )
-            except ApiError as refusal:
-                if refusal.status == 404 and refusal.code in GONE_CODES:
-                    return
-                raise
-            if not self.wait_gone(call, prior, deadline):
+            if not self._ask_for_the_end(prior, stored["uid"], deadline) and not self.wait_gone(call, prior, deadline):
                 raise error(
                     f"{self.label} {self.show(prior)} is not gone yet",
                     f"Deletion was asked for and is still to be confirmed after {self.timeout_text(prior, 'delete')}. "
@@ -166,6 +155,16 @@ class DeclaredResource(Resource):
         except ApiError as refusal:
             if refusal.status == 404 and refusal.code in GONE_CODES:
                 return None
+            raise
+
+    def _ask_for_the_end(self, prior: Object, uid: str, deadline: float) -> bool:
+        """DELETE it. Whether it is gone already; 202 means that its end is still to be confirmed."""
+        headers = {"Idempotency-Key": f"tf-delete-{uid}"}
+        try:
+            return self.client.send("DELETE", self.path(prior), headers=headers, deadline=deadline).status == 200
+        except ApiError as refusal:
+            if refusal.status == 404 and refusal.code in GONE_CODES:
+                return True
             raise
 
     def wait_gone(self, call: Call, prior: Object, deadline: float) -> bool:
