@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from pathlib import Path
-
 import structlog
 
 from controlplane import logs
@@ -76,9 +73,7 @@ def _driver(settings: AgentFileSettings, driver: DriverSettings) -> HostDriver:
             from controlplane.images.store import LocalImageStore
 
             images = LocalImageStore(driver.images_dir)
-            return QemuDriver(
-                state_dir, images, instance=_instance(settings.host, state_dir), accelerator=driver.accelerator
-            )
+            return QemuDriver(state_dir, images, instance=settings.host, accelerator=driver.accelerator)
         case SimulatedDriverSettings():
             from controlplane.drivers.simulated import SimulatedDriver
 
@@ -98,8 +93,3 @@ def _driver(settings: AgentFileSettings, driver: DriverSettings) -> HostDriver:
                     namespaces=tuple(driver.namespaces),
                 )
             )
-
-
-def _instance(host: str, state_dir: Path) -> str:
-    """Marks the processes of this state directory: two clusters on one machine may both have a host of this name."""
-    return f"{host[:48]}-{blake2b(str(state_dir.resolve()).encode(), digest_size=4).hexdigest()}"

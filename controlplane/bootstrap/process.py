@@ -18,7 +18,7 @@ from controlplane.supervisor import EX_CONFIG, parent_is_gone
 Work = Coroutine[Any, Any, None]
 
 
-COLLECTOR_THRESHOLDS = (10_000, 20, 100)
+COLLECTOR_THRESHOLDS = (2_000, 20, 500)
 """The state is made of values without cycles, which reference counting frees; a full pass would visit all of it again
 and again while it grows (0.5 s each at 10,000 microVMs, which is an election timeout). So young garbage is collected as
 usual, and a full pass comes only after some twenty million more allocations than releases."""

@@ -25,6 +25,8 @@ CA_CERTIFICATE = "ca.crt"
 CA_KEY = "ca.key"
 _BACKDATE = datetime.timedelta(hours=1)
 """Clocks of hosts differ; a certificate is valid from a little before it was made."""
+_SERVES = ExtendedKeyUsageOID.SERVER_AUTH
+_CALLS = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
 class Authority:
@@ -69,27 +71,35 @@ class Authority:
 
     def issue_node(self, node: str, directory: Path, *, addresses: Sequence[str] = ("127.0.0.1",)) -> TlsFiles:
         """For a control-plane member: serves the API, agents and its peers, and calls its peers."""
-        return self._issue(node, directory, party=Party("node", node), addresses=addresses)
+        return self._issue(node, directory, (_SERVES, _CALLS), party=Party("node", node), addresses=addresses)
 
-    def issue_host(self, host: str, directory: Path, *, addresses: Sequence[str] = ("127.0.0.1",)) -> TlsFiles:
-        """For a host's agent."""
-        return self._issue(host, directory, party=Party("host", host), addresses=addresses)
+    def issue_host(self, host: str, directory: Path) -> TlsFiles:
+        """For a host's agent, which only calls: with a stolen one nobody can pose as a node."""
+        return self._issue(host, directory, (_CALLS,), party=Party("host", host))
 
     def issue_server(self, name: str, directory: Path, *, addresses: Sequence[str] = ("127.0.0.1",)) -> TlsFiles:
         """For an HTTPS server outside the cluster, such as a proxy: no flintlock:// name, no client use."""
-        return self._issue(name, directory, party=None, addresses=addresses)
+        return self._issue(name, directory, (_SERVES,), addresses=addresses)
 
-    def _issue(self, name: str, directory: Path, *, party: Party | None, addresses: Sequence[str]) -> TlsFiles:
+    def _issue(
+        self,
+        name: str,
+        directory: Path,
+        usages: Sequence[x509.ObjectIdentifier],
+        *,
+        party: Party | None = None,
+        addresses: Sequence[str] = (),
+    ) -> TlsFiles:
         storage.private_directory(directory)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(subject, self._certificate.subject, key.public_key(), 825)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
-        sans: list[x509.GeneralName] = [x509.DNSName("localhost"), *(_general_name(address) for address in addresses)]
+        sans: list[x509.GeneralName] = [_general_name(address) for address in addresses]
+        if _SERVES in usages:
+            sans.insert(0, x509.DNSName("localhost"))
         if party is not None:
-            usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
             sans.append(x509.UniformResourceIdentifier(party.uri))
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)

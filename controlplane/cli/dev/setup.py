@@ -130,7 +130,7 @@ def _certificates(layout: Layout) -> None:
     for node in layout.plan.nodes:
         authority.issue_node(node.name, layout.pki(node.name), addresses=[LOOPBACK])
     for host in layout.plan.hosts:
-        authority.issue_host(host.name, layout.pki(host.name), addresses=[LOOPBACK])
+        authority.issue_host(host.name, layout.pki(host.name))
 
 
 def _token(layout: Layout) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from controlplane.identity import names
 from controlplane.identity.authority import Authority
@@ -107,3 +108,12 @@ def test_damaged_authority_is_named(authority: Authority, tmp_path: Path) -> Non
         Authority.load(authority.directory)
     with pytest.raises(IdentityError, match="no usable certificate authority"):
         Authority.load(tmp_path / "nowhere")
+
+
+def test_a_hosts_certificate_only_calls(authority: Authority, tmp_path: Path) -> None:
+    files = authority.issue_host("h1", tmp_path / "h1")
+    certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in sans] == ["flintlock://host/h1"]
