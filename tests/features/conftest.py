@@ -9,26 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from acceptance.terraform.runner import Flavor, Result, Terraform, has_path_terraform
-from provider_shim.mirror import cli_config, lay_out
 from pytest_bdd import given, parsers, then, when
+from support.cluster import items, leader_of, within
 
 from controlplane.cli.client import Client
-from controlplane.cli.dev import setup
 from controlplane.cli.dev.cluster import DevCluster
-from controlplane.cli.dev.layout import Layout
-from controlplane.cli.dev.progress import Progress
 from controlplane.cli.errors import ProblemError
 
-T = TypeVar("T")
-POLL_S = 0.1
 HEADER = """
 terraform {
   required_providers {
@@ -45,17 +38,6 @@ resource "flintlock_namespace" "fleet" {
   name = "fleet"
 }
 """
-
-
-def within(seconds: float, look: Callable[[], T | None], what: str) -> T:
-    """The first answer of `look` that is neither None nor False, or a failure at the deadline."""
-    give_up = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found is not None and found is not False:
-            return found
-        assert time.monotonic() < give_up, f"{what}: not within {seconds:g} seconds"
-        time.sleep(POLL_S)
 
 
 @dataclass
@@ -91,7 +73,7 @@ class Fleet:
         return self.client.get(f"/namespaces/fleet/microvms/{name}").body
 
     def items(self, path: str) -> list[dict[str, Any]]:
-        return self.client.get(path, {"limit": 5000}).body["items"]
+        return items(self.client, path)
 
     def host_of(self, name: str) -> str:
         return self.get(name)["status"]["host"]
@@ -112,53 +94,18 @@ class Fleet:
         return done.returncode, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
-def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
-    directory = tmp_path_factory.mktemp("cluster")
-    layout = setup.create(directory / "c", nodes=3, hosts=3, driver="simulated", say=lambda _: None)
-    cluster = DevCluster(layout, Progress())
-    cluster.start()
-    cluster.await_ready()
-    yield cluster
-    left = cluster.purge()
-    assert not left, left
-
-
-@pytest.fixture(scope="session")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("mirror")
-    lay_out(directory, Path(sys.executable))
-    return cli_config(directory, directory / "terraform.rc")
-
-
 @pytest.fixture
 def flavor() -> Flavor:
     return "path" if has_path_terraform() else "lib"
 
 
 @pytest.fixture
-def fleet(running_cluster: DevCluster, mirror: Path, tmp_path: Path, flavor: Flavor) -> Iterator[Fleet]:
-    running_cluster.start()
-    running_cluster.await_ready()
-    layout = running_cluster.layout
-    terraform = Terraform(flavor, tmp_path, {**layout.environment, "TF_CLI_CONFIG_FILE": str(mirror)})
-    made = Fleet(cluster=running_cluster, terraform=terraform, client=running_cluster.client())
+def fleet(cluster: DevCluster, mirror: Path, tmp_path: Path, flavor: Flavor) -> Fleet:
+    terraform = Terraform(flavor, tmp_path, {**cluster.layout.environment, "TF_CLI_CONFIG_FILE": str(mirror)})
+    made = Fleet(cluster=cluster, terraform=terraform, client=cluster.client())
     made.write()
     terraform.init()
-    yield made
-    running_cluster.start()
-    running_cluster.await_ready()
-    _empty(running_cluster)
-
-
-def _empty(cluster: DevCluster) -> None:
-    cluster.delete_microvms()
-    for path in ("/namespaces/fleet", *(f"/hosts/{host.name}" for host in cluster.layout.plan.hosts)):
-        try:
-            cluster.client().request("DELETE", path)
-        except ProblemError as problem:
-            if problem.code != "not_found":
-                raise
+    return made
 
 
 def microvm_fields() -> dict[str, str]:
@@ -169,13 +116,6 @@ def microvm_fields() -> dict[str, str]:
         "root_volume": '{ container_source = "demo/root:1" }',
         "wait_for": '"ready"',
     }
-
-
-def leader_of(layout: Layout, client: Client) -> str:
-    log = client.get("/cluster").body["log"]
-    leader = log["leader"]
-    assert leader in {node.name for node in layout.plan.nodes}
-    return leader
 
 
 # -- Given -------------------------------------------------------------------------------------------------------------
@@ -209,7 +149,7 @@ def _report(fleet: Fleet, name: str) -> None:
 @given("every request goes to one follower")
 def _follower(fleet: Fleet) -> None:
     layout = fleet.cluster.layout
-    leader = leader_of(layout, fleet.client)
+    leader = leader_of(fleet.cluster, fleet.client)
     follower = next(node.name for node in layout.plan.nodes if node.name != leader)
     fleet.client = fleet.cluster.client(node=follower)
     environment = {**fleet.terraform.env, "FLINTLOCK_ENDPOINTS": layout.endpoint(follower)}

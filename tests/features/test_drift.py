@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from features.conftest import Fleet, starts_of, within
+from features.conftest import Fleet, starts_of
 from pytest_bdd import parsers, scenarios, then, when
+from support.cluster import within
 
 scenarios("drift.feature")
 

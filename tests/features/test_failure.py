@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 
-from features.conftest import Fleet, leader_of, listed, starts_of, within
+from features.conftest import Fleet, listed, starts_of
 from pytest_bdd import parsers, scenarios, then, when
+from support.cluster import leader_of, within
 
 scenarios("failure.feature")
 
 
 @when("terraform applies and the leader is killed in the middle")
 def _kill_leader(fleet: Fleet) -> None:
-    leader = leader_of(fleet.cluster.layout, fleet.client)
+    leader = leader_of(fleet.cluster, fleet.client)
     applying = fleet.terraform.start("apply", "-no-color", "-input=false", "-auto-approve")
     try:
         within(60, lambda: 1 <= len(fleet.items("/microvms")) < len(fleet.microvms), "the apply is in the middle")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from features.conftest import Fleet, within
+from features.conftest import Fleet
 from pytest_bdd import parsers, scenarios, then, when
+from support.cluster import within
 
 scenarios("lifecycle.feature")
 

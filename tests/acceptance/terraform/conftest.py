@@ -7,7 +7,6 @@ that need no injected fault run against that one instead.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import pytest
 from acceptance.terraform.fake_api import FakeApi
 from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
 from provider_shim.client import Client, ClientSettings
-from provider_shim.mirror import cli_config, lay_out
 
 Work = Callable[..., Terraform]
 
@@ -28,14 +26,6 @@ class Endpoint:
 
     environment: dict[str, str]
     client: Client
-
-
-@pytest.fixture(scope="session")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLI configuration whose mirror holds the provider."""
-    directory = tmp_path_factory.mktemp("mirror")
-    lay_out(directory, Path(sys.executable))
-    return cli_config(directory, directory / "terraform.rc")
 
 
 @pytest.fixture
