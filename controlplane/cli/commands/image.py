@@ -45,6 +45,7 @@ Examples:
   flintctl image demo                                      build the demo images from this machine's packages
   flintctl image add acme/kernel:6.12 --kernel bzImage     add a kernel
   flintctl image add acme/web:3 --disk web.ext4            add a root disk
+  flintctl image pull docker://registry.example/web:3      fetch a container image and make a disk of it
 """
 )
 
@@ -79,6 +80,31 @@ def add(
             raise CliError(f"{path} is not a file")
     with _store(directory) as store:
         manifest = store.add(reference, found, roles, source="files of this host")
+    print(f"{manifest.reference}: {manifest.digest} ({_size(manifest.size)})")
+
+
+@app.command()
+def pull(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="docker://HOST/NAME:TAG, or oci:FOLDER:TAG for a layout on disk.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME[:TAG]", help="Its name in the store; else the source's own.")
+    ] = None,
+    size_in_mb: Annotated[
+        int | None,
+        typer.Option("--size-in-mb", min=1, help="Size of the disk; else what its files need, and some room."),
+    ] = None,
+    directory: StoreOption = None,
+) -> None:
+    """Fetch a container image: its files become a disk, what is under boot/ its kernel and initrd.
+
+    Needs skopeo, umoci and mke2fs.
+    """
+    with _store(directory) as store:
+        from controlplane.images.oci import import_image
+
+        manifest = import_image(store, source, image=name, size_in_mb=size_in_mb)
     print(f"{manifest.reference}: {manifest.digest} ({_size(manifest.size)})")
 
 

@@ -59,7 +59,7 @@ def delete(
 def why(
     ctx: typer.Context, name: VmArgument, namespace: NamespaceOption = None, form: Output = OutputFormat.TABLE
 ) -> None:
-    """Explain the placement: every host's bid, and why those that refused did."""
+    """Explain the placement: the best bids, and why hosts refused."""
     answer = options.client(ctx).get(f"{microvm_path(ctx, name, namespace)}/why").body
     if output.machine_readable(form):
         output.dump(answer, form)
