@@ -101,6 +101,8 @@ def pull(
 
     Needs skopeo, umoci and mke2fs.
     """
+    if source.startswith("oci:") and name is None:
+        raise typer.BadParameter(f"{source} has no name of its own: give it one", param_hint="--as")
     with _store(directory) as store:
         from controlplane.images.oci import import_image
 

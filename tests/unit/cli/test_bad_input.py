@@ -34,7 +34,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "dev driver": (["dev", "up", "--driver", "xen"], "--driver: 'xen' is not one of auto, qemu, simulated"),
     "demo driver": (["dev", "demo", "--driver", "xen"], "--driver: 'xen' is not one of"),
     "image without files": (["image", "add", "a/b:1"], "name at least one file"),
-    "image layout without a name": (["image", "pull", "oci:layout:1"], "oci:layout:1 needs a name in the store"),
+    "image layout without a name": (["image", "pull", "oci:layout:1"], "--as: oci:layout:1 has no name of its own"),
     "image file": (["image", "add", "a/b:1", "--file", "x"], "--file: 'x' is not NAME=FILE"),
 }
 
