@@ -2,7 +2,8 @@
 
 Hosts bid for every microVM as if it came alone. The round applies each of its own decisions to a working copy of the
 state with the real machine, so the next microVM sees the capacity that is left, and adds to a host's later bids what
-the round has put there. What comes out are ordinary commands; the machine verifies each again when it is applied.
+the round has put there. What comes out are ordinary commands; the machine verifies each again when it is applied. They
+carry the bids that explain them, not all: a record that held a bid of every host would grow with the fleet.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from controlplane.machine.outcome import Applied
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place, seal
 from controlplane.model.resources import Bid, Host, MicroVM
+
+KEPT_OFFERS = 8
+KEPT_REFUSALS = 8
 
 
 def decide_round(
@@ -37,8 +41,18 @@ def decide_round(
             if not isinstance(outcome, Applied):
                 continue
             working = after
-        decided.append(command)
+        chosen = command.host if isinstance(command, Place) else None
+        decided.append(replace(command, bids=telling(command.bids, chosen)))
     return decided
+
+
+def telling(bids: Iterable[Bid], chosen: str | None) -> list[Bid]:
+    """The lowest offers, that of the `chosen` host among them, and the first refusals; in order of host."""
+    found = sorted(bids, key=lambda bid: bid.host)
+    refusals = [bid for bid in found if bid.refused is not None or bid.score is None]
+    offers = [bid for bid in found if bid.refused is None and bid.score is not None]
+    offers.sort(key=lambda bid: (bid.score, bid.host != chosen))
+    return sorted([*offers[:KEPT_OFFERS], *refusals[:KEPT_REFUSALS]], key=lambda bid: bid.host)
 
 
 def _bid_of(
