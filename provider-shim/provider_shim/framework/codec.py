@@ -51,8 +51,8 @@ def decode_msgpack(kind: Type, data: bytes) -> Value:
     if not data:
         return None
     try:
-        raw: Any = _msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=False)
-    except (ValueError, _msgpack.exceptions.UnpackException) as error:
+        raw: Any = _msgpack.unpackb(data, ext_hook=_extension, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, _msgpack.exceptions.UnpackException) as error:
         raise CodecError("", f"is not msgpack: {error}") from error
     return _shape(kind, raw, "", dynamic=_dynamic_msgpack)
 
@@ -115,10 +115,10 @@ def _shape(kind: Type, raw: Any, place: str, *, dynamic: Dynamic) -> Value:
                 for i, (inner, item) in enumerate(zip(elements, items, strict=True))
             ]
         case MapOf(element):
-            table: dict[str, Any] = _expect(raw, dict, place, "a map")
+            table = _table(raw, place, "a map")
             return {key: _shape(element, item, _join(place, key), dynamic=dynamic) for key, item in table.items()}
         case ObjectOf(attributes):
-            table = _expect(raw, dict, place, "an object")
+            table = _table(raw, place, "an object")
             stray = sorted(set(table) - set(attributes))
             if stray:
                 raise CodecError(_join(place, stray[0]), "is not an attribute of this type")
@@ -151,10 +151,10 @@ def _wire(kind: Type, value: Value, place: str) -> Any:
             items = _expect(value, list, place, "a list")
             return [_wire(inner, item, place) for inner, item in zip(elements, items, strict=True)]
         case MapOf(element):
-            table: dict[str, Any] = _expect(value, dict, place, "a map")
+            table = _table(value, place, "a map")
             return {key: _wire(element, table[key], _join(place, key)) for key in sorted(table)}
         case ObjectOf(attributes):
-            table = _expect(value, dict, place, "an object")
+            table = _table(value, place, "an object")
             stray = sorted(set(table) - set(attributes))
             if stray:
                 raise CodecError(_join(place, stray[0]), "is not an attribute of this type")
@@ -196,6 +196,13 @@ def _expect(raw: Any, python_type: type, place: str, words: str) -> Any:
     if not isinstance(raw, python_type):
         raise CodecError(place, f"must be {words}, not {type(raw).__name__}")
     return raw
+
+
+def _table(raw: Any, place: str, words: str) -> dict[str, Any]:
+    table: dict[Any, Any] = _expect(raw, dict, place, words)
+    if not all(isinstance(key, str) for key in table):
+        raise CodecError(place, "must have strings as keys")
+    return table
 
 
 def _join(place: str, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from provider_shim.framework.codec import CodecError, decode_json, decode_msgpack, encode_msgpack
 from provider_shim.framework.types import (
@@ -88,6 +88,9 @@ def test_signatures_name_types(kind: Type) -> None:
 
 
 @given(st.binary(max_size=40))
+@example(b"\x81\x90\x01")
+@example(b"\x82\xc4\x01a\x01\xa1b\x01")
+@example(b"\x81\x01\x01")
 def test_stranger_bytes_are_refused_and_never_crash(data: bytes) -> None:
     with contextlib.suppress(CodecError):
         decode_msgpack(ObjectOf({"a": STRING, "b": ListOf(NUMBER)}), data)
