@@ -1,13 +1,15 @@
 """One listing of the host for everybody who needs one that began after now.
 
 Listing is the only way in which the agent learns about its host, before it plans and after it acted. Callers share:
-whoever asks while a listing runs gets the next one, so a burst of two hundred finished steps costs two listings.
+whoever asks while a listing runs gets the next one, and listings begin some time apart, so a burst of two hundred
+finished steps costs a few.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +34,7 @@ class Lister:
         self._drivers = drivers
         self._timeout_s = timeout_s
         self._gather_s = gather_s
+        self._began_s = -math.inf
         self._ticks = itertools.count(1)
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[Stamped] | None = None
@@ -56,7 +59,9 @@ class Lister:
 
     async def _run(self) -> Stamped:
         async with self._lock:
-            await asyncio.sleep(self._gather_s)
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(self._began_s + self._gather_s - loop.time(), 0.0))
+            self._began_s = loop.time()
             self._next = None
             began = self.tick()
             results = await asyncio.gather(*(self._list(name, driver) for name, driver in self._drivers.items()))

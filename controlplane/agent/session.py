@@ -40,7 +40,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_QUESTIONS = 32
 """Questions that are answered at the same time; more wait in the stream."""
 _GATHER_S = 0.05
-"""Changes within this time travel in one report."""
+"""Reports are this far apart: one change travels at once, those of a burst together."""
 
 _Stream = aio.StreamStreamCall[wire.FromAgent, wire.ToAgent]
 _OPTIONS: list[tuple[str, Any]] = [
@@ -293,13 +293,13 @@ class _Session:
         await self._assigned.wait()  # a view from before this session may be of older assignments
         sent: HostView | None = None
         seen: HostView | None = None
-        complete_s = 0.0
+        complete_s = sent_s = 0.0
         while True:
             try:
                 wait_s = max(complete_s - self._clock.monotonic_s(), 0.01) if seen is not None else None
                 async with asyncio.timeout(wait_s):
                     view = await self._runner.next_view(seen)
-                await asyncio.sleep(_GATHER_S)
+                await asyncio.sleep(max(sent_s + _GATHER_S - self._clock.monotonic_s(), 0.0))
                 view = self._runner.view or view
             except TimeoutError:
                 assert seen is not None
@@ -307,6 +307,7 @@ class _Session:
             if self._clock.monotonic_s() >= complete_s:
                 sent = None
             for part in report_parts(view, sent):
+                sent_s = self._clock.monotonic_s()
                 await self._send(wire.FromAgent(report=encode_report(part)))
             if sent is None:
                 complete_s = self._clock.monotonic_s() + self._settings.complete_report_s

@@ -22,7 +22,7 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 GATHER_S = 0.02
-"""Changes of the state within this time are looked at once."""
+"""The state is looked at no more often than this: one change is acted on at once, a burst of them together."""
 RESYNC_S = 5.0
 """The state is compared this often even if no event said that it changed."""
 _QUEUE = 256
@@ -151,9 +151,14 @@ class AgentSession:
         except asyncio.QueueFull:
             log.warning("agent does not read", host=self.host)  # without acknowledgements it will dial another node
 
+    async def _gather(self, looked_s: float) -> None:
+        """`looked_s`: when the state was looked at last."""
+        await asyncio.sleep(max(looked_s + GATHER_S - self._clock.monotonic_s(), 0.0))
+
     async def _push(self) -> None:
         while True:
             self._wake_push.clear()
+            looked_s = self._clock.monotonic_s()
             state = self._reader.state
             host = state.hosts.get(self.host)
             if host is None or host.session != self.session:
@@ -166,7 +171,7 @@ class AgentSession:
             try:
                 async with asyncio.timeout(RESYNC_S):
                     await self._wake_push.wait()
-                await asyncio.sleep(GATHER_S)
+                await self._gather(looked_s)
             except TimeoutError:
                 pass
 
@@ -175,11 +180,12 @@ class AgentSession:
         last: Report | None = None
         while True:
             self._wake_propose.clear()
+            looked_s = self._clock.monotonic_s()
             report = self._intake.due(self._reader.state)
             if report is None:
                 failures = 0
                 await self._wake_propose.wait()
-                await asyncio.sleep(GATHER_S)
+                await self._gather(looked_s)
                 continue
             if report == last:
                 failures += 1  # accepted, and the state still differs: never spin on that
