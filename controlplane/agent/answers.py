@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 import structlog
 
-from controlplane.agent.assignments import Assignment
+from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.bids import Offer, Reservations, offer
 from controlplane.agent.inventory import Meter
 from controlplane.agent.plan import driver_for
@@ -50,6 +50,7 @@ class Answers:
         self._reservations = reservations
         self._meter = meter
         self._clock = clock
+        self._summed: tuple[Assignments | None, Amount] = (None, Amount())
 
     async def answer(self, question: wire.Question) -> wire.Answer:
         try:
@@ -103,11 +104,11 @@ class Answers:
         assignments = self._runner.assignments
         assigned: Mapping[str, Assignment] = assignments.by_uid if assignments is not None else {}
         now_s = self._clock.monotonic_s()
-        reserved = self._reservations.total(now_s=now_s, assigned=frozenset(assigned), besides=frozenset(wanted))
-        used = Amount()
-        for uid, assignment in assigned.items():
-            if assignment.spec is not None and uid not in wanted:
-                used = used + _amount(assignment.spec)
+        reserved = self._reservations.total(now_s=now_s, assigned=assigned.keys(), besides=wanted.keys())
+        used = self._assigned_amount(assignments)
+        for uid in wanted:
+            if (assignment := assigned.get(uid)) is not None and assignment.spec is not None:
+                used = used - _amount(assignment.spec)
         made: dict[str, Offer] = {}
         for uid, spec in wanted.items():
             made[uid] = answer = offer(
@@ -122,6 +123,15 @@ class Answers:
             if answer.refused is None:
                 self._reservations.hold(uid, _amount(spec), now_s=now_s)
         return made
+
+    def _assigned_amount(self, assignments: Assignments | None) -> Amount:
+        """What everything assigned uses; summed once for each set of assignments, however many questions come."""
+        summed, total = self._summed
+        if assignments is not None and assignments is not summed:
+            specs = [each.spec for each in assignments.by_uid.values()]
+            total = sum((_amount(spec) for spec in specs if spec is not None), Amount())
+            self._summed = assignments, total
+        return total
 
     async def _check(self, wanted: Mapping[str, MicroVMSpec]) -> dict[str, str]:
         """uid to why a driver of this host could not run it."""

@@ -8,6 +8,7 @@ verifies capacity when it commits and an offer that lost must not block a host.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -86,7 +87,7 @@ class Reservations:
         """Replaces an earlier offer for the same microVM."""
         self._by_uid[uid] = _Reservation(amount, now_s + self.ttl_s)
 
-    def total(self, *, now_s: float, assigned: frozenset[str], besides: frozenset[str]) -> Amount:
+    def total(self, *, now_s: float, assigned: Set[str], besides: Set[str]) -> Amount:
         """What is offered, leaving out what has been `assigned` by now and what is asked for again."""
         self._by_uid = {uid: held for uid, held in self._by_uid.items() if held.until_s > now_s and uid not in assigned}
         total = Amount()
