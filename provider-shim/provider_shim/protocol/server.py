@@ -9,14 +9,11 @@ EC key, which is made in a millisecond; 64 threads; 256 MB messages; SIGINT left
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -30,12 +27,12 @@ from provider_shim.log import log
 from provider_shim.protocol.guard import guarded
 from provider_shim.protocol.messages import SERVICE, methods
 from provider_shim.protocol.servicer import Servicer
+from provider_shim.protocol.socket_dir import SocketDirectory
 
 COOKIE_NAME = "TF_PLUGIN_MAGIC_COOKIE"
 COOKIE_VALUE = "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2"
 THREADS = 64
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-_MAX_SOCKET_PATH = 107
 _CORE_PROTOCOL = 1
 _PLUGIN_PROTOCOL = 6
 
@@ -45,8 +42,7 @@ class PluginServer(SyncRPCPluginServer):
 
     def __init__(self, provider: Provider, *, with_certificate: bool) -> None:  # pyright: ignore[reportMissingSuperCall] # it would open a TCP port with an RSA key
         self._provider = provider
-        self._directory = _private_directory()
-        self._socket = self._directory / "s"
+        self._directory = SocketDirectory()
         size = MAX_MESSAGE_BYTES
         server: Any = grpc.server(
             ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="call"),
@@ -57,7 +53,7 @@ class PluginServer(SyncRPCPluginServer):
         controller = SyncRPCPluginServer._controller_servicer_factory(server)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]
         grpc_controller_pb2_grpc.add_GRPCControllerServicer_to_server(controller, server)  # pyright: ignore[reportUnknownMemberType]
         _configure_health_server(server)
-        address = f"unix:{self._socket}"
+        address = f"unix:{self._directory.socket}"
         self.cert_base64 = ""
         if with_certificate:
             # Late: a Terraform without TLS needs none of it.
@@ -70,7 +66,7 @@ class PluginServer(SyncRPCPluginServer):
             server.add_insecure_port(address)
 
     def handshake_line(self) -> str:
-        return f"{_CORE_PROTOCOL}|{_PLUGIN_PROTOCOL}|unix|{self._socket}|grpc|{self.cert_base64}"
+        return f"{_CORE_PROTOCOL}|{_PLUGIN_PROTOCOL}|unix|{self._directory.socket}|grpc|{self.cert_base64}"
 
     def run(self) -> None:
         """Serve until Terraform says to stop, dies, or sends SIGTERM."""
@@ -88,7 +84,7 @@ class PluginServer(SyncRPCPluginServer):
             self.remove_socket()
 
     def remove_socket(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.remove()
 
     def stop(self) -> None:
         self._provider.stop()
@@ -112,16 +108,6 @@ def serve(provider: Provider) -> None:
 
 def started_by_terraform() -> bool:
     return os.environ.get(COOKIE_NAME) == COOKIE_VALUE
-
-
-def _private_directory() -> Path:
-    """A 0700 directory whose socket path fits into 107 bytes."""
-    chosen = os.environ.get("PLUGIN_UNIX_SOCKET_DIR") or None
-    directory = Path(tempfile.mkdtemp(prefix="flintlock-", dir=chosen))
-    if len(str(directory / "s").encode()) > _MAX_SOCKET_PATH:
-        directory.rmdir()
-        directory = Path(tempfile.mkdtemp(prefix="flintlock-", dir="/tmp"))
-    return directory
 
 
 def _add_provider(server: Any, provider: Provider) -> None:

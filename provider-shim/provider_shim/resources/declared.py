@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, CancelledError, Client, segment
@@ -20,13 +20,32 @@ from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Call, Resource
 from provider_shim.framework.types import Object, Value
+from provider_shim.log import log
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.problems import told_to_user
 from provider_shim.resources.translate import Translation
 
 DEFAULT_TIMEOUT_S = 300.0
 GONE_CODES = frozenset({"not_found", "namespace_not_found"})
+IN_USE_CODES = frozenset({"host_in_use", "namespace_not_empty", "policy_in_use"})
+IN_USE_PATIENCE_S = 15.0
+"""Terraform destroys what does not refer to each other in any order, and microVMs seldom refer to the hosts they are
+on: what is in use may be free in a moment.
+"""
 _POLL_S = (0.1, 2.0)
+
+
+def _until(deadline: float, call: Call) -> Iterator[None]:
+    """Turns with growing pauses between them, the last one at the deadline. Raises CancelledError."""
+    pause = _POLL_S[0]
+    while True:
+        now = time.monotonic()
+        yield
+        if now >= deadline:
+            return
+        if call.cancel.wait(min(pause, max(deadline - time.monotonic(), 0))):
+            raise CancelledError("Terraform was interrupted")
+        pause = min(pause * 2, _POLL_S[1])
 
 
 class DeclaredResource(Resource):
@@ -121,7 +140,8 @@ class DeclaredResource(Resource):
                     "was made by someone else.",
                 )
                 return
-            if not self._ask_for_the_end(prior, stored["uid"], deadline) and not self.wait_gone(call, prior, deadline):
+            gone = self._ask_for_the_end(call, prior, stored["uid"], deadline)
+            if not gone and not self.wait_gone(call, prior, deadline):
                 raise error(
                     f"{self.label} {self.show(prior)} is not gone yet",
                     f"Deletion was asked for and is still to be confirmed after {self.timeout_text(prior, 'delete')}. "
@@ -157,27 +177,27 @@ class DeclaredResource(Resource):
                 return None
             raise
 
-    def _ask_for_the_end(self, prior: Object, uid: str, deadline: float) -> bool:
+    def _ask_for_the_end(self, call: Call, prior: Object, uid: str, deadline: float) -> bool:
         """DELETE it. Whether it is gone already; 202 means that its end is still to be confirmed."""
         headers = {"Idempotency-Key": f"tf-delete-{uid}"}
-        try:
-            return self.client.send("DELETE", self.path(prior), headers=headers, deadline=deadline).status == 200
-        except ApiError as refusal:
-            if refusal.status == 404 and refusal.code in GONE_CODES:
-                return True
-            raise
+        patience = min(deadline, time.monotonic() + IN_USE_PATIENCE_S)
+        for _ in _until(patience, call):
+            try:
+                return self.client.send("DELETE", self.path(prior), headers=headers, deadline=deadline).status == 200
+            except ApiError as refusal:
+                if refusal.status == 404 and refusal.code in GONE_CODES:
+                    return True
+                if refusal.code not in IN_USE_CODES or time.monotonic() >= patience:
+                    raise
+                log("info", f"{self.label} {self.show(prior)} cannot be deleted yet: {refusal.detail}")
+        return False
 
     def wait_gone(self, call: Call, prior: Object, deadline: float) -> bool:
-        pause = _POLL_S[0]
-        while True:
+        for _ in _until(deadline, call):
             stored = self.fetch(prior, deadline=deadline)
             if stored is None or stored["uid"] != prior.get("uid", stored["uid"]):
                 return True
-            if time.monotonic() >= deadline:
-                return False
-            if call.cancel.wait(min(pause, max(deadline - time.monotonic(), 0))):
-                raise CancelledError("Terraform was interrupted")
-            pause = min(pause * 2, _POLL_S[1])
+        return False
 
     def state_of(self, call: Call, prior: Object, stored: dict[str, Any]) -> Object:
         shown = self.observed(call, stored)

@@ -17,6 +17,7 @@ from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.microvm.resource import MicroVMResource
+from provider_shim.resources.namespace import NamespaceResource
 
 WEB = ("MicroVM", "demo", "web")
 
@@ -24,6 +25,7 @@ WEB = ("MicroVM", "demo", "web")
 @dataclass
 class Bench:
     api: FakeApi
+    connection: Connection
     microvm: MicroVMResource
     cancel: threading.Event
 
@@ -52,7 +54,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         connection.configure({}, report)
         assert report.items == []
         api.store.put(("Namespace", "", "demo"), {"spec": {}}, {})
-        yield Bench(api, MicroVMResource(connection), cancel)
+        yield Bench(api, connection, MicroVMResource(connection), cancel)
 
 
 def test_the_same_intent_is_adopted_and_another_one_is_not(bench: Bench) -> None:
@@ -155,6 +157,43 @@ def test_deleting_twice_is_deleting_once(bench: Bench) -> None:
     state, _ = bench.apply(None, bench.config())
     for _ in range(2):
         assert bench.apply(state, None) == (None, [])
+
+
+def namespace_of(bench: Bench) -> tuple[NamespaceResource, Object]:
+    """The namespace `demo` as Terraform would have it in state."""
+    resource = NamespaceResource(bench.connection)
+    state: Object = {**dict.fromkeys((*resource.schema.attributes, *resource.schema.blocks)), "name": "demo"}
+    return resource, {**state, "id": "demo", "uid": bench.api.store.objects["Namespace", "", "demo"]["uid"]}
+
+
+def test_what_is_in_use_is_deleted_once_it_is_free(bench: Bench) -> None:
+    bench.apply(None, bench.config())
+    resource, state = namespace_of(bench)
+    timer = threading.Timer(0.5, bench.api.store.delete, [WEB])
+    timer.start()
+    call = Call(cancel=bench.cancel)
+    assert engine.apply(resource, call, state, None) is None
+    timer.join()
+    assert call.report.items == []
+    assert bench.api.store.objects == {}
+
+
+def test_what_stays_in_use_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provider_shim.resources.declared.IN_USE_PATIENCE_S", 0.3)
+    bench.apply(None, bench.config())
+    resource, state = namespace_of(bench)
+    call = Call(cancel=bench.cancel)
+    assert engine.apply(resource, call, state, None) == state
+    assert "namespace_not_empty" in call.report.items[0].detail
+
+
+def test_an_interrupt_ends_the_wait_for_what_is_in_use(bench: Bench) -> None:
+    bench.apply(None, bench.config())
+    resource, state = namespace_of(bench)
+    bench.cancel.set()
+    call = Call(cancel=bench.cancel)
+    assert engine.apply(resource, call, state, None) == state
+    assert "Interrupted while trying to delete namespace demo" in call.report.items[0].summary
 
 
 def test_the_provider_default_namespace_is_planned(bench: Bench) -> None:
