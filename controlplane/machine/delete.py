@@ -19,6 +19,8 @@ from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind
 
 Result = Applied | Rejected
+_NAMED = 3
+"""So many of the microVMs that are in the way are named; the rest is a number."""
 
 
 def delete(draft: Draft, command: Delete) -> Result:
@@ -45,7 +47,7 @@ def _delete_namespace(draft: Draft, command: Delete) -> Result:
     if used.microvms:
         return Rejected(
             code=Code.NAMESPACE_NOT_EMPTY,
-            message=f"namespace {command.name} still has {used.microvms} microVMs",
+            message=f"namespace {command.name} still has {_microvms(used.microvms)}",
             pointer="/name",
             uid=namespace.meta.uid,
         )
@@ -63,7 +65,7 @@ def _delete_policy(draft: Draft, command: Delete) -> Result:
     if users:
         return Rejected(
             code=Code.POLICY_IN_USE,
-            message=f"placement policy {command.name} is named by {users} microVMs",
+            message=f"placement policy {command.name} is named by {_microvms(users)}",
             pointer="/name",
             uid=policy.meta.uid,
         )
@@ -77,10 +79,12 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
         return missing(Kind.HOST, command.name)
     if command.revision is not None and command.revision != host.meta.intent_revision:
         return conflict(host.meta, command.revision)
-    if draft.state.on_host.get(command.name):
+    if held := list(draft.state.microvms_on(command.name)):
+        names = [f"{vm.meta.namespace}/{vm.meta.name}" for vm in held[:_NAMED]]
+        more = ["..."] if len(held) > _NAMED else []
         return Rejected(
             code=Code.HOST_IN_USE,
-            message=f"host {command.name} still holds {len(draft.state.on_host[command.name])} microVMs",
+            message=f"host {command.name} still holds {_microvms(len(held))}: {', '.join(names + more)}",
             pointer="/name",
             uid=host.meta.uid,
         )
@@ -119,6 +123,10 @@ def _delete_microvm(draft: Draft, command: Delete) -> Result:
     return Applied(
         revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
     )
+
+
+def _microvms(count: int) -> str:
+    return f"{count} microVM" if count == 1 else f"{count} microVMs"
 
 
 def _deleted(draft: Draft, kind: Kind, meta: Meta, operation: str | None = None) -> Applied:

@@ -92,6 +92,17 @@ def test_a_host_that_holds_something_stays(machine: DrivenMachine) -> None:
     assert machine.accept(HOST).change is Change.DELETED
 
 
+def test_a_refusal_names_what_is_in_the_way(machine: DrivenMachine) -> None:
+    machine.placed("web-1")
+    refusal = machine.refuse(HOST, Code.HOST_IN_USE, "/name")
+    assert refusal.message == "host h1 still holds 1 microVM: demo/web-1"
+    for number in (2, 3, 4):
+        machine.placed(f"web-{number}")
+    refusal = machine.refuse(HOST, Code.HOST_IN_USE, "/name")
+    assert refusal.message == "host h1 still holds 4 microVMs: demo/web-1, demo/web-2, demo/web-3, ..."
+    assert machine.refuse(NAMESPACE, Code.NAMESPACE_NOT_EMPTY, "/name").message == "namespace demo still has 4 microVMs"
+
+
 def test_a_host_whose_agent_is_connected_falls_back_to_undeclared(machine: DrivenMachine) -> None:
     machine.accept(declare_host(labels={"zone": "a"}, schedulable=False))
     machine.accept(HOST)
