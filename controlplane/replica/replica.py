@@ -31,6 +31,7 @@ from controlplane.ports import (
 )
 from controlplane.replica.batcher import Batcher
 from controlplane.replica.history import History, Signal
+from controlplane.replica.waiters import Waiters
 
 KEPT_EVENTS = 20_000
 STATUS_PERIOD_S = 0.25
@@ -47,6 +48,7 @@ class Replica:
         self._index = 0
         self._history = History(KEPT_EVENTS)
         self._applied = Signal()
+        self._waiters = Waiters(lambda: self._state)
         self._batcher = Batcher(log, clock)
         self._status: LogStatus | None = None
         self._next_round: asyncio.Task[int] | None = None
@@ -95,15 +97,7 @@ class Replica:
         return self._state
 
     async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    applied = self._applied.wait()
-                    if condition(self._state):
-                        return self._state
-                    await asyncio.shield(applied)
-        except TimeoutError:
-            return None
+        return await self._waiters.until(condition, timeout_s=timeout_s)
 
     def watch(self, after: int | None) -> AsyncIterator[Event]:
         return self._history.watch(after)
@@ -138,6 +132,7 @@ class Replica:
                     self._history.restart(self._state.revision)
                     _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
             self._applied.fire()
+            self._waiters.changed()
 
     async def _watch_status(self) -> None:
         while True:

@@ -1,0 +1,63 @@
+"""Those who wait for a state in which something holds.
+
+Their conditions are looked at here, once for everything that was applied in one turn of the loop, and only a waiter
+whose condition holds is woken: a thousand long polls cost a thousand cheap looks, not a thousand woken tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controlplane.machine.state import State
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class _Waiter:
+    condition: Callable[[State], bool]
+    reached: asyncio.Future[State]
+
+
+class Waiters:
+    """`present` gives the state as it is now."""
+
+    def __init__(self, present: Callable[[], State]) -> None:
+        self._present = present
+        self._waiting: set[_Waiter] = set()
+        self._due = False
+
+    async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
+        """The first state looked at in which `condition` holds, or None at the deadline. Raises what it raises."""
+        state = self._present()
+        if condition(state):
+            return state
+        waiter = _Waiter(condition, asyncio.get_running_loop().create_future())
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter.reached
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting.discard(waiter)
+
+    def changed(self) -> None:
+        """The state is another one: look at it before the loop's next turn."""
+        if self._waiting and not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._due = False
+        state = self._present()
+        for waiter in tuple(self._waiting):
+            if waiter.reached.done():
+                continue
+            try:
+                holds = waiter.condition(state)
+            except Exception as error:
+                waiter.reached.set_exception(error)
+            else:
+                if holds:
+                    waiter.reached.set_result(state)
