@@ -12,25 +12,29 @@ help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 # -- set-up -----------------------------------------------------------------------------------------------------------
-$(RUNTIME): requirements.lock pyproject.toml provider-shim/pyproject.toml
+# What has only a source distribution is built with the setuptools of requirements-build.lock, not with a newer one.
+PINNED := --no-deps --require-hashes --no-build-isolation --use-pep517
+
+$(RUNTIME): requirements-build.lock requirements.lock pyproject.toml provider-shim/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-build.lock
+	$(BIN)/python -m pip install --quiet $(PINNED) -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . -e provider-shim
 	@touch $@
 
 $(DEV): $(RUNTIME) requirements-dev.lock requirements-terraform.lock
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock -r requirements-terraform.lock
+	$(BIN)/python -m pip install --quiet $(PINNED) -r requirements-dev.lock -r requirements-terraform.lock
 	@touch $@
 
 .PHONY: setup setup-dev lock
 setup: $(RUNTIME) ## Install what running needs into .venv
 setup-dev: $(DEV) ## Install what developing and testing need into .venv
 
-UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	--override <(echo 'cryptography>=45')
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
-	$(UV_COMPILE) --group build pyproject.toml provider-shim/pyproject.toml -o requirements.lock
-	$(UV_COMPILE) --group build --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --group build -o requirements-build.lock
+	$(UV_COMPILE) pyproject.toml provider-shim/pyproject.toml -c requirements-build.lock -o requirements.lock
+	$(UV_COMPILE) --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group terraform -c requirements.lock -o requirements-terraform.lock
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -62,14 +66,17 @@ generated: $(DEV) ## Fail if what is generated differs from what is committed
 	$(BIN)/python docs/generate_lifecycles.py --check
 
 # -- the two commands of the README -----------------------------------------------------------------------------------
-.PHONY: parts demo test
+.PHONY: parts test-parts demo test
 parts: ## Install QEMU, a guest kernel and busybox by apt when root or sudo is there (else says what is missing)
 	@bash examples/quickstart/install-parts.sh
+
+test-parts:
+	@bash examples/quickstart/install-parts.sh --tests
 
 demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift repaired, destroy
 	$(BIN)/flintctl dev demo
 
-test: $(DEV) parts ## Every test (under 25 minutes)
+test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest
 
 # -- longer runs ------------------------------------------------------------------------------------------------------

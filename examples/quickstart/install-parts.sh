@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what real guests need: QEMU, a guest kernel, busybox and the tools that pack images. Does nothing when all of
 # it is there. Without root, sudo or apt it says what is missing and succeeds: the simulated driver is used then, loudly.
+# With --tests also what the tests of the image store need.
 set -euo pipefail
 
 missing=()
@@ -11,6 +12,11 @@ command -v busybox >/dev/null || missing+=(busybox-static)
 command -v ip >/dev/null || test -x /sbin/ip || missing+=(iproute2)
 compgen -G '/boot/vmlinuz-*-amd64' >/dev/null || compgen -G '/boot/vmlinuz-*-virtual' >/dev/null ||
   compgen -G '/boot/vmlinuz-*-generic' >/dev/null || missing+=(kernel)
+if [ "${1:-}" = --tests ]; then
+  for tool in skopeo umoci docker-registry; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+  done
+fi
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 
 as_root=()
