@@ -1,0 +1,187 @@
+# Every resource type and data source of the provider, every attribute at least once. The variables are what tests change.
+terraform {
+  required_providers {
+    flintlock = { source = "microscaler/flintlock" }
+  }
+}
+
+variable "note" { default = "first" }             # live, of every type
+variable "frozen" { default = "paused" }          # live: the power state of one microVM
+variable "drift_policy" { default = "report" }    # live
+variable "memory_in_mb" { default = 256 }         # restarts the guest
+variable "console" { default = "ttyS0" }          # restarts the guest
+variable "root_image" { default = "demo/root:1" } # another microVM
+
+resource "flintlock_host" "this" {
+  for_each    = { h1 = "r1", h2 = "r2" }
+  name        = each.key
+  labels      = { rack = each.value }
+  annotations = { note = var.note }
+  schedulable = true
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_host" "plain" {
+  name   = "h3"
+  labels = { rack = "r3" }
+}
+
+resource "flintlock_namespace" "all" {
+  name             = "all"
+  labels           = { team = "a" }
+  annotations      = { "example.com/note" = var.note }
+  max_microvms     = 10
+  max_vcpu         = 40
+  max_memory_in_mb = 8192
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_namespace" "plain" {
+  name = "plain"
+}
+
+resource "flintlock_placement_policy" "apart" {
+  name                  = "apart"
+  labels                = { kind = "web" }
+  annotations           = { note = var.note }
+  required_host_labels  = { rack = "r1" }
+  preferred_host_labels = { rack = "r1" }
+  spread                = { by = "rack", max_per = 5, match_labels = { app = "web" } }
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_placement_policy" "plain" {
+  name = "plain"
+}
+
+resource "flintlock_microvm" "full" {
+  name         = "full"
+  namespace    = flintlock_namespace.all.name
+  labels       = { app = "web", "example.com/tier" = "front" }
+  annotations  = { note = var.note }
+  vcpu         = 2
+  memory_in_mb = var.memory_in_mb
+  kernel = {
+    image              = "demo/kernel:6.1"
+    filename           = "boot/vmlinux"
+    cmdline            = { console = var.console, quiet = "" }
+    add_network_config = true
+  }
+  initrd = { image = "demo/initrd:1", filename = "boot/initrd" }
+  root_volume = {
+    kind             = "ephemeral"
+    container_source = var.root_image
+    is_read_only     = false
+    mount_point      = "/"
+    partition_id     = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+    size_in_mb       = 64
+  }
+  additional_volumes = {
+    data  = { kind = "local", size_in_mb = 16, mount_point = "/data", partition_id = "1" }
+    seed  = { container_source = "demo/seed:1", is_read_only = true }
+    share = { kind = "shared", virtiofs_source = "/srv/share" }
+  }
+  interfaces = {
+    eth1 = {
+      type        = "tap"
+      guest_mac   = "02:00:00:00:00:01"
+      bridge_name = "br0"
+      address = {
+        address     = "10.0.0.2/24"
+        gateway     = "10.0.0.1"
+        nameservers = ["10.0.0.1", "2001:db8::53"]
+      }
+    }
+    eth2 = { type = "macvtap" }
+  }
+  metadata     = { user-data = "#cloud-config\n", meta-data = "instance-id: full" }
+  driver       = "simulated"
+  power_state  = "running"
+  drift_policy = "repair"
+  placement    = { policy = flintlock_placement_policy.apart.name }
+  recovery     = { on_host_failure = "never" }
+  wait_for     = "ready"
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+  depends_on = [flintlock_host.this]
+}
+
+resource "flintlock_microvm" "spread" {
+  for_each     = toset(["a", "b"])
+  name         = "spread-${each.key}"
+  namespace    = flintlock_namespace.all.name
+  labels       = { app = "spread" }
+  vcpu         = 1
+  memory_in_mb = 128
+  kernel       = { image = "demo/kernel:6.1" }
+  root_volume  = { virtiofs_source = "/srv/root" }
+  drift_policy = var.drift_policy
+  placement = {
+    required_host_labels = { rack = each.key == "a" ? "r2" : "r3" }
+    spread               = { by = "host", max_per = 1, match_labels = { app = "spread" } }
+  }
+  recovery   = { on_host_failure = "restart_elsewhere" }
+  depends_on = [flintlock_host.this, flintlock_host.plain]
+}
+
+resource "flintlock_microvm" "pinned" {
+  name         = "pinned"
+  namespace    = flintlock_namespace.all.name
+  vcpu         = 1
+  memory_in_mb = 128
+  kernel       = { image = "demo/kernel:6.1" }
+  placement    = { host = flintlock_host.this["h2"].name }
+  power_state  = "stopped"
+  wait_for     = "none"
+}
+
+resource "flintlock_microvm" "frozen" {
+  name         = "frozen"
+  namespace    = flintlock_namespace.all.name
+  vcpu         = 1
+  memory_in_mb = 128
+  kernel       = { image = "demo/kernel:6.1" }
+  power_state  = var.frozen
+  depends_on   = [flintlock_host.this]
+}
+
+data "flintlock_cluster" "this" {}
+
+data "flintlock_hosts" "r1" {
+  labels     = { rack = "r1" }
+  depends_on = [flintlock_host.this]
+}
+
+data "flintlock_microvms" "web" {
+  namespace  = flintlock_namespace.all.name
+  labels     = { app = "web" }
+  host       = "h1"
+  depends_on = [flintlock_microvm.full]
+}
+
+data "flintlock_vms" "all" {
+  namespace  = flintlock_namespace.all.name
+  depends_on = [flintlock_microvm.full, flintlock_microvm.spread, flintlock_microvm.pinned, flintlock_microvm.frozen]
+}
+
+output "cluster_id" { value = data.flintlock_cluster.this.cluster_id }
+output "nodes" { value = [for node in data.flintlock_cluster.this.nodes : node.node] }
+output "hosts" { value = { for host in data.flintlock_hosts.r1.hosts : host.name => host.declared } }
+output "placed" { value = { for vm in data.flintlock_microvms.web.microvms : vm.name => vm.host } }
+output "vms" { value = [for vm in data.flintlock_vms.all.vms : vm.spec.id] }
+output "uids" { value = { for key, vm in flintlock_microvm.spread : key => vm.uid } }

