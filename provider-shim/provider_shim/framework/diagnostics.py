@@ -17,6 +17,13 @@ class AttributeName:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockName:
+    """A nested block, such as `timeouts`; an attribute of it follows."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class MapKey:
     key: str
 
@@ -26,7 +33,7 @@ class ListIndex:
     index: int
 
 
-Step: TypeAlias = AttributeName | MapKey | ListIndex
+Step: TypeAlias = AttributeName | BlockName | MapKey | ListIndex
 Path: TypeAlias = tuple[Step, ...]
 
 ROOT: Path = ()
@@ -42,7 +49,7 @@ def show_path(path: Path) -> str:
     text = ""
     for step in path:
         match step:
-            case AttributeName(name):
+            case AttributeName(name) | BlockName(name):
                 text += f".{name}" if text else name
             case MapKey(key):
                 text += f'["{key}"]'

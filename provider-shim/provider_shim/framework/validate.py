@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from provider_shim.framework.diagnostics import AttributeName, Diagnostic, ListIndex, MapKey, Path, show_path
+from provider_shim.framework.diagnostics import AttributeName, BlockName, Diagnostic, ListIndex, MapKey, Path, show_path
 from provider_shim.framework.duration import parse_duration_s
 from provider_shim.framework.schema import Attribute, Nested, Schema, Validator
 from provider_shim.framework.types import UNKNOWN, Value, as_list, as_object
@@ -22,7 +22,7 @@ def check(schema: Schema, config: Mapping[str, Value]) -> Iterator[Diagnostic]:
     for name, block in schema.blocks.items():
         inner: Any = config.get(name)
         if inner is not None and inner is not UNKNOWN:
-            yield from _check_attributes(block.attributes, inner, (AttributeName(name),))
+            yield from _check_attributes(block.attributes, inner, (BlockName(name),))
 
 
 def _check_attributes(
@@ -109,7 +109,8 @@ def cidr(path: Path, value: Value) -> Iterable[Diagnostic]:
     except ValueError as problem:
         yield _refuse(path, f"{problem}.")
     else:
-        if "/" not in value:
+        # ipaddress also takes a netmask there, and the API does not.
+        if not value.partition("/")[2].isdecimal():
             yield _refuse(path, f'"{value}" needs a prefix length, such as 10.0.0.2/24.')
 
 

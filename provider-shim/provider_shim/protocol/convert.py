@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from provider_shim.framework.codec import decode_json, decode_msgpack, encode_msgpack
-from provider_shim.framework.diagnostics import AttributeName, Diagnostic, ListIndex, MapKey, Path
+from provider_shim.framework.diagnostics import AttributeName, BlockName, Diagnostic, ListIndex, MapKey, Path
 from provider_shim.framework.schema import Attribute, Block, Nested, Schema
 from provider_shim.framework.types import STRING, ObjectOf, Type, Value, as_object, signature
 from provider_shim.protocol.messages import message
@@ -33,7 +34,7 @@ def write_path(path: Path) -> Any:
     steps: list[Any] = []
     for step in path:
         match step:
-            case AttributeName(name):
+            case AttributeName(name) | BlockName(name):
                 steps.append(message("AttributePath.Step")(attribute_name=name))
             case MapKey(key):
                 steps.append(message("AttributePath.Step")(element_key_string=key))
@@ -42,13 +43,20 @@ def write_path(path: Path) -> Any:
     return message("AttributePath")(steps=steps)
 
 
+def _findable(path: Path) -> Path:
+    """As much of a path as Terraform can find in the configuration. It looks for an attribute of an attribute among the
+    blocks, and then shows the resource's first line instead of the attribute's."""
+    inside = 2 if isinstance(path[0], BlockName) else 1
+    return (*path[:inside], *takewhile(lambda step: not isinstance(step, AttributeName), path[inside:]))
+
+
 def write_diagnostics(items: Iterable[Diagnostic]) -> list[Any]:
     return [
         message("Diagnostic")(
             severity=_SEVERITY[item.severity],
             summary=item.summary,
             detail=item.detail,
-            attribute=write_path(item.path) if item.path else None,
+            attribute=write_path(_findable(item.path)) if item.path else None,
         )
         for item in items
     ]

@@ -108,6 +108,7 @@ class Connection:
         for name in ("ca_file", "client_certificate", "client_key"):
             if values[name] and not _readable(values[name]):
                 report.error(f"Cannot read {name}", f'There is no readable file "{values[name]}".', attribute(name))
+        _check_certificates(values, report)
         if bool(values["client_certificate"]) != bool(values["client_key"]):
             missing = "client_key" if values["client_certificate"] else "client_certificate"
             report.error(f"{missing} is missing", "A client certificate needs its key.", attribute(missing))
@@ -119,6 +120,37 @@ def _missing(report: Report, name: str, example: str, what: str) -> None:
         f"Write {example} into the provider block, or set {ENVIRONMENT[name]} to {what}.",
         attribute(name),
     )
+
+
+def _check_certificates(values: Mapping[str, Any], report: Report) -> None:
+    """Files that cannot be what they should be are found now, not by a handshake that fails again and again."""
+    if report.failed:
+        return
+    import ssl  # after the handshake, like everything that connecting needs
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if values["ca_file"]:
+        try:
+            context.load_verify_locations(values["ca_file"])
+        except ssl.SSLError:
+            report.error(
+                "Invalid ca_file", f'There is no PEM certificate in "{values["ca_file"]}".', attribute("ca_file")
+            )
+    if values["client_certificate"] and values["client_key"]:
+        try:
+            context.load_cert_chain(values["client_certificate"], values["client_key"], password=_no_password)
+        except (ssl.SSLError, ValueError):
+            report.error(
+                "Invalid client_certificate",
+                f'"{values["client_certificate"]}" and "{values["client_key"]}" are not a PEM certificate and its key, '
+                "without a passphrase.",
+                attribute("client_certificate"),
+            )
+
+
+def _no_password() -> str:
+    """Never ask at a terminal."""
+    return ""
 
 
 def _readable(path: str) -> bool:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Protocol
 
 from provider_shim.client import ApiError, CancelledError, UnreachableError
-from provider_shim.framework.diagnostics import Diagnostic, ProviderError, error
-from provider_shim.resources.translate import Translation
+from provider_shim.framework.diagnostics import Diagnostic, Path, ProviderError, error, show_path
+
+
+class Locator(Protocol):
+    """Finds the attribute that a JSON pointer of a problem is about."""
+
+    def path(self, pointer: str) -> Path: ...
 
 
 @contextmanager
-def told_to_user(doing: str, translation: Translation | None = None) -> Generator[None]:
+def told_to_user(doing: str, locator: Locator) -> Generator[None]:
     """Turns the client's exceptions into ProviderError; `doing` reads like "create microVM demo/web"."""
     try:
         yield
     except ApiError as refusal:
-        raise ProviderError(explain(refusal, doing, translation)) from refusal
+        raise ProviderError(explain(refusal, doing, locator)) from refusal
     except UnreachableError as problem:
         raise error(
             f"Cannot {doing}: the control plane does not answer",
@@ -27,16 +33,30 @@ def told_to_user(doing: str, translation: Translation | None = None) -> Generato
         raise error(f"Interrupted while trying to {doing}", "Run again to go on.") from problem
 
 
-def explain(refusal: ApiError, doing: str, translation: Translation | None) -> list[Diagnostic]:
+def explain(refusal: ApiError, doing: str, locator: Locator) -> list[Diagnostic]:
     """One diagnostic per field that the API complains about, or one for the whole."""
-    extra = " ".join(part for part in (refusal.detail, refusal.hint) if part)
+    summary = f"Cannot {doing}"
     if refusal.status == 401:
-        extra = f"{extra} Check the provider's token (or FLINTLOCK_TOKEN).".strip()
+        # The API's hint is for those who write HTTP.
+        told = _sentences(_whole(refusal), "Check the provider's token (or FLINTLOCK_TOKEN)")
+        return [Diagnostic("error", summary, f"{told} [{refusal.code}]")]
     found: list[Diagnostic] = []
     for each in refusal.errors:
-        path = translation.path(each.pointer) if translation else ()
-        where = "" if path else f" (at {each.pointer})" if each.pointer else ""
-        found.append(Diagnostic("error", f"Cannot {doing}", f"{each.message}{where} [{refusal.code}]", path))
+        path = locator.path(each.pointer)
+        # Terraform shows the line of the outermost attribute: what is wrong inside of it is named here.
+        where = f"{show_path(path)}: " if len(path) > 1 else "" if path else f"{each.pointer}: "
+        found.append(
+            Diagnostic("error", summary, f"{where}{_sentences(each.message, refusal.hint)} [{refusal.code}]", path)
+        )
     if not found:
-        found.append(Diagnostic("error", f"Cannot {doing}", f"{refusal.title}. {extra} [{refusal.code}]"))
+        told = _sentences(_whole(refusal), refusal.hint)
+        found.append(Diagnostic("error", summary, f"{told} [{refusal.code}]"))
     return found
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(f"{part.rstrip('.')}." for part in parts if part)
+
+
+def _whole(refusal: ApiError) -> str:
+    return ": ".join(part for part in (refusal.title, refusal.detail) if part)

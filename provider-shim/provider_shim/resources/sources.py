@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import segment
+from provider_shim.framework.diagnostics import Path, attribute
 from provider_shim.framework.resource import Call, DataSource
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import BOOL, NUMBER, STRING, ListOf, MapOf, Object, Type
@@ -51,8 +52,16 @@ class ConnectedSource(DataSource):
         self._connection = connection
 
     def items(self, path: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        with told_to_user(f"read data source {self.type_name}"):
+        with told_to_user(f"read data source {self.type_name}", _Filters()):
             return list(self._connection.client().pages(path, query))
+
+
+class _Filters:
+    """Names in the path and the query of a list are names of the data source's arguments."""
+
+    def path(self, pointer: str) -> Path:
+        name = pointer.rsplit("/", 1)[-1]
+        return attribute({"label": "labels"}.get(name, name)) if name in ("namespace", "label", "host") else ()
 
 
 def _label_query(config: Object) -> dict[str, Any]:
@@ -83,7 +92,7 @@ class ClusterSource(ConnectedSource):
     )
 
     def read(self, call: Call, config: Object) -> Object:
-        with told_to_user("read data source flintlock_cluster"):
+        with told_to_user("read data source flintlock_cluster", _Filters()):
             found = self._connection.client().get("/cluster").body
         nodes = [pick(self._NODES, each) for each in found.get("nodes") or ()]
         return {**pick(self._PLAIN, found), "nodes": nodes}

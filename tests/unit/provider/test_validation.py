@@ -6,13 +6,27 @@ import threading
 from typing import Any
 
 import pytest
+from provider_shim.client import ApiError
 from provider_shim.framework import engine
-from provider_shim.framework.diagnostics import ProviderError, Report, show_path
+from provider_shim.framework.diagnostics import (
+    AttributeName,
+    BlockName,
+    Diagnostic,
+    MapKey,
+    ProviderError,
+    Report,
+    Step,
+    attribute,
+    show_path,
+)
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Resource
 from provider_shim.framework.schema import Attribute, Nested
 from provider_shim.framework.types import UNKNOWN
+from provider_shim.protocol.convert import write_diagnostics
 from provider_shim.resources.connection import Connection
+from provider_shim.resources.microvm.resource import MicroVMResource
+from provider_shim.resources.problems import explain
 from provider_shim.resources.provider import FlintlockProvider
 
 PROVIDER = FlintlockProvider()
@@ -97,6 +111,12 @@ def refused(resource: Resource, given: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "microvm",
+            {"interfaces": {"eth1": {"address": {"address": "10.0.0.2/255.255.255.0"}}}},
+            'interfaces["eth1"].address.address',
+            "prefix length",
+        ),
+        (
+            "microvm",
             {"interfaces": {"eth1": {"address": {"address": "10.0.0.300/24"}}}},
             'interfaces["eth1"].address.address',
             "10.0.0.300/24",
@@ -153,7 +173,9 @@ def test_good_and_unknown_values_pass() -> None:
         ({"token": "a\nb"}, "token", "newline"),
         ({"token": None}, "token", "FLINTLOCK_TOKEN"),
         ({"ca_file": "/nowhere/ca.pem"}, "ca_file", "/nowhere/ca.pem"),
+        ({"ca_file": __file__}, "ca_file", "no PEM certificate"),
         ({"client_key": __file__}, "client_certificate", "needs its key"),
+        ({"client_certificate": __file__, "client_key": __file__}, "client_certificate", "not a PEM certificate"),
     ],
 )
 def test_a_bad_provider_configuration_names_its_argument(config: dict[str, Any], where: str, words: str) -> None:
@@ -162,6 +184,63 @@ def test_a_bad_provider_configuration_names_its_argument(config: dict[str, Any],
     Connection(threading.Event(), {}).configure({**good, **config}, report)
     assert [show_path(each.path) for each in report.items] == [where]
     assert words in f"{report.items[0].summary} {report.items[0].detail}"
+
+
+def test_terraform_is_told_as_much_of_a_place_as_it_can_find() -> None:
+    places = {
+        "vcpu": attribute("vcpu"),
+        "kernel": attribute("kernel", "image"),
+        'interfaces["eth1"]': (AttributeName("interfaces"), MapKey("eth1"), *attribute("address", "gateway")),
+        "timeouts.create": (BlockName("timeouts"), AttributeName("create")),
+    }
+    for found, path in places.items():
+        (written,) = write_diagnostics([Diagnostic("error", "wrong", "", path)])
+        assert show_path(tuple(map(read_step, written.attribute.steps))) == found
+
+
+def read_step(step: Any) -> Step:
+    if step.WhichOneof("selector") == "attribute_name":
+        return AttributeName(step.attribute_name)
+    return MapKey(step.element_key_string)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "path", "told"),
+    [
+        (
+            422,
+            {"code": "invalid", "errors": [{"pointer": "/spec/kernel/cmdline/a", "message": "must hold no space"}]},
+            'kernel.cmdline["a"]',
+            'kernel.cmdline["a"]: must hold no space. [invalid]',
+        ),
+        (
+            409,
+            {"code": "in_use", "hint": "Wait.", "errors": [{"pointer": "/name", "message": "it is in use"}]},
+            "name",
+            "it is in use. Wait. [in_use]",
+        ),
+        (
+            422,
+            {"code": "invalid", "errors": [{"pointer": "/header/x", "message": "is odd"}]},
+            "",
+            "/header/x: is odd. [invalid]",
+        ),
+        (
+            401,
+            {
+                "code": "unauthenticated",
+                "title": "No",
+                "detail": "unknown token",
+                "hint": "Send a header.",
+            },
+            "",
+            "No: unknown token. Check the provider's token (or FLINTLOCK_TOKEN). [unauthenticated]",
+        ),
+    ],
+)
+def test_a_refusal_is_told_in_sentences(status: int, problem: dict[str, Any], path: str, told: str) -> None:
+    (found,) = explain(ApiError(status, problem), "create it", MicroVMResource.translation)
+    assert (found.summary, found.detail, show_path(found.path)) == ("Cannot create it", told, path)
 
 
 def test_the_environment_stands_in_for_what_is_not_written() -> None:
