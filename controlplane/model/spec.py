@@ -17,7 +17,11 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from controlplane.model.types import (
     BRIDGE_PATTERN,
+    DRIVER_PATTERN,
+    KERNEL_ARG_NAME_PATTERN,
+    KERNEL_ARG_PATTERN,
     MAC_PATTERN,
+    PATH_PATTERN,
     DeviceId,
     ImageRef,
     LabelKey,
@@ -80,10 +84,10 @@ def _check_ip(value: str) -> str:
 
 Cidr = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_cidr)]
 IpAddress = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_ip)]
-Path = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00\n]+$")]
-KernelArgName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Path = Annotated[str, StringConstraints(max_length=255, pattern=PATH_PATTERN)]
+KernelArgName = Annotated[str, StringConstraints(pattern=KERNEL_ARG_NAME_PATTERN)]
 MetadataValue = Annotated[str, StringConstraints(max_length=64 * 1024)]
-KernelArg = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\s\x00]*$")]
+KernelArg = Annotated[str, StringConstraints(max_length=256, pattern=KERNEL_ARG_PATTERN)]
 
 
 @spec
@@ -169,7 +173,7 @@ class MicroVMSpec:
     )
     interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict[str, Interface])
     metadata: Annotated[dict[DeviceId, MetadataValue], Field(max_length=16)] = field(default_factory=dict[str, str])
-    provider: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] | None = None
+    provider: Annotated[str, StringConstraints(pattern=DRIVER_PATTERN)] | None = None
     """Driver to use (`qemu`, `flintlockd`, `simulated`); none means whatever the host offers."""
     power_state: PowerState = PowerState.RUNNING
     drift_policy: DriftPolicy = DriftPolicy.REPAIR

@@ -27,6 +27,26 @@ DEVICE_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?$"
 BRIDGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 """A Linux interface name: at most 15 characters."""
 
+PATH_PATTERN = r"^[^\x00\n]+$"
+KERNEL_ARG_NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+KERNEL_ARG_PATTERN = r"^[^\s\x00]*$"
+DRIVER_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+
+PATTERN_WORDS = {
+    NAME_PATTERN: "must be lower-case letters, digits and '-', at most 63, with no '-' at either end",
+    IMAGE_PATTERN: "must be an image reference, such as registry/kernel:6.1",
+    LABEL_KEY_PATTERN: "must be a label key, such as rack or example.com/rack",
+    LABEL_VALUE_PATTERN: "must be letters, digits, '.', '_' and '-', at most 63, with a letter or digit at either end",
+    MAC_PATTERN: "must be a MAC address, such as 02:00:00:00:00:01",
+    DEVICE_PATTERN: "must be letters, digits, '.', '_' and '-', at most 32, with a letter or digit at either end",
+    BRIDGE_PATTERN: "must be the name of a Linux bridge, at most 15 characters",
+    PATH_PATTERN: "must be a path on one line",
+    KERNEL_ARG_NAME_PATTERN: "must be letters, digits, '.', '_' and '-', at most 64",
+    KERNEL_ARG_PATTERN: "must hold no space and no line break",
+    DRIVER_PATTERN: "must be a driver, such as qemu or flintlockd",
+}
+"""What each pattern allows, for those who read refusals."""
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=255)]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]

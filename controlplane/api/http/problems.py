@@ -21,6 +21,7 @@ from starlette.responses import Response
 from controlplane.api.http.times import iso
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.resources import Meta
+from controlplane.model.types import PATTERN_WORDS
 from controlplane.ports import CompactedError, EntryTooLargeError, LogError, NoLeaderError, OutcomeUnknownError
 
 TYPE_BASE = "https://flintlock.dev/problems/"
@@ -241,6 +242,9 @@ def _message(error: Mapping[str, object]) -> str:
         return f"the body is not JSON: {context.get('error', 'it cannot be parsed')}"
     text = str(error.get("msg", "is not valid")).removeprefix("Value error, ")
     text = _SUBJECT.sub("must ", text)
+    if kind == "string_pattern_mismatch":
+        context = cast("Mapping[str, object]", error.get("ctx") or {})
+        text = PATTERN_WORDS.get(str(context.get("pattern")), text)
     location = cast("tuple[int | str, ...]", error.get("loc", ()))
     return f"the key is not valid: {text}" if location and location[-1] == "[key]" else text
 

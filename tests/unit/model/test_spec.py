@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from controlplane.model.spec import (
     NamespaceSpec,
     PlacementPolicySpec,
 )
+from controlplane.model.types import PATTERN_WORDS, Labels, Name
 
 MINIMAL: dict[str, Any] = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}}
 FULL: dict[str, Any] = {
@@ -148,3 +150,20 @@ def test_other_specs_name_the_field_too(spec: type[Any], body: dict[str, Any], p
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(spec).validate_python(body)
     assert [error["loc"] for error in refused.value.errors()] == [place]
+
+
+def patterns(schema: Any) -> Iterator[str]:
+    """Of strings, and of the keys of maps."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        yield from schema.get("patternProperties", {})
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from patterns(inner)
+
+
+@pytest.mark.parametrize("spec", [MicroVMSpec, PlacementPolicySpec, Labels, Name])
+def test_every_pattern_is_told_in_words(spec: Any) -> None:
+    found = set(patterns(TypeAdapter(spec).json_schema()))
+    assert found
+    assert found <= set(PATTERN_WORDS)
