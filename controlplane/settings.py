@@ -18,7 +18,9 @@ from typing import Annotated, Literal, Self, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from controlplane.identity.check import check
 from controlplane.identity.files import TlsFiles
+from controlplane.identity.names import Party
 from controlplane.model.types import NAME_PATTERN
 from controlplane.strict_yaml import YamlError, load_one
 
@@ -216,7 +218,7 @@ S = TypeVar("S", NodeSettings, AgentFileSettings)
 def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
     """Read a node's file. Raises SettingsError."""
     settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
-    problems = _missing_tls("tls", settings.tls)
+    problems = _wrong_tls("tls", settings.tls, Party("node", settings.node))
     problems += _missing(
         "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
     )
@@ -228,13 +230,13 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
 def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> AgentFileSettings:
     """Read an agent's file. Raises SettingsError."""
     settings = _load(AgentFileSettings, path, AGENT_PREFIX, os.environ if environ is None else environ)
-    problems = _missing_tls("tls", settings.tls)
+    problems = _wrong_tls("tls", settings.tls, Party("host", settings.host))
     for index, driver in enumerate(settings.drivers):
         if isinstance(driver, FlintlockdDriverSettings):
             if driver.token_file is not None:
                 problems += _missing(f"drivers.{index}.token_file", driver.token_file, "write the host's token into it")
             if driver.tls is not None:
-                problems += _missing_tls(f"drivers.{index}.tls", driver.tls)
+                problems += _wrong_tls(f"drivers.{index}.tls", driver.tls, None)
     if problems:
         raise SettingsError(str(path), problems)
     return settings
@@ -335,10 +337,10 @@ def _missing(field: str, path: Path, advice: str) -> list[Problem]:
     return [] if path.is_file() else [Problem(field, f"{path} does not exist; {advice}")]
 
 
-def _missing_tls(field: str, tls: TlsFiles) -> list[Problem]:
+def _wrong_tls(field: str, tls: TlsFiles, party: Party | None) -> list[Problem]:
     advice = "`flintctl dev up` makes throwaway ones; see docs/guides/certificates.md"
     problems = _missing(f"{field}.ca", tls.ca, advice) + _missing(f"{field}.certificate", tls.certificate, advice)
     problems += _missing(f"{field}.key", tls.key, advice)
     if tls.key.is_file() and tls.key.stat().st_mode & 0o007:
         problems.append(Problem(f"{field}.key", f"everybody can read {tls.key}; run: chmod 600 {tls.key}"))
-    return problems
+    return problems or [Problem(f"{field}.{name}", message) for name, message in check(tls, party)]

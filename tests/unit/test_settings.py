@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controlplane.identity.authority import Authority
 from controlplane.settings import AgentFileSettings, SettingsError, load_agent, load_node, split_address
 
 Document = dict[str, Any]
@@ -15,15 +16,15 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    (tmp_path / "pki").mkdir()
-    for name in ("ca.crt", "own.crt", "own.key", "tokens.json"):
-        (tmp_path / "pki" / name).write_text("present")
-        (tmp_path / "pki" / name).chmod(0o600)
+    authority = Authority.create(tmp_path / "pki", name="demo")
+    authority.issue_node("n1", tmp_path / "pki")
+    authority.issue_host("h1", tmp_path / "pki")
+    (tmp_path / "pki" / "tokens.json").write_text("present")
     return tmp_path
 
 
-def _tls() -> Document:
-    return {"ca": "pki/ca.crt", "certificate": "pki/own.crt", "key": "pki/own.key"}
+def _tls(name: str = "n1") -> Document:
+    return {"ca": "pki/ca.crt", "certificate": f"pki/{name}.crt", "key": f"pki/{name}.key"}
 
 
 def _node() -> Document:
@@ -44,7 +45,7 @@ def _agent() -> Document:
         "host": "h1",
         "state_dir": "state",
         "endpoints": {"n1": "127.0.0.1:7201"},
-        "tls": _tls(),
+        "tls": _tls("h1"),
         "drivers": [{"kind": "qemu", "images_dir": "/var/lib/images"}, {"kind": "simulated"}],
     }
 
@@ -58,7 +59,7 @@ def _write(directory: Path, document: object) -> Path:
 def test_node_file(files: Path) -> None:
     settings = load_node(_write(files, _node()), {})
     assert settings.data_dir == files / "data"
-    assert settings.tls.key == files / "pki" / "own.key"
+    assert settings.tls.key == files / "pki" / "n1.key"
     assert settings.raft.peers == {"n2": "127.0.0.1:7102"}
     assert settings.fsync == "always"
     assert settings.http.address == "127.0.0.1:7301"
@@ -182,9 +183,30 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_key_that_everybody_can_read_is_refused(files: Path) -> None:
-    (files / "pki" / "own.key").chmod(0o644)
+    (files / "pki" / "n1.key").chmod(0o644)
     with pytest.raises(SettingsError, match=r"tls\.key: everybody can read .* chmod 600"):
         load_node(_write(files, _node()), {})
+
+
+TLS = {
+    "no authority": ({"ca": "pki/n1.key"}, "tls.ca: ", "n1.key holds no PEM certificate"),
+    "no certificate": ({"certificate": "pki/n1.key"}, "tls.certificate: ", "n1.key holds no PEM certificate"),
+    "no key": ({"key": "pki/tokens.json"}, "tls.key: ", "tokens.json holds no PEM key"),
+    "another key": ({"key": "pki/h1.key"}, "tls.key: ", "h1.key is not the key of"),
+    "another authority": ({"ca": "other/ca.crt"}, "tls.certificate: ", "was not issued by the authority in"),
+    "a host's": (_tls("h1"), "tls.certificate: ", "belongs to host h1, not to node n1"),
+}
+
+
+@pytest.mark.parametrize("case", TLS)
+def test_certificates_that_cannot_work_are_named(files: Path, case: str) -> None:
+    Authority.create(files / "other", name="other")
+    (files / "pki" / "tokens.json").chmod(0o600)
+    change, field, words = TLS[case]
+    with pytest.raises(SettingsError) as caught:
+        load_node(_write(files, {**_node(), "tls": {**_tls(), **change}}), {})
+    assert [problem.field for problem in caught.value.problems] == [field.removesuffix(": ")]
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
