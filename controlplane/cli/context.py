@@ -18,6 +18,7 @@ shown.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,13 @@ class Connection:
         path, source = found
         if path is not None and not path.is_file():
             raise CliError(f"{source}: {path} does not exist", hint="it is the PEM file of the cluster's authority")
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except (ssl.SSLError, OSError):
+                raise CliError(
+                    f"{source}: {path} holds no PEM certificate", hint="it is the PEM file of the cluster's authority"
+                ) from None
         return path
 
     def token(self) -> str:

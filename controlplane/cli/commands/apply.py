@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -162,13 +163,23 @@ def _report(
         label = document.label if document else " ".join(filter(None, key))
         print(f"{_SIGN.get(outcome, '?')} {label}: {outcome}")
         if problem := mapping(result, "problem"):
-            print(f"    {document.source if document else ''}: {problem.get('detail') or problem.get('title')}")
-            print("".join(f"    {line.strip()}\n" for line in problem_details(problem)), end="")
+            print("".join(f"    {line}\n" for line in _why(problem, document.source if document else "")), end="")
         elif outcome == "changed" and document is not None:
             lines = _planned(client, document) if dry_run else _happened(client, document, before.get(key))
             print("".join(f"    {line}\n" for line in lines), end="")
     would = "would be " if dry_run else ""
     print("\n" + ", ".join(f"{count} {would}{outcome}" for outcome, count in counts.items()))
+
+
+def _why(problem: Json, source: str) -> list[str]:
+    """Why a resource was refused: the fields of its own that it is about, else the whole of it."""
+    own = [
+        {**error, "pointer": re.sub(r"^/resources/[0-9]+", "", text(error.get("pointer")))}
+        for error in objects(problem, "errors")
+    ]
+    lines = [line.strip() for line in problem_details({**problem, "errors": own})]
+    whole = [] if own else [text(problem.get("detail") or problem.get("title"))]
+    return [line if line.startswith("hint: ") else f"{source}: {line}" for line in [*whole, *lines]]
 
 
 def _happened(client: Client, document: Document, before: Json | None) -> list[str]:

@@ -79,6 +79,16 @@ def test_wrong_resource_file(cli: Cli, api: Rig, tmp_path: Path, case: str) -> N
     assert api.digest == digest
 
 
+def test_fields_of_a_refused_resource_are_named_as_in_its_file(cli: Cli, api: Rig, tmp_path: Path) -> None:
+    api.put("/namespaces/demo", {"spec": {}})
+    (tmp_path / "vm.yaml").write_text(VM.replace("vcpu: 1", "vcpu: 0").replace("'demo/kernel:6.1'", "'my kernel'"))
+    assert cli("apply", "-f", "vm.yaml", "-n", "demo").out.splitlines()[:3] == [
+        "! MicroVM demo/web: refused",
+        "    vm.yaml: /spec/vcpu: must be greater than or equal to 1",
+        "    vm.yaml: /spec/kernel/image: must be an image reference, such as registry/kernel:6.1",
+    ]
+
+
 def test_missing_file_and_empty_directory(cli: Cli, tmp_path: Path) -> None:
     assert "none.yaml: No such file" in cli("apply", "-f", "none.yaml").err
     (tmp_path / "empty").mkdir()
@@ -112,6 +122,11 @@ CONNECTION: dict[str, tuple[dict[str, str], list[str], str]] = {
     "token with spaces": ({"FLINTLOCK_TOKEN": "a b"}, [], "FLINTLOCK_TOKEN: not a token"),
     "token flag": ({}, ["--token", "x\ny"], "--token: not a token"),
     "no authority": ({"FLINTLOCK_CA_FILE": "/none.crt"}, [], "FLINTLOCK_CA_FILE: /none.crt does not exist"),
+    "authority without a certificate": (
+        {"FLINTLOCK_CA_FILE": __file__},
+        [],
+        f"FLINTLOCK_CA_FILE: {__file__} holds no PEM certificate",
+    ),
     "plain http": ({"FLINTLOCK_ENDPOINTS": "http://127.0.0.1:1"}, [], "the API is served over https only"),
     "no port": (
         {"FLINTLOCK_ENDPOINTS": "https://127.0.0.1:x"},
