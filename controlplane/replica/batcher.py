@@ -98,6 +98,9 @@ class Batcher:
         batch: list[_Proposal] = []
         size = 0
         while self._queue and len(batch) < MAX_COMMANDS:
+            if self._queue[0].outcome.done():
+                self._queue.popleft()  # its caller gave up: it must not come true long after that
+                continue
             size += len(self._queue[0].envelope.payload) + 256
             if batch and size > MAX_BATCH_BYTES:
                 break

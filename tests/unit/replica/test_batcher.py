@@ -1,0 +1,73 @@
+"""The batcher over a log that is held back: what is sent, and what is not sent any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from controlplane.model.commands import DeclareNamespace, Envelope, decode_entry, seal
+from controlplane.model.spec import NamespaceSpec
+from controlplane.ports import Committed, LogStatus, OutcomeUnknownError, Position, SnapshotInstalled
+from controlplane.replica.batcher import MAX_IN_FLIGHT, Batcher
+from controlplane.system import SystemClock, Ulids
+
+DEADLINE_S = 5.0
+
+
+class HeldLog:
+    """Takes entries and answers none of them until `released`."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+        self.released = asyncio.Event()
+
+    async def append(self, entry: bytes, *, timeout_s: float) -> Position:
+        self.entries.append(entry)
+        await self.released.wait()
+        return Position(len(self.entries), 1)
+
+    async def read_index(self, *, timeout_s: float) -> int:
+        raise NotImplementedError
+
+    def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
+        raise NotImplementedError
+
+    async def status(self) -> LogStatus:
+        raise NotImplementedError
+
+    def sent(self) -> set[str]:
+        return {envelope.id for entry in self.entries for envelope in decode_entry(entry)}
+
+
+def envelope(name: str) -> Envelope:
+    command = DeclareNamespace(name=name, uid=Ulids().new(), spec=NamespaceSpec())
+    return seal(command, id=Ulids().new(), at=0, actor="test", key=None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.001)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+    """A change whose caller was told that its outcome is unknown must not reach the log long after that."""
+    log = HeldLog()
+    batcher = Batcher(log, SystemClock())
+    running = asyncio.create_task(batcher.run())
+    waiting: list[asyncio.Task[object]] = []
+    for number in range(MAX_IN_FLIGHT):
+        waiting.append(asyncio.create_task(batcher.propose(envelope(f"n{number}"), timeout_s=60)))
+        await until(lambda: len(log.entries) == len(waiting))
+    late, live = envelope("late"), envelope("live")
+    with pytest.raises(OutcomeUnknownError):
+        await batcher.propose(late, timeout_s=0.01)
+    waiting.append(asyncio.create_task(batcher.propose(live, timeout_s=60)))
+    log.released.set()
+    await until(lambda: live.id in log.sent())
+    assert late.id not in log.sent()
+    for task in (running, *waiting):
+        task.cancel()
+    await asyncio.wait([running, *waiting])
