@@ -7,7 +7,7 @@ consensus, drivers) never import each other, they import this module.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,7 +50,7 @@ class LogError(Exception):
 
 
 class NoLeaderError(LogError):
-    """No leader is known, so the proposal was certainly NOT appended: safe to repeat."""
+    """No leader took it (none is known, or too much is pending): the proposal was certainly NOT appended, so repeat it."""
 
 
 class OutcomeUnknownError(LogError):
@@ -110,6 +110,8 @@ class LogStatus:
     last_index: int
     commit_index: int
     applied_index: int
+    entry_index: int
+    """The last applied index that a follower of the log gets; those above it are the engine's own entries."""
     has_quorum: bool
     """On the leader: a majority answered within the election timeout. On a follower: a live leader is known."""
     fsync: str
@@ -127,19 +129,22 @@ class Log(Protocol):
     async def append(self, entry: bytes, *, timeout_s: float) -> Position:
         """Commit one entry, through the leader wherever it is.
 
-        Raises NoLeaderError, OutcomeUnknownError or EntryTooLargeError.
+        Raises NoLeaderError (also when too many proposals are pending), OutcomeUnknownError or EntryTooLargeError.
         """
         ...
 
     async def read_index(self, *, timeout_s: float) -> int:
         """An index such that a state that has applied it reflects every write acknowledged before this call began.
 
-        Raises NoLeaderError when no quorum confirmed the leader in time.
+        It is the index of an entry that `follow` delivers, or 0 before the first one. Raises NoLeaderError when no quorum confirmed the leader in time.
         """
         ...
 
-    def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
-        """Every committed entry with an index above `after`, in order, without end."""
+    def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
+        """Every committed entry with an index above `after`, in order, without end; `aclose` it when done.
+
+        Raises NoLeaderError when the node stops.
+        """
         ...
 
     async def status(self) -> LogStatus: ...

@@ -75,7 +75,7 @@ class Replica:
     @property
     def caught_up(self) -> bool:
         status = self._status
-        return status is not None and status.has_quorum and self._index >= status.applied_index
+        return status is not None and status.has_quorum and self._index >= status.entry_index
 
     @property
     def is_leader(self) -> bool:

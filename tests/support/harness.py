@@ -123,6 +123,7 @@ class Replica:
             last_index=self._index,
             commit_index=self._index,
             applied_index=self._index,
+            entry_index=self._index,
             has_quorum=not self.leaderless,
             fsync="never",
             state_hash=digest_text(self._state),
