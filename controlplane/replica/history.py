@@ -46,7 +46,8 @@ class History:
 
     def restart(self, revision: int) -> None:
         """The state was replaced as a whole: nothing at or below `revision` can be told event by event."""
-        self._offset += len(self._events)
+        # One more than was held: whoever had read everything missed what led to the new state, too.
+        self._offset += len(self._events) + 1
         self._events.clear()
         self._compacted = revision
         self._changed.fire()

@@ -137,6 +137,20 @@ async def test_without_a_leader_nothing_is_written_and_the_error_says_so(tmp_pat
         await node.stop()
 
 
+async def test_a_watcher_that_had_read_everything_learns_that_the_state_was_replaced(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        await replica.propose(namespace("a"), actor="test")
+        event = await anext(replica.watch(0))
+    history = History(limit=10)
+    watcher = history.watch(0)
+    history.add([event])
+    assert (await anext(watcher)) is event
+    history.restart(event.revision + 5)
+    async with asyncio.timeout(5):
+        with pytest.raises(CompactedError):
+            await anext(watcher)
+
+
 async def test_history_drops_the_oldest_and_tells_slow_watchers(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, replica):
         watcher = replica.watch(0)
