@@ -36,6 +36,8 @@ class Scheduler:
         self._proposer = proposer
         self._agents = agents
         self._is_leader = is_leader
+        self._retried = ""
+        """The uid at which the last round ended its retries."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -52,7 +54,7 @@ class Scheduler:
 
     async def _round(self, state: State) -> int:
         """One round; gives how many microVMs were placed."""
-        vms = [state.microvms[uid] for uid in sorted(state.pending)[:MAX_PER_ROUND]]
+        vms = self._next(state)
         bids, silent = await self._collect(state, vms)
         decided = decide_round(self._reader.state, _still_pending(self._reader.state, vms), bids, silent)
         commands = [each for each in decided if isinstance(each, Place) or _is_news(state, each)]
@@ -64,6 +66,17 @@ class Scheduler:
             elif isinstance(command, Place):
                 placed += 1
         return placed
+
+    def _next(self, state: State) -> list[MicroVM]:
+        """Whose turn it is: those that were never tried, then the others from where the last round ended.
+
+        So any number of microVMs that fit nowhere keeps no other one waiting for ever.
+        """
+        waiting = [state.microvms[uid] for uid in state.pending]
+        waiting.sort(key=lambda vm: (vm.unplaced is not None, vm.meta.uid <= self._retried, vm.meta.uid))
+        turn = waiting[:MAX_PER_ROUND]
+        self._retried = next((vm.meta.uid for vm in reversed(turn) if vm.unplaced is not None), self._retried)
+        return turn
 
     async def _collect(self, state: State, vms: Sequence[MicroVM]) -> tuple[dict[str, dict[str, Bid]], dict[str, str]]:
         """(host -> uid -> bid, host -> why it did not answer) from every host that some microVM may go to."""

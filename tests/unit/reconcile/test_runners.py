@@ -29,13 +29,20 @@ class Agents:
     scores: dict[str, float]
     refusals: dict[str, str] = field(default_factory=dict)
     present: list[Presence] = field(default_factory=list)
+    takes: set[str] | None = None
+    """The only uids that hosts bid for; None: all."""
 
     async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
         if host in self.refusals:
             return {item.uid: Bid(host=host, refused=self.refusals[host]) for item in items}
         if host not in self.scores:
             raise HostUnreachableError("no session")
-        return {item.uid: Bid(host=host, score=self.scores[host]) for item in items}
+        return {
+            item.uid: Bid(host=host, score=self.scores[host])
+            if self.takes is None or item.uid in self.takes
+            else Bid(host=host, refused="taken by nobody")
+            for item in items
+        }
 
     async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
         raise HostUnreachableError("no session")
@@ -83,9 +90,9 @@ async def add_host(replica: Replica, name: str, *, vcpu: int = 8) -> None:
     assert isinstance(outcome, Applied)
 
 
-async def declare(replica: Replica, name: str) -> str:
+async def declare(replica: Replica, name: str, *, vcpu: int = 2) -> str:
     uid = Ulids().new()
-    spec = MicroVMSpec(vcpu=2, memory_in_mb=128, kernel=Kernel(image="demo/kernel:1"))
+    spec = MicroVMSpec(vcpu=vcpu, memory_in_mb=128, kernel=Kernel(image="demo/kernel:1"))
     await replica.propose(DeclareMicroVM(namespace="demo", name=name, uid=uid, spec=spec), actor="test")
     return uid
 
@@ -175,3 +182,23 @@ async def test_a_session_that_nobody_hears_is_lost_only_after_the_whole_timeout(
     running.cancel()
     assert state is not None
     assert state.hosts["h2"].phase is HostPhase.READY
+
+
+async def test_many_that_fit_nowhere_do_not_keep_the_others_waiting(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.reconcile.scheduler.MAX_PER_ROUND", 2)
+    await add_host(replica, "h1")
+    hopeless = [await declare(replica, f"hopeless{i}", vcpu=64) for i in range(5)]
+    agents = Agents(scores={"h1": 0.1})
+    running = asyncio.create_task(Scheduler(replica, replica, agents, lambda: True).run())
+    fits = await declare(replica, "fits")
+    assert await replica.until(lambda now: now.microvms[fits].placement is not None, timeout_s=10) is not None
+    assert (
+        await replica.until(lambda now: all(now.microvms[uid].unplaced for uid in hopeless), timeout_s=10) is not None
+    )
+    # What was tried in vain is tried again in turn: the last of them gets its host although the others still wait.
+    agents.scores["h2"], agents.takes = 0.1, {hopeless[-1]}
+    await add_host(replica, "h2", vcpu=64)
+    assert await replica.until(lambda now: now.microvms[hopeless[-1]].placement is not None, timeout_s=10) is not None
+    running.cancel()
