@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
+from controlplane.machine.outcome import Outcome
 from controlplane.model.commands import DeclareNamespace, Envelope, decode_entry, seal
 from controlplane.model.spec import NamespaceSpec
 from controlplane.ports import Committed, LogStatus, OutcomeUnknownError, Position, SnapshotInstalled
@@ -31,7 +32,7 @@ class HeldLog:
     async def read_index(self, *, timeout_s: float) -> int:
         raise NotImplementedError
 
-    def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
+    def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         raise NotImplementedError
 
     async def status(self) -> LogStatus:
@@ -57,7 +58,7 @@ async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
     log = HeldLog()
     batcher = Batcher(log, SystemClock())
     running = asyncio.create_task(batcher.run())
-    waiting: list[asyncio.Task[object]] = []
+    waiting: list[asyncio.Task[Outcome]] = []
     for number in range(MAX_IN_FLIGHT):
         waiting.append(asyncio.create_task(batcher.propose(envelope(f"n{number}"), timeout_s=60)))
         await until(lambda: len(log.entries) == len(waiting))
@@ -68,6 +69,7 @@ async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
     log.released.set()
     await until(lambda: live.id in log.sent())
     assert late.id not in log.sent()
-    for task in (running, *waiting):
+    running.cancel()
+    for task in waiting:
         task.cancel()
-    await asyncio.wait([running, *waiting])
+    await asyncio.gather(running, *waiting, return_exceptions=True)
