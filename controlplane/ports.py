@@ -50,7 +50,7 @@ class LogError(Exception):
 
 
 class NoLeaderError(LogError):
-    """No leader took it (none is known, or too much is pending): the proposal was certainly NOT appended, so repeat it."""
+    """No leader took it: none is known, or too much is pending. It was certainly NOT appended: safe to repeat."""
 
 
 class OutcomeUnknownError(LogError):
@@ -136,7 +136,8 @@ class Log(Protocol):
     async def read_index(self, *, timeout_s: float) -> int:
         """An index such that a state that has applied it reflects every write acknowledged before this call began.
 
-        It is the index of an entry that `follow` delivers, or 0 before the first one. Raises NoLeaderError when no quorum confirmed the leader in time.
+        It is that of an entry that `follow` delivers, or 0 before the first.
+        Raises NoLeaderError when no quorum confirmed the leader in time.
         """
         ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -117,7 +117,7 @@ class LogClient:
         except TimeoutError:
             raise NoLeaderError(f"the raft process at {self._path} cannot be reached") from None
 
-    async def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
+    async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         """See `ports.Log.follow`. Goes on by itself after the raft process restarted."""
         position = after
         delay = _RETRY_MIN_S

@@ -8,7 +8,7 @@ log, everything but its answer ends as OutcomeUnknownError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from controlplane.consensus import engine
@@ -150,7 +150,7 @@ class RaftNode(Runner):
         if loop.time() >= deadline:
             raise NoLeaderError("no leader in time; nothing was appended")
 
-    async def follow(self, after: int) -> AsyncIterator[Committed | SnapshotInstalled]:
+    async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         """See `ports.Log.follow`. Ends with NoLeaderError when the node stops."""
         position = after
         while True:

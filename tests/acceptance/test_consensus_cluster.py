@@ -163,7 +163,7 @@ async def test_a_member_that_was_away_for_long_gets_a_snapshot(cluster: ProcessC
 async def test_a_front_follows_through_the_restart_of_its_member(cluster: ProcessCluster) -> None:
     await cluster.leader()
     seen: list[tuple[int, bytes]] = []
-    async with aclosing(cluster.clients["n1"].follow(0)) as stream:  # type: ignore[type-var]
+    async with aclosing(cluster.clients["n1"].follow(0)) as stream:
         for i in range(3):
             position = await cluster.clients["n2"].append(b"%d" % i, timeout_s=TIMEOUT_S)
             async with asyncio.timeout(TIMEOUT_S):

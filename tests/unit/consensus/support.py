@@ -241,7 +241,7 @@ class ProcessCluster:
                     if item.index >= up_to:
                         return seen
             finally:
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
         raise AssertionError("the stream ended")
 
 

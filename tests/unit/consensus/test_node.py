@@ -35,7 +35,7 @@ def alone(directory: Path, **limits: Any) -> RaftSettings:
 async def collect(log: Log, after: int, up_to: int) -> list[tuple[int, bytes]]:
     """The followed entries above `after` up to index `up_to`, snapshots unpacked."""
     seen: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(TIMEOUT_S), aclosing(log.follow(after)) as stream:  # type: ignore[type-var]
+    async with asyncio.timeout(TIMEOUT_S), aclosing(log.follow(after)) as stream:
         async for item in stream:
             add(seen, item)
             if item.index >= up_to:
@@ -103,7 +103,7 @@ async def test_compaction_keeps_the_state_and_a_late_follower_gets_it_whole(tmp_
 
     await until(compacted, "a snapshot near the end")
     assert (await node.status()).log_bytes < 400 * 100
-    async with aclosing(node.follow(0)) as stream:  # type: ignore[type-var]
+    async with aclosing(node.follow(0)) as stream:
         first = await anext(stream)
     assert isinstance(first, SnapshotInstalled)
     assert first.index >= last.index
@@ -396,7 +396,7 @@ async def test_the_whole_port_works_over_the_socket(serving: Serve, client: LogC
 async def test_calls_and_follows_survive_a_restart_of_the_raft_process(serving: Serve, client: LogClient) -> None:
     task = await serving()
     await client.append(b"before", timeout_s=TIMEOUT_S)
-    async with aclosing(client.follow(0)) as stream:  # type: ignore[type-var]
+    async with aclosing(client.follow(0)) as stream:
         first = await anext(stream)
         await ended(task)
         with pytest.raises(NoLeaderError, match="cannot be reached"):
@@ -412,7 +412,7 @@ async def test_calls_and_follows_survive_a_restart_of_the_raft_process(serving: 
 
 async def test_a_reader_that_stops_reading_delays_nobody_and_catches_up(serving: Serve, client: LogClient) -> None:
     await serving()
-    async with aclosing(client.follow(0)) as stream:  # type: ignore[type-var]
+    async with aclosing(client.follow(0)) as stream:
         await client.append(b"first", timeout_s=TIMEOUT_S)
         seen: list[tuple[int, bytes]] = []
         add(seen, await anext(stream))
@@ -433,7 +433,7 @@ async def test_a_lagging_reader_over_the_socket_gets_the_state_in_pieces(serving
     for _ in range(12):
         await asyncio.gather(*(client.append(bytes(20_000), timeout_s=TIMEOUT_S) for _ in range(25)))
     last = await client.append(b"last", timeout_s=TIMEOUT_S)
-    async with aclosing(client.follow(0)) as stream:  # type: ignore[type-var]
+    async with aclosing(client.follow(0)) as stream:
         item = await anext(stream)
     assert isinstance(item, SnapshotInstalled)
     seen: list[tuple[int, bytes]] = []
