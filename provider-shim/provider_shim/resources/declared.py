@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, CancelledError, Client, segment
-from provider_shim.framework.diagnostics import Report, attribute, error
+from provider_shim.framework.diagnostics import Report, attribute, error, show_path
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Call, Resource
 from provider_shim.framework.types import Object, Value
@@ -83,7 +83,7 @@ class DeclaredResource(Resource):
         headers = {"If-None-Match": "*", "Idempotency-Key": self._create_key(planned, body)}
         with told_to_user(what, self.translation):
             stored = self._declare_new(call, planned, body, headers, deadline)
-        self.pass_warnings(call.report, stored)
+        self.pass_warnings(call.report, planned, stored)
         state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
         call.keep(state)
         self.settle(call, state, stored, deadline, created=True)
@@ -122,7 +122,7 @@ class DeclaredResource(Resource):
                 headers={"Idempotency-Key": f"tf-update-{uuid.uuid4()}"},
                 deadline=deadline,
             ).body
-        self.pass_warnings(call.report, stored)
+        self.pass_warnings(call.report, planned, stored)
         state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
         self.settle(call, state, stored, deadline, created=False)
         return state
@@ -217,9 +217,13 @@ class DeclaredResource(Resource):
         chosen: Any = timeouts.get(operation)
         return parse_duration_s(chosen) if isinstance(chosen, str) else DEFAULT_TIMEOUT_S
 
-    def pass_warnings(self, report: Report, stored: Mapping[str, Any]) -> None:
-        for text in stored.get("warnings") or ():
-            report.warn(f"{self.label} {stored['name']}: the control plane warns", str(text))
+    def pass_warnings(self, report: Report, state: Mapping[str, Value], stored: Mapping[str, Any]) -> None:
+        """The API begins each with the dotted path of the field that it is about."""
+        for text in map(str, stored.get("warnings") or ()):
+            field, _, told = text.partition(": ")
+            path = self.translation.path(f"/{field.replace('.', '/')}")
+            detail = f"{show_path(path)}: {told}." if path else text
+            report.warn(f"The control plane warns about {self.label} {self.show(state)}", detail, path)
 
     def _create_key(self, planned: Object, body: Mapping[str, Any]) -> str:
         text = json.dumps([self.type_name, self.show(planned), body], sort_keys=True, separators=(",", ":"))

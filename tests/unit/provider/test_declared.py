@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from acceptance.terraform.fake_api import FakeApi
 from provider_shim.framework import engine
-from provider_shim.framework.diagnostics import Report
+from provider_shim.framework.diagnostics import Report, show_path
 from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
@@ -144,6 +144,17 @@ def test_an_update_that_is_refused_keeps_the_prior_state(bench: Bench) -> None:
     kept, said = bench.apply(state, bench.config(initrd={"image": "a", "filename": "x\ny"}))
     assert kept == state
     assert any("Cannot update microVM demo/web" in each for each in said)
+
+
+def test_a_warning_points_at_the_field_that_it_is_about(bench: Bench) -> None:
+    report = Report()
+    warnings = ["spec.recovery.on_host_failure: recorded only", "it is late"]
+    bench.microvm.pass_warnings(report, {"namespace": "demo", "name": "web"}, {"warnings": warnings})
+    assert [(show_path(each.path), each.detail) for each in report.items] == [
+        ("recovery.on_host_failure", "recovery.on_host_failure: recorded only."),
+        ("", "it is late"),
+    ]
+    assert {each.summary for each in report.items} == {"The control plane warns about microVM demo/web"}
 
 
 def test_an_unknown_namespace_is_said_at_the_attribute(bench: Bench) -> None:
