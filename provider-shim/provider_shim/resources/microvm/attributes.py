@@ -129,8 +129,8 @@ _RECOVERY = Nested(
             type=STRING,
             default="never",
             validators=(one_of("never", "restart_elsewhere"),),
-            description="`never`: wait for the host; `restart_elsewhere`: regenerate it on another host once the lost "
-            "one is fenced. Ephemeral volumes then start from their images again.",
+            description="`never`: wait for the host; `restart_elsewhere`: regenerate it on another host. Recorded, and "
+            "not yet acted upon: this version waits in either case.",
         )
     },
 )

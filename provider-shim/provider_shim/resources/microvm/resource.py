@@ -31,8 +31,8 @@ class MicroVMResource(DeclaredResource):
     identity: ClassVar = {"namespace": "Namespace of the microVM.", "name": "Name of the microVM."}
     translation = Translation(INTENT, {"driver": "provider"}, frozenset({"placement", "recovery"}))
     schema = Schema(
-        description="A microVM. The control plane places it, keeps it as declared and moves it when it must; moves are "
-        "not changes and never show in a plan.",
+        description="A microVM. The control plane places it and keeps it as declared; where it runs is "
+        "no part of the configuration and never shows in a plan.",
         attributes={
             "id": id_attribute("NAMESPACE/NAME"),
             "uid": uid_attribute(),
