@@ -48,13 +48,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-            _log.info("supervisor.started", child=name, pid=process.pid)
             try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await self._end(name, process)
-                raise
+                code = await self._run_once(name, command)
+            except OSError as error:
+                # No memory, process or descriptor left: that may pass, and a node without this child is of no use.
+                _log.error("supervisor.start_failed", child=name, error=str(error))
+                code = None
             if code == EX_CONFIG:
                 _log.error("supervisor.refused", child=name, hint="see its last message above; the node stops")
                 refused.set()
@@ -63,6 +62,16 @@ class Supervisor:
             delay_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1] if failures else 0.0
             _log.warning("supervisor.died", child=name, code=code, restart_in_s=delay_s)
             await asyncio.sleep(delay_s)
+
+    async def _run_once(self, name: str, command: Sequence[str]) -> int:
+        """Start the child and give its exit code; cancelled, end it first. Raises OSError when it cannot be started."""
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        _log.info("supervisor.started", child=name, pid=process.pid)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            await self._end(name, process)
+            raise
 
     async def _end(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
