@@ -49,6 +49,9 @@ class PresenceWatch:
                     await self._look()
                 except LogError as error:
                     _log.warning("presence.propose_failed", error=str(error))
+                except Exception:
+                    # The front's other parts must not end with this one; the next look begins afresh.
+                    _log.exception("presence.look_broke")
             else:
                 self._heard.clear()
             await asyncio.sleep(PERIOD_S)

@@ -49,6 +49,9 @@ class Scheduler:
                     placed = await self._round(seen)
                 except LogError as error:
                     _log.warning("scheduler.round_failed", error=str(error))
+                except Exception:
+                    # A round that cannot be decided must not take the whole front down with it, again and again.
+                    _log.exception("scheduler.round_broke")
             if not placed:
                 await self._reader.until(lambda now, seen=seen: _may_help(seen, now), timeout_s=RETRY_PERIOD_S)
 

@@ -202,3 +202,39 @@ async def test_many_that_fit_nowhere_do_not_keep_the_others_waiting(
     await add_host(replica, "h2", vcpu=64)
     assert await replica.until(lambda now: now.microvms[hopeless[-1]].placement is not None, timeout_s=10) is not None
     running.cancel()
+
+
+@dataclass
+class BrokenOnce(Agents):
+    broken: bool = True
+
+    async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("a mistake in the product")
+        return await super().bids(host, items, timeout_s=timeout_s)
+
+    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("a mistake in the product")
+        return await super().presence(timeout_s=timeout_s)
+
+
+async def test_a_round_that_fails_is_tried_again_and_takes_nothing_else_down(replica: Replica) -> None:
+    await add_host(replica, "h1")
+    running = asyncio.create_task(Scheduler(replica, replica, BrokenOnce(scores={"h1": 0.1}), lambda: True).run())
+    uid = await declare(replica, "a")
+    assert await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=5) is not None
+    running.cancel()
+
+
+async def test_a_look_at_presence_that_fails_is_taken_again(replica: Replica) -> None:
+    await add_host(replica, "h1")
+    agents = BrokenOnce(scores={})
+    running = asyncio.create_task(
+        PresenceWatch(replica, replica, agents, SystemClock(), lambda: True, timeout_s=0.1).run()
+    )
+    lost = await replica.until(lambda now: now.hosts["h1"].phase is HostPhase.UNREACHABLE, timeout_s=5)
+    running.cancel()
+    assert lost is not None
