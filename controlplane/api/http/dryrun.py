@@ -40,7 +40,7 @@ def rehearse(services: Services, actor: Principal, state: State, command: Comman
 
 
 async def declare(
-    services: Services, actor: Principal, state: State, command: Declaration, warnings: list[str]
+    services: Services, actor: Principal, state: State, command: Declaration, warnings: Sequence[str]
 ) -> shapes.DryRun:
     before = reads.find_for(state, command)
     after, outcome = rehearse(services, actor, state, command)
@@ -55,7 +55,7 @@ async def declare(
         outcome=_OUTCOMES[outcome.change] if isinstance(outcome, Applied) else "replace",
         changes=list(_changes(before, command)),
         placement=preview,
-        warnings=warnings,
+        warnings=list(warnings),
     )
 
 

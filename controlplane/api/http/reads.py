@@ -10,11 +10,12 @@ import base64
 import binascii
 import heapq
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from fastapi import Depends
 
-from controlplane.api.http import problems
+from controlplane.api.http import params, problems
 from controlplane.api.http.params import ConsistencyParam
 from controlplane.api.http.services import With
 from controlplane.api.http.views import Record
@@ -32,6 +33,7 @@ from controlplane.model.resources import Host, Meta, MicroVM, Namespace, Placeme
 from controlplane.model.types import Kind
 
 Item = TypeVar("Item")
+Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy)
 
 
 async def snapshot(services: With, consistency: ConsistencyParam = "linearizable") -> State:
@@ -117,6 +119,37 @@ def require_namespace(state: State, name: str) -> None:
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What a list is asked for: of what is named or labelled so, the next page."""
+
+    name: str | None
+    labels: Mapping[str, str]
+    limit: int
+    after: str | None
+
+    def page(self, objects: Mapping[str, Declared]) -> tuple[list[Declared], str | None]:
+        """See `page`; keys are names."""
+        return page(
+            objects.items(),
+            limit=self.limit,
+            after=self.after,
+            keep=lambda item: matches(item.meta, self.name, self.labels),
+        )
+
+
+async def list_query(
+    label: params.LabelFilter = [],  # noqa: B006
+    name: params.NameFilter = None,
+    limit: params.LimitParam = params.DEFAULT_LIMIT,
+    after: params.ContinueParam = None,
+) -> ListQuery:
+    return ListQuery(name=name, labels=params.parse_labels(label), limit=limit, after=after)
+
+
+Wanted = Annotated[ListQuery, Depends(list_query)]
 
 
 def matches(meta: Meta, name: str | None, labels: Mapping[str, str]) -> bool:

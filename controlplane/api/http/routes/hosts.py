@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from controlplane.api.http import dryrun, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.services import Actor, With
@@ -34,11 +34,7 @@ async def declare_host(
 ) -> Response:
     """Create or change a host."""
     command = body.command(name, uid=services.ids.new(), when=when)
-    if dry_run:
-        state = await reads.snapshot(services)
-        return respond(await dryrun.declare(services, actor, state, command, []), state)
-    outcome, state = await writes.propose(services, actor, command, key=key)
-    return writes.answer_declared(state, command, outcome, shapes.DeclaredHost)
+    return await declaring.declare(services, actor, command, shapes.DeclaredHost, key=key, dry_run=dry_run)
 
 
 @router.get("/hosts/{name}", response_model=shapes.HostResource)
@@ -61,16 +57,7 @@ async def delete_host(
 
 
 @router.get("/hosts", response_model=shapes.HostList)
-async def list_hosts(
-    state: reads.Snapshot,
-    label: params.LabelFilter = [],  # noqa: B006
-    name: params.NameFilter = None,
-    limit: params.LimitParam = params.DEFAULT_LIMIT,
-    after: params.ContinueParam = None,
-) -> Response:
+async def list_hosts(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
-    labels = params.parse_labels(label)
-    items, following = reads.page(
-        state.hosts.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
-    )
+    items, following = wanted.page(state.hosts)
     return await respond_list(items, views.host, state, following)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controlplane.api.http import dryrun, params, problems, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
 from controlplane.api.http.services import Actor, With
@@ -44,11 +44,9 @@ async def declare_microvm(
     """Create or change a microVM."""
     command = body.command(namespace, name, uid=services.ids.new(), when=when)
     warnings = writes.warnings_for(body.spec)
-    if dry_run:
-        state = await reads.snapshot(services)
-        return respond(await dryrun.declare(services, actor, state, command, warnings), state)
-    outcome, state = await writes.propose(services, actor, command, key=key)
-    return writes.answer_declared(state, command, outcome, shapes.DeclaredMicroVM, warnings)
+    return await declaring.declare(
+        services, actor, command, shapes.DeclaredMicroVM, key=key, dry_run=dry_run, warnings=warnings
+    )
 
 
 @router.get(_ONE, response_model=shapes.MicroVMResource, responses={200: {"headers": _WAIT_HEADERS}})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import dryrun, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import PlacementPolicyBody
 from controlplane.api.http.services import Actor, With
@@ -31,11 +31,7 @@ async def declare_placement_policy(
 ) -> Response:
     """Create or change a placement policy."""
     command = body.command(name, uid=services.ids.new(), when=when)
-    if dry_run:
-        state = await reads.snapshot(services)
-        return respond(await dryrun.declare(services, actor, state, command, []), state)
-    outcome, state = await writes.propose(services, actor, command, key=key)
-    return writes.answer_declared(state, command, outcome, shapes.DeclaredPlacementPolicy)
+    return await declaring.declare(services, actor, command, shapes.DeclaredPlacementPolicy, key=key, dry_run=dry_run)
 
 
 @router.get("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
@@ -54,16 +50,7 @@ async def delete_placement_policy(
 
 
 @router.get("/placementpolicies", response_model=shapes.PlacementPolicyList)
-async def list_policies(
-    state: reads.Snapshot,
-    label: params.LabelFilter = [],  # noqa: B006
-    name: params.NameFilter = None,
-    limit: params.LimitParam = params.DEFAULT_LIMIT,
-    after: params.ContinueParam = None,
-) -> Response:
+async def list_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
-    labels = params.parse_labels(label)
-    items, following = reads.page(
-        state.policies.items(), limit=limit, after=after, keep=lambda item: reads.matches(item.meta, name, labels)
-    )
+    items, following = wanted.page(state.policies)
     return await respond_list(items, views.placement_policy, state, following)
