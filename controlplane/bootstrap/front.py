@@ -20,8 +20,11 @@ from controlplane.reconcile.presence import PresenceWatch
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.settings import NodeSettings, split_address
+from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
 
+API_GRACE_S = STOP_GRACE_S - 3.0
+"""For writes in flight; the rest is for saying goodbye to agents and nodes before the parent's patience ends."""
 REFUSALS = (GatewayError, StartError, UnknownEntryError)
 
 
@@ -56,7 +59,7 @@ async def run_front(settings: NodeSettings) -> None:
         ),
     )
     host, port = split_address(settings.http.listen)
-    http = ApiServer(app, host=host, port=port, tls=settings.tls)
+    http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
     presence = PresenceWatch(
         replica, replica, gateway.link, clock, lambda: replica.is_leader, timeout_s=settings.host_timeout_s
