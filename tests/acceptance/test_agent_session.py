@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc import aio
 from support.builders import declare_host, declare_microvm, declare_namespace, microvm_spec, place
-from support.memory_replica import MemoryReplica
+from support.harness import Replica
 
 from controlplane.agent import Agent, AgentSettings
 from controlplane.agent.journal import JournalError
@@ -54,7 +54,7 @@ def free_ports(count: int) -> list[int]:
 class NodeView:
     """One node's sight of the shared replica, which can be cut off from it alone."""
 
-    def __init__(self, replica: MemoryReplica) -> None:
+    def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._frozen: State | None = None
 
@@ -96,7 +96,7 @@ class Cluster:
     """Nodes that share one level replica, and agents that dial them."""
 
     directory: Path
-    replica: MemoryReplica
+    replica: Replica
     authority: Authority
     ports: dict[str, int]
     views: dict[str, NodeView] = field(default_factory=dict)
@@ -245,7 +245,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     ports = free_ports(2)
     made = Cluster(
         directory=tmp_path,
-        replica=MemoryReplica(),
+        replica=Replica(),
         authority=Authority.create(tmp_path / "ca", name="test"),
         ports={"n1": ports[0], "n2": ports[1]},
     )
@@ -408,11 +408,11 @@ async def test_a_report_whose_outcome_was_lost_is_repeated_without_harm(ready: C
 
 async def test_reports_wait_for_a_leader(ready: Cluster) -> None:
     await ready.place()
-    ready.replica.has_leader = False
+    ready.replica.leaderless = True
     await ready.tamper("create", "stranger")
     await asyncio.sleep(0.3)
     assert not ready.replica.state.hosts["h1"].unmanaged
-    ready.replica.has_leader = True
+    ready.replica.leaderless = False
     await ready.reaches(lambda: bool(ready.replica.state.hosts["h1"].unmanaged))
     await ready.settled()
 

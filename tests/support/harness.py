@@ -2,7 +2,8 @@
 
 It behaves as a single node does: a proposal is applied before it is answered, reads are always fresh, and past events
 are remembered up to `remembered`. Faults are switches: `leaderless` refuses reads and proposals, `lose_outcomes`
-applies proposals and then claims not to know, and `gate` holds proposals until it is set. Use it from one event loop.
+applies the next few proposals and then claims not to know, and `gate` holds proposals until it is set. Use it from one
+event loop; several gateways may share one, as nodes whose replicas are level.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from controlplane.ports import (
     OutcomeUnknownError,
 )
 from controlplane.system import SystemClock, Ulids
+from support.invariants import check_state
 
 
 class Replica:
@@ -34,7 +36,8 @@ class Replica:
         self.ids = ids or Ulids()
         self.remembered = remembered
         self.leaderless = False
-        self.lose_outcomes = False
+        self.lose_outcomes = 0
+        """So many of the next proposals commit, and their proposers do not learn of it."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.held = 0
@@ -45,7 +48,9 @@ class Replica:
 
     def reset(self) -> None:
         """Start over with an empty state."""
-        self._state = State(cluster_id="test-cluster")
+        self._state = State(cluster_id="test")
+        self.commands: list[Command] = []
+        """Everything that was proposed, in order."""
         self._index = 0
         self._events: deque[Event] = deque(maxlen=self.remembered)
         self._forgotten = 0
@@ -100,6 +105,7 @@ class Replica:
         outcome = self.apply_now(command, actor=actor, key=key)
         self.wake()
         if self.lose_outcomes:
+            self.lose_outcomes -= 1
             raise OutcomeUnknownError("the leader changed after the proposal was sent")
         return outcome
 
@@ -148,6 +154,8 @@ class Replica:
         self._index += 1
         envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key)
         self._state, outcome, events = apply(self._state, envelope, index=self._index, term=1)
+        self.commands.append(command)
+        check_state(self._state)
         for event in events:
             if self._events and len(self._events) == self.remembered:
                 self._forgotten = self._events[0].revision

@@ -160,7 +160,8 @@ class Rig:
         """An empty state and no faults."""
 
         async def inside() -> None:
-            self.replica.leaderless = self.replica.lose_outcomes = False
+            self.replica.leaderless = False
+            self.replica.lose_outcomes = 0
             self.replica.remembered = 1000
             self.replica.gate.set()
             self.replica.reset()

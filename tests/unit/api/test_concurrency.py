@@ -96,15 +96,15 @@ def test_of_many_updaters_with_one_etag_one_wins(api: Rig) -> None:
 def test_a_create_that_is_repeated_after_a_lost_answer_is_the_same_object(api: Rig) -> None:
     headers = {"If-None-Match": "*", "Idempotency-Key": "create-web-1"}
 
-    async def lose(on: bool) -> None:
-        api.replica.lose_outcomes = on
+    async def lose(proposals: int) -> None:
+        api.replica.lose_outcomes = proposals
 
-    api.run(lose(True))
+    api.run(lose(1))
     lost = api.put(VM, {"spec": SPEC}, headers=headers)
     assert (lost.status_code, lost.json()["code"]) == (503, "outcome_unknown")
     assert "same Idempotency-Key" in lost.json()["hint"]
     assert int(lost.headers["Retry-After"]) >= 1
-    api.run(lose(False))
+    api.run(lose(0))
     again = api.put(VM, {"spec": SPEC}, headers=headers)
     assert (again.status_code, again.json()["changed"]) == (200, False)
     assert again.json()["uid"] == api.vm().meta.uid

@@ -175,7 +175,7 @@ def test_cluster(api: Rig) -> None:
     api.put_vm("waiting")
     api.agents.scores["h1"] = 0.1
     found = api.get("/cluster").json()
-    assert (found["cluster_id"], found["node"], found["version"]) == ("test-cluster", "n1", "0.1.0")
+    assert (found["cluster_id"], found["node"], found["version"]) == ("test", "n1", "0.1.0")
     assert found["revision"] == api.replica.state.revision
     assert found["state_hash"] == api.digest
     assert found["hosts"] == {"ready": 1}
