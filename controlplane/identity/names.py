@@ -80,15 +80,6 @@ def party_from_pem(pem: bytes) -> Party:
     return party_from_certificate(certificate)
 
 
-def party_from_der(der: bytes) -> Party:
-    """Raises IdentityError."""
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise IdentityError(f"not a DER certificate: {error}") from error
-    return party_from_certificate(certificate)
-
-
 def party_from_peercert(peercert: Mapping[str, object] | None) -> Party:
     """From `ssl.SSLSocket.getpeercert()`; None or empty: the peer showed none. Raises IdentityError."""
     if not peercert:

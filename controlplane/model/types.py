@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, TypeVar, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, with_config
+from pydantic import ConfigDict, Field, StringConstraints, with_config
 
 T = TypeVar("T")
 
@@ -76,12 +76,3 @@ class Kind(StrEnum):
     MICROVM = "MicroVM"
     PLACEMENT_POLICY = "PlacementPolicy"
     OPERATION = "Operation"
-
-
-def check_unique(values: list[str]) -> list[str]:
-    if len(set(values)) != len(values):
-        raise ValueError("values must be unique")
-    return values
-
-
-UniqueNames = Annotated[list[Name], Field(max_length=256), AfterValidator(check_unique)]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.cli.errors import CliError
-from controlplane.cli.values import Json, mapping
+from controlplane.cli.values import mapping
 
 INSTALL_TIMEOUT_S = 600
 _END_GRACE_S = 20.0
@@ -129,9 +129,6 @@ class Terraform:
 
     def destroy(self, *arguments: str, watch: Callable[[str], None] | None = None) -> Run:
         return self.run("destroy", "-no-color", "-auto-approve", *arguments, watch=watch)
-
-    def outputs(self) -> Json:
-        return mapping(json.loads(self.run("output", "-json").output))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 import uuid
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -150,9 +149,8 @@ class DeclaredResource(Resource):
 
     # -- what a resource may refine -----------------------------------------------------------------------------------
 
-    @abstractmethod
     def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
-        """Wait for what the user asked to wait for, once the intent is stored."""
+        """Wait for what the user asked to wait for, once the intent is stored; by default, nothing."""
 
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         """The object as a read should show it; the place where drift is put in."""

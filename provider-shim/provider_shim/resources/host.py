@@ -1,16 +1,16 @@
 """`flintlock_host`: admits an agent by name and labels it.
 
-An agent that nobody declared stays `pending` and gets no microVM. Whether the machine is there, and how full it is, is
-observation and lives in the data source `flintlock_hosts`.
+An agent that nobody declared stays `pending` and gets no microVM. A host may be declared before its agent is there;
+nothing waits for it. Whether the machine is there, and how full it is, is observation and lives in the data source
+`flintlock_hosts`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
-from provider_shim.framework.types import BOOL, Object
+from provider_shim.framework.types import BOOL
 from provider_shim.resources.common import (
     annotations_attribute,
     id_attribute,
@@ -50,6 +50,3 @@ class HostResource(DeclaredResource):
         },
         blocks={"timeouts": timeouts_block("create", "update", "delete")},
     )
-
-    def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
-        """A host may be declared before its agent is there: nothing to wait for."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
-from provider_shim.framework.types import NUMBER, Object
+from provider_shim.framework.types import NUMBER
 from provider_shim.framework.validate import between
 from provider_shim.resources.common import (
     annotations_attribute,
@@ -55,6 +54,3 @@ class NamespaceResource(DeclaredResource):
         },
         blocks={"timeouts": timeouts_block("create", "update", "delete")},
     )
-
-    def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
-        """A stored namespace is there: nothing to wait for."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Schema
-from provider_shim.framework.types import Object
 from provider_shim.resources.common import (
     annotations_attribute,
     host_labels_attribute,
@@ -46,6 +44,3 @@ class PlacementPolicyResource(DeclaredResource):
         },
         blocks={"timeouts": timeouts_block("create", "update", "delete")},
     )
-
-    def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
-        """A stored policy holds: nothing to wait for."""
