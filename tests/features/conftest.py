@@ -132,6 +132,15 @@ def _declared(fleet: Fleet, count: int) -> None:
     fleet.write()
 
 
+@given(parsers.parse("terraform has applied {count:d} microVMs, at most one per host"))
+def _applied_spread(fleet: Fleet, count: int) -> None:
+    _declared(fleet, count)
+    for fields in fleet.microvms.values():
+        fields["placement"] = '{ spread = { by = "host", max_per = 1 } }'
+    fleet.apply()
+    fleet.before |= {name: fleet.get(name) for name in fleet.microvms}
+
+
 @given(parsers.parse("terraform has applied {count:d} microVMs"))
 @when(parsers.parse("terraform has applied {count:d} microVMs"))
 def _applied(fleet: Fleet, count: int) -> None:

@@ -3,7 +3,7 @@ Feature: A fleet is declared with Terraform
 
   Background:
     Given a cluster of 3 nodes and 3 simulated hosts
-    And terraform has applied 3 microVMs
+    And terraform has applied 3 microVMs, at most one per host
 
   Scenario: What was applied runs, and the plan is empty
     Then every microVM is ready within 20 seconds
