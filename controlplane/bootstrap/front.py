@@ -11,7 +11,7 @@ from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
-from controlplane.bootstrap.process import StartError, run_child
+from controlplane.bootstrap.process import StartError, patiently, run_child
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.identity.tokens import TokenAuthenticator
@@ -68,9 +68,9 @@ async def run_front(settings: NodeSettings) -> None:
         for runner in (replica.run(), scheduler.run(), presence.run()):
             tasks.create_task(runner)
         try:
-            await gateway.start()
+            await patiently(gateway.start, GatewayError)
             try:
-                await http.start()
+                await patiently(http.start, OSError)
             except OSError as error:
                 raise StartError(f"http.listen: {settings.http.listen}: {error}") from error
             await asyncio.Event().wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import structlog
 from controlplane import logs
 from controlplane.settings import NodeSettings, SettingsError, load_node
 from controlplane.supervisor import EX_CONFIG, parent_is_gone
+
+WAIT_S = 15.0
+"""Longer than a child takes to end."""
+RETRY_S = 0.5
 
 Work = Coroutine[Any, Any, None]
 
@@ -63,6 +67,26 @@ def calm_collector() -> None:
     """Keep the garbage collector from visiting what stays: modules now, and the state as it grows."""
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
+
+
+async def patiently(
+    start: Callable[[], Awaitable[None]], error_type: type[Exception], *, wait_s: float = WAIT_S
+) -> None:
+    """Call `start` again while it raises an `error_type`, for `wait_s`, then let the error out.
+
+    For locks and ports that the children of a killed parent still hold: they end within seconds, and a node that is
+    started again meanwhile must not take that for a refusal.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + wait_s
+    while True:
+        try:
+            return await start()
+        except error_type as error:
+            if loop.time() > give_up:
+                raise
+            _log.info("process.waiting", reason=str(error))
+            await asyncio.sleep(RETRY_S)
 
 
 async def _until(work: Work, stop: Work) -> None:

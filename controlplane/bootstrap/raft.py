@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from controlplane.bootstrap.process import run_child
+from controlplane.bootstrap.process import patiently, run_child
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
+from controlplane.consensus.errors import DataDirectoryLockedError
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
 from controlplane.settings import NodeSettings
@@ -33,7 +34,7 @@ async def run_raft(settings: NodeSettings) -> None:
         ),
         MachineState(settings.cluster_id),
     )
-    await node.start()
+    await patiently(node.start, DataDirectoryLockedError)
     await serve(node, socket_path(settings))
 
 

@@ -6,6 +6,7 @@ and is the next plan empty?
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -243,3 +244,31 @@ def assert_same_state_everywhere(cluster: DevCluster) -> None:
         return len({(each["revision"], each["state_hash"]) for each in seen}) == 1
 
     within(30, same, "every node has the same state")
+
+
+def test_a_node_is_started_while_the_children_of_its_killed_parent_still_end(cluster: DevCluster) -> None:
+    layout = cluster.layout
+    name = next(node.name for node in layout.plan.nodes if node.name != leader_of(cluster))
+    parent, *children = processes.session_of(_recorded(cluster, name))
+    assert len(children) == 2
+    said = layout.log(name).read_text().count("process.waiting")
+    for child in children:
+        # So that what is started next meets their lock and their ports.
+        child.signal(signal.SIGSTOP)
+    assert processes.kill([parent])
+    cluster.start([name])
+    successor = _recorded(cluster, name)
+    try:
+        within(20, lambda: layout.log(name).read_text().count("process.waiting") > said, f"{name} waits")
+    finally:
+        for child in children:
+            child.signal(signal.SIGCONT)
+    cluster.await_ready()
+    assert successor.alive
+    assert processes.await_end(children, timeout_s=10)
+
+
+def _recorded(cluster: DevCluster, name: str) -> ProcessId:
+    found = processes.recorded(cluster.layout.run_file(name))
+    assert found is not None
+    return found
