@@ -9,6 +9,7 @@ reads that arrive while such a question is under way share the next one.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
@@ -35,6 +36,8 @@ from controlplane.replica.waiters import Waiters
 
 KEPT_EVENTS = 20_000
 STATUS_PERIOD_S = 0.25
+ALLOWED_LAG_S = 2.0
+"""A replica under load is always a little behind; that is no reason to send agents away."""
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +54,8 @@ class Replica:
         self._waiters = Waiters(lambda: self._state)
         self._batcher = Batcher(log, clock)
         self._status: LogStatus | None = None
+        self._log_ends: deque[int] = deque(maxlen=round(ALLOWED_LAG_S / STATUS_PERIOD_S))
+        """Where the log ended at each of the last looks, the oldest first; never empty while there is a status."""
         self._next_round: asyncio.Task[int] | None = None
         self._round_lock = asyncio.Lock()
 
@@ -74,8 +79,9 @@ class Replica:
 
     @property
     def caught_up(self) -> bool:
+        """A leader is known, and what the log held `ALLOWED_LAG_S` ago is applied."""
         status = self._status
-        return status is not None and status.has_quorum and self._index >= status.entry_index
+        return status is not None and status.has_quorum and self._index >= self._log_ends[0]
 
     @property
     def is_leader(self) -> bool:
@@ -137,11 +143,14 @@ class Replica:
     async def _watch_status(self) -> None:
         while True:
             try:
-                self._status = await self._log.status()
+                status = await self._log.status()
+                self._log_ends.append(status.entry_index)
+                self._status = status
             except LogError as error:
                 if self._status is not None:
                     _log.warning("replica.log_unreachable", error=str(error))
                 self._status = None
+                self._log_ends.clear()
             await asyncio.sleep(STATUS_PERIOD_S)
 
     async def _shared_read_index(self, timeout_s: float) -> int:

@@ -4,7 +4,7 @@ leader."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.commands import DeclareNamespace, Delete, Precondition
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind
-from controlplane.ports import CompactedError, NoLeaderError
+from controlplane.ports import Committed, CompactedError, NoLeaderError, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History
 from controlplane.system import SystemClock, Ulids
@@ -81,9 +81,49 @@ async def test_a_replica_that_has_everything_is_caught_up_whatever_elections_wro
     # The restarted node elects itself with an entry of its own, which no replica gets.
     async with running(tmp_path) as (_, replica):
         await replica.fresh()
-        async with asyncio.timeout(5):
-            while not replica.caught_up:  # noqa: ASYNC110 - there is no event to wait for
-                await asyncio.sleep(0.01)
+        await until(lambda: replica.caught_up)
+
+
+class HeldBack(RaftNode):
+    """A log whose followers get nothing while `open` is clear."""
+
+    open: asyncio.Event
+
+    async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
+        async for item in super().follow(after):
+            await self.open.wait()
+            yield item
+
+
+async def test_a_replica_that_is_a_little_behind_is_caught_up_and_one_that_stays_behind_is_not(tmp_path: Path) -> None:
+    node = HeldBack(RaftSettings(node="n1", cluster_id="c1", data_dir=tmp_path), MachineState("c1"))
+    node.open = asyncio.Event()
+    await node.start()
+    writer = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+    following = asyncio.create_task(writer.run())
+    try:
+        node.open.set()
+        await writer.propose(namespace("a"), actor="test")
+        await until(lambda: writer.caught_up)
+        before = (await node.status()).entry_index
+        node.open.clear()
+        behind = asyncio.create_task(writer.propose(namespace("b"), actor="test"))
+        await until(lambda: writer.status is not None and writer.status.entry_index > before)
+        assert writer.caught_up, "it has been behind for less than a look"
+        await until(lambda: not writer.caught_up)
+        node.open.set()
+        await behind
+        await until(lambda: writer.caught_up)
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+        await node.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
 
 
 async def test_a_watcher_sees_every_change_in_order(tmp_path: Path) -> None:
