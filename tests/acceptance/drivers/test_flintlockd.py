@@ -163,8 +163,8 @@ async def test_a_create_that_outlives_its_deadline_is_adopted(
     service: FlintlockService, settings: FlintlockdSettings
 ) -> None:
     vm = definition(SPEC, uid=new_uid())
-    service.faults.slow_create_s = 0.4
-    async with running(replace(settings, call_timeout_s=0.2, doubt_s=5.0)) as driver:
+    service.faults.slow_create_s = 2.0
+    async with running(replace(settings, call_timeout_s=1.0, doubt_s=5.0)) as driver:
         await driver.create(vm)
         assert (await existing(driver, vm.uid)).power is ObservedPower.RUNNING
     assert service.calls.create == 1
@@ -174,8 +174,8 @@ async def test_a_create_that_arrives_after_its_repetition_is_deleted(
     service: FlintlockService, settings: FlintlockdSettings
 ) -> None:
     vm = definition(SPEC, uid=new_uid())
-    service.faults.slow_create_s = 0.6
-    async with running(replace(settings, call_timeout_s=0.1, doubt_s=0.1)) as driver:
+    service.faults.slow_create_s = 3.0
+    async with running(replace(settings, call_timeout_s=1.0, doubt_s=0.1)) as driver:
         with pytest.raises(DriverError) as failure:
             await driver.create(vm)
         assert (failure.value.code, failure.value.retryable) == ("HostTimeout", True)
@@ -193,8 +193,8 @@ async def test_a_create_that_arrives_after_the_destruction_is_deleted(
     service: FlintlockService, settings: FlintlockdSettings
 ) -> None:
     vm = definition(SPEC, uid=new_uid())
-    service.faults.slow_create_s = 0.6
-    brief = replace(settings, call_timeout_s=0.1, doubt_s=0.1)
+    service.faults.slow_create_s = 3.0
+    brief = replace(settings, call_timeout_s=1.0, doubt_s=0.1)
     async with running(brief) as driver:
         with pytest.raises(DriverError):
             await driver.create(vm)
