@@ -121,7 +121,7 @@ def test_damaged_plan_is_named(created: layout.Layout, bare: Cli) -> None:
 
 # -- processes ---------------------------------------------------------------------------------------------------------
 
-FAMILY = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
+FAMILY = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 
 
 @pytest.fixture
