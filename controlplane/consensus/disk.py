@@ -7,6 +7,7 @@ retried (after a failed fsync the kernel may have dropped the dirty pages); it s
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -15,6 +16,13 @@ class Disk:
 
     def __init__(self, *, durable: bool) -> None:
         self._durable = durable
+
+    def open_append(self, path: Path) -> int:
+        """A descriptor that writes at the end of the existing file `path`; ended by `close`."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
 
     def append(self, fd: int, data: bytes | bytearray) -> None:
         """Write all of `data` at the end of `fd`; not yet durable."""
@@ -46,6 +54,10 @@ class Disk:
         if self._durable:
             os.fsync(fd)
 
+    def remove(self, path: Path) -> None:
+        """Unlink `path`, which may come back after a power loss."""
+        path.unlink(missing_ok=True)
+
     def sync_directory(self, path: Path) -> None:
         if not self._durable:
             return
@@ -54,3 +66,7 @@ class Disk:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def free_bytes(self, path: Path) -> int:
+        """What this user can still write to the file system of `path`."""
+        return shutil.disk_usage(path).free

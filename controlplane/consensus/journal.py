@@ -12,7 +12,6 @@ Position 0 of the log is the base: the entry everything at or below is compacted
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -111,7 +110,7 @@ class Journal:
         journal = cls(path, disk)
         data = path.read_bytes()
         end = journal._replay(data)
-        journal._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        journal._fd = disk.open_append(path)
         journal._size = end
         if end < len(data):
             disk.truncate(journal._fd, end)
@@ -344,7 +343,7 @@ class Journal:
             if not self._failed:
                 self.sync()
         finally:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = -1
 
     def _close_run(self) -> None:
@@ -370,8 +369,8 @@ class Journal:
         batch = _encode_batch(0, [checkpoint])
         self._disk.replace(self._path, header, batch)
         if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._disk.close(self._fd)
+        self._fd = self._disk.open_append(self._path)
         self._sequence = 1
         self._size = len(header) + len(batch)
 
