@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
@@ -64,6 +64,10 @@ class EntryTooLargeError(LogError):
     """The entry is over the log's limit; nothing was appended."""
 
 
+class RefusedError(LogError):
+    """The request is not allowed now; the text says why and what to do. Nothing was changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where an entry stands in the log. Outcomes are read from a replica that has applied `index`."""
@@ -91,6 +95,23 @@ class SnapshotInstalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One node of the cluster as the log's configuration has it."""
+
+    node: str
+    address: str
+    """`host:port` at which the other members dial its log."""
+    role: Literal["voter", "learner"]
+    """A learner gets the log and counts for nothing: no majority asks it."""
+    api: str = ""
+    """`host:port` of its HTTP API; empty when the configuration does not know it."""
+    gateway: str = ""
+    """`host:port` where agents and other nodes dial in; empty when the configuration does not know it."""
+    store: str = ""
+    """The id of the disk it was first seen with; empty when no member had met it when the configuration was made."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     node: str
     address: str
@@ -104,7 +125,7 @@ class PeerStatus:
 class LogStatus:
     node: str
     role: str
-    """`leader`, `follower`, `candidate` or `starting`."""
+    """`leader`, `follower`, `candidate`, `learner` (it follows and does not vote) or `starting`."""
     leader: str | None
     term: int
     last_index: int
@@ -121,6 +142,12 @@ class LogStatus:
     snapshot_index: int
     log_bytes: int
     peers: Sequence[PeerStatus]
+    members: Sequence[Member] = ()
+    """By the newest configuration in this node's log, committed or not; empty on a node that joins, nobody yet."""
+    configuration_index: int = 0
+    """Where that configuration stands; it is committed once `commit_index` reaches it. 1: the founding one."""
+    incarnation: int = 0
+    """Raised by a recovery from quorum loss and by a restore; members of different ones refuse each other."""
 
 
 class Log(Protocol):
@@ -149,6 +176,34 @@ class Log(Protocol):
         ...
 
     async def status(self) -> LogStatus: ...
+
+
+class LogAdmin(Protocol):
+    """Changes of the membership, one at a time, through the leader wherever it is.
+
+    All of them raise RefusedError, NoLeaderError (nothing was changed), or OutcomeUnknownError (it may still take
+    effect). All can be repeated: what is so already is done.
+    """
+
+    async def add_member(self, member: Member, *, timeout_s: float) -> None:
+        """Add `member` as a learner; with the role `voter` also promote it once it caught up.
+
+        A member that is there already gets the given addresses (an empty one keeps what is known). When a new voter
+        does not catch up in time, RefusedError says how far it is, and it stays a learner.
+        """
+        ...
+
+    async def promote_member(self, node: str, *, timeout_s: float) -> None:
+        """Make a learner a voter once it caught up; RefusedError says how far it is when that takes too long."""
+        ...
+
+    async def remove_member(self, node: str, *, timeout_s: float) -> None:
+        """Take `node` out for good: its id is never accepted again. A leader hands over before it is removed."""
+        ...
+
+    async def transfer_leadership(self, target: str | None, *, timeout_s: float) -> str:
+        """Let `target` (None: the best voter) lead. Gives the node that leads then."""
+        ...
 
 
 class ReplicatedState(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -22,14 +22,16 @@ from controlplane.ports import (
     EntryTooLargeError,
     LogError,
     LogStatus,
+    Member,
     NoLeaderError,
     OutcomeUnknownError,
     Position,
+    RefusedError,
     SnapshotInstalled,
 )
 
 _ERRORS: dict[str, type[LogError]] = {
-    kind.__name__: kind for kind in (NoLeaderError, OutcomeUnknownError, EntryTooLargeError)
+    kind.__name__: kind for kind in (NoLeaderError, OutcomeUnknownError, EntryTooLargeError, RefusedError)
 }
 _RETRY_MIN_S = 0.02
 _RETRY_MAX_S = 0.5
@@ -44,7 +46,7 @@ class _LostError(Exception):
 
 
 class LogClient:
-    """Implements `ports.Log`. Use from one event loop; `aclose` when done."""
+    """Implements `ports.Log` and `ports.LogAdmin`. Use from one event loop; `aclose` when done."""
 
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
@@ -96,6 +98,34 @@ class LogClient:
                 continue
             assert isinstance(answer, rpc.StatusAnswer)
             return answer.status
+
+    async def add_member(self, member: Member, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.add_member`."""
+        await self._administer(lambda call, left_s: rpc.AddMemberCall(call, member, left_s), timeout_s)
+
+    async def promote_member(self, node: str, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.promote_member`."""
+        await self._administer(lambda call, left_s: rpc.PromoteMemberCall(call, node, left_s), timeout_s)
+
+    async def remove_member(self, node: str, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.remove_member`."""
+        await self._administer(lambda call, left_s: rpc.RemoveMemberCall(call, node, left_s), timeout_s)
+
+    async def transfer_leadership(self, target: str | None, *, timeout_s: float) -> str:
+        """See `ports.LogAdmin.transfer_leadership`."""
+        return await self._administer(lambda call, left_s: rpc.TransferCall(call, target, left_s), timeout_s)
+
+    async def _administer(self, make: Callable[[int, float], rpc.AdminCall], timeout_s: float) -> str:
+        """Make the call once; the leader it answers with, for a transfer."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        channel = await self._connected(deadline)
+        try:
+            answer = await channel.call(make(channel.number(), deadline - loop.time()), deadline + _GRACE_S)
+        except (TimeoutError, _LostError) as error:
+            raise OutcomeUnknownError(f"the raft process did not answer: {error or 'timeout'}") from None
+        assert isinstance(answer, rpc.DoneAnswer)
+        return answer.leader
 
     async def _connected(self, deadline: float) -> _Channel:
         """The open channel. Raises NoLeaderError at the deadline: nothing was sent."""
@@ -185,7 +215,9 @@ class _Channel(asyncio.Protocol):
         self._last_number += 1
         return self._last_number
 
-    async def call(self, request: rpc.AppendCall | rpc.ReadIndexCall | rpc.StatusCall, deadline: float) -> rpc.Answer:
+    async def call(
+        self, request: rpc.AppendCall | rpc.ReadIndexCall | rpc.StatusCall | rpc.AdminCall, deadline: float
+    ) -> rpc.Answer:
         """The answer. Raises LogError as the raft process said, TimeoutError, or _LostError."""
         future: asyncio.Future[rpc.Answer] = asyncio.get_running_loop().create_future()
         self._calls[request.call] = future

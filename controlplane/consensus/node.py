@@ -22,9 +22,11 @@ from controlplane.ports import (
     Committed,
     EntryTooLargeError,
     LogStatus,
+    Member,
     NoLeaderError,
     OutcomeUnknownError,
     Position,
+    RefusedError,
     SnapshotInstalled,
 )
 
@@ -34,7 +36,7 @@ _RETRY_S = 0.05
 
 
 class RaftNode(Runner):
-    """A member of the log; implements `ports.Log`. Its state must be empty when `start` is called."""
+    """A member; implements `ports.Log` and `ports.LogAdmin`. Its state must be empty when `start` is called."""
 
     async def append(self, entry: bytes, *, timeout_s: float) -> Position:
         """See `ports.Log.append`. Also NoLeaderError when too much is pending already."""
@@ -149,6 +151,22 @@ class RaftNode(Runner):
                     await self._news.wait()
         if loop.time() >= deadline:
             raise NoLeaderError("no leader in time; nothing was appended")
+
+    async def add_member(self, member: Member, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.add_member`."""
+        raise RefusedError("this version cannot change the membership")
+
+    async def promote_member(self, node: str, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.promote_member`."""
+        raise RefusedError("this version cannot change the membership")
+
+    async def remove_member(self, node: str, *, timeout_s: float) -> None:
+        """See `ports.LogAdmin.remove_member`."""
+        raise RefusedError("this version cannot change the membership")
+
+    async def transfer_leadership(self, target: str | None, *, timeout_s: float) -> str:
+        """See `ports.LogAdmin.transfer_leadership`."""
+        raise RefusedError("this version cannot transfer the leadership; stop the leader, and another node leads")
 
     async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         """See `ports.Log.follow`. Ends with NoLeaderError when the node stops."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from controlplane.ports import LogStatus
+from controlplane.ports import LogStatus, Member
 
 MAX_FRAME_BYTES = 72 << 20
 CHUNK_BYTES = 1 << 20
@@ -33,7 +33,32 @@ class Follow(msgspec.Struct, tag=3, array_like=True, frozen=True):
     after: int
 
 
-Request = AppendCall | ReadIndexCall | StatusCall | Follow
+class AddMemberCall(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    call: int
+    member: Member
+    timeout_s: float
+
+
+class PromoteMemberCall(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    call: int
+    node: str
+    timeout_s: float
+
+
+class RemoveMemberCall(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    call: int
+    node: str
+    timeout_s: float
+
+
+class TransferCall(msgspec.Struct, tag=7, array_like=True, frozen=True):
+    call: int
+    target: str | None
+    timeout_s: float
+
+
+AdminCall = AddMemberCall | PromoteMemberCall | RemoveMemberCall | TransferCall
+Request = AppendCall | ReadIndexCall | StatusCall | Follow | AdminCall
 
 
 class AppendAnswer(msgspec.Struct, tag=0, array_like=True, frozen=True):
@@ -78,7 +103,14 @@ class SnapshotChunk(msgspec.Struct, tag=6, array_like=True, frozen=True):
     data: bytes
 
 
-Answer = AppendAnswer | ReadIndexAnswer | StatusAnswer | Failed
+class DoneAnswer(msgspec.Struct, tag=7, array_like=True, frozen=True):
+    """An AdminCall was carried out. `leader` is the new leader of a TransferCall, else empty."""
+
+    call: int
+    leader: str = ""
+
+
+Answer = AppendAnswer | ReadIndexAnswer | StatusAnswer | Failed | DoneAnswer
 StreamItem = Entries | SnapshotBegin | SnapshotChunk
 
 request_decoder = msgspec.msgpack.Decoder(Request)

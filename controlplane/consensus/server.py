@@ -20,7 +20,14 @@ import msgspec
 from controlplane.consensus import rpc
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.node import RaftNode
-from controlplane.ports import Committed, EntryTooLargeError, LogError, NoLeaderError, OutcomeUnknownError
+from controlplane.ports import (
+    Committed,
+    EntryTooLargeError,
+    LogError,
+    NoLeaderError,
+    OutcomeUnknownError,
+    RefusedError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +158,8 @@ class _Front(asyncio.Protocol):
                 work = self._read_index(request)
             case rpc.StatusCall():
                 work = self._status(request)
+            case rpc.AddMemberCall() | rpc.PromoteMemberCall() | rpc.RemoveMemberCall() | rpc.TransferCall():
+                work = self._administer(request)
             case rpc.Follow():
                 self._following = True
                 work = self._stream(request.after)
@@ -171,7 +180,7 @@ class _Front(asyncio.Protocol):
             self._transport.write(encode_frame(message))
 
     def _send_failure(self, call: int, error: LogError) -> None:
-        for kind in (NoLeaderError, OutcomeUnknownError, EntryTooLargeError):
+        for kind in (NoLeaderError, OutcomeUnknownError, EntryTooLargeError, RefusedError):
             if isinstance(error, kind):
                 self._send(rpc.Failed(call, kind.__name__, str(error)))
 
@@ -193,6 +202,23 @@ class _Front(asyncio.Protocol):
 
     async def _status(self, request: rpc.StatusCall) -> None:
         self._send(rpc.StatusAnswer(request.call, await self._server.node.status()))
+
+    async def _administer(self, request: rpc.AdminCall) -> None:
+        node, leader = self._server.node, ""
+        try:
+            match request:
+                case rpc.AddMemberCall():
+                    await node.add_member(request.member, timeout_s=request.timeout_s)
+                case rpc.PromoteMemberCall():
+                    await node.promote_member(request.node, timeout_s=request.timeout_s)
+                case rpc.RemoveMemberCall():
+                    await node.remove_member(request.node, timeout_s=request.timeout_s)
+                case rpc.TransferCall():
+                    leader = await node.transfer_leadership(request.target, timeout_s=request.timeout_s)
+        except LogError as error:
+            self._send_failure(request.call, error)
+        else:
+            self._send(rpc.DoneAnswer(request.call, leader))
 
     async def _stream(self, after: int) -> None:
         """Send the log as the other end reads it; the connection ends when the node does."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from controlplane.identity.files import TlsFiles
 
-_NODE_ID = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+NODE_ID = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 MIB = 1 << 20
 
@@ -48,7 +48,7 @@ class RaftSettings:
 
     def __post_init__(self) -> None:
         for name in (self.node, *self.peers):
-            if not _NODE_ID.fullmatch(name):
+            if not NODE_ID.fullmatch(name):
                 raise ValueError(f"node: {name!r} is not a node id (1-63 of a-z 0-9 . _ -)")
         if not self.cluster_id or len(self.cluster_id) > 128:
             raise ValueError("cluster_id: 1 to 128 characters are needed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controlplane.consensus.configuration import FOUNDING_INDEX, founding
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.settings import RaftSettings
@@ -49,6 +50,9 @@ def running_status(
         snapshot_index=core.snapshot_index,
         log_bytes=journal.size_bytes,
         peers=tuple(_peer_status(settings, core, transport, peer) for peer in sorted(settings.peers)),
+        members=founding(settings.node, settings.listen, settings.peers).members,
+        configuration_index=FOUNDING_INDEX,
+        incarnation=1,
     )
 
 
