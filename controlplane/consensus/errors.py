@@ -4,6 +4,8 @@ identity or its own invariants says why and ends, and the rest of the cluster go
 
 from __future__ import annotations
 
+import errno
+
 
 class ConsensusError(Exception):
     """The node cannot run, or cannot go on running."""
@@ -11,6 +13,14 @@ class ConsensusError(Exception):
 
 class CorruptDataError(ConsensusError):
     """Bytes that were once durable no longer say what was written."""
+
+
+class DiskError(ConsensusError):
+    """A file operation failed. Starting again may mend it: the journal is then read and made durable anew."""
+
+
+class DiskFullError(DiskError):
+    """There is no space for what must be written."""
 
 
 class IdentityMismatchError(ConsensusError):
@@ -29,3 +39,13 @@ class SafetyViolationError(ConsensusError):
     """A Raft invariant does not hold (two leaders in one term, a committed entry contradicted, an unknown entry
     kind).
     """
+
+
+def disk_error(doing: str, error: OSError) -> DiskError:
+    """The failure of a file operation as what stops the node."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{doing}: disk full ({error.strerror}); make space, the node goes on when started again")
+    return DiskError(
+        f"{doing}: {error}. What of it is on the disk is unknown until the node is started again; what was acknowledged "
+        "before is not affected"
+    )

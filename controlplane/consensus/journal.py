@@ -1,211 +1,124 @@
-"""The write-ahead journal: Raft's log and its term, vote and commit index in one checksummed, append-only file.
+"""The write-ahead journal: Raft's log and its term, vote and commit index, in a directory of checksummed segments.
 
-What is added between two syncs becomes one batch, so a batch is the unit of group commit and of atomicity. A batch
-starts on a 512-byte sector, carries a sequence number, and both its header and its payload have a CRC. The next batch
-is written only after the previous one is durable; therefore a damaged batch with another one after it was once
-durable, and the node refuses it. A damaged LAST batch is a torn write only when it looks like one (cut short, or a
-whole sector of it never reached the disk); anything else is corruption and is refused too. The whole log above the
-last compaction is also held in memory.
+What is added between two syncs becomes one batch, so a batch is the unit of group commit and of atomicity. Batches are
+appended to the newest segment; at `segment_bytes` the next one begins. Compaction writes one small record and removes
+whole segments below it, so nothing is ever written a second time but once: at every start the newest segment is
+copied into a new one. What was read from it may be pages that a failed sync left in memory and never on the disk, and
+nothing may be counted, voted or acknowledged on them before they are durable.
 
-Position 0 of the log is the base: the entry everything at or below is compacted into (or PySyncObj's own first no-op).
+The whole log above the last compaction is also held in memory. Position 0 of the log is the base: the entry everything
+at or below is compacted into (or PySyncObj's own first no-op).
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
-import msgspec
-
 from controlplane.consensus.disk import Disk
-from controlplane.consensus.errors import CorruptDataError
-from controlplane.consensus.framing import DECODE_ERRORS
+from controlplane.consensus.errors import DiskFullError, disk_error
+from controlplane.consensus.records import Base, CommitIndex, Entries, HardState, Record, Start, Truncate
+from controlplane.consensus.replay import (
+    FIRST_INDEX,
+    NO_OP,
+    LogEntry,
+    LogState,
+    Replay,
+    Segment,
+    segment_numbers,
+    segment_path,
+)
+from controlplane.consensus.segments import SECTOR_BYTES, Header, encode_batch
 
-SECTOR_BYTES = 512
-NO_OP = b"\x01"
-FIRST_INDEX = 1
+_log = logging.getLogger(__name__)
 
-_FILE_MAGIC = b"FLJOURNL"
-_FILE_FORMAT = 1
-_FILE_HEADER = struct.Struct("<8sII")
-_BATCH_MAGIC = 0x314A4C46
-_BATCH_HEADER = struct.Struct("<IIQII")
-_BATCH_HEADER_BYTES = _BATCH_HEADER.size + 4
-_HAS_ZERO_RUN = 1
-# A sector with a few flipped bits must not pass for one that was never written, so payloads with long runs of zeros
-# say so.
-_ZERO_RUN = bytes(128)
-_FILLER = b"\xa5"
-
-LogEntry = tuple[bytes, int, int]
-"""(command, index, term), the shape PySyncObj reads."""
-
-
-class _Checkpoint(msgspec.Struct, tag=0, array_like=True, frozen=True):
-    index: int
-    term: int
-    current_term: int
-    voted_for: str | None
-    commit_index: int
-    entries: list[tuple[int, bytes]]
-
-
-class _Entries(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    first_index: int
-    entries: list[tuple[int, bytes]]
-
-
-class _Truncate(msgspec.Struct, tag=2, array_like=True, frozen=True):
-    from_index: int
-
-
-class _HardState(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    current_term: int
-    voted_for: str | None
-
-
-class _CommitIndex(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    index: int
-
-
-_Record = _Checkpoint | _Entries | _Truncate | _HardState | _CommitIndex
-_decoder = msgspec.msgpack.Decoder(list[_Record])
-_encoder = msgspec.msgpack.Encoder()
+SEGMENT_BYTES = 16 << 20
+RESERVE_BYTES = 4 << 20
+"""With less free space than this, and what is about to be written, no segment is begun."""
 
 
 class Journal:
-    """An open journal. Any OSError it raises means the node must stop: what is durable is then unknown until a
-    restart.
-    """
+    """An open journal. A DiskError means the node must stop: what is durable is then unknown until a restart."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self._path = path
+    def __init__(self, directory: Path, disk: Disk, segment_bytes: int, state: LogState) -> None:
+        self._directory = directory
         self._disk = disk
+        self._segment_bytes = segment_bytes
         self._fd = -1
+        self._segments: list[Segment] = []
         self._sequence = 0
-        self._size = 0
-        self._entries: list[LogEntry] = [(NO_OP, FIRST_INDEX, 0)]
-        self._current_term = 0
-        self._voted_for: str | None = None
-        self._commit_index = FIRST_INDEX
-        self._pending: list[_Record] = []
+        self._chain = 0
+        self._entries = state.entries
+        self._current_term = state.current_term
+        self._voted_for = state.voted_for
+        self._commit_index = state.commit_index
+        self._oldest_sequence = state.oldest_sequence
+        self._pending: list[Record] = []
         self._run: list[tuple[int, bytes]] = []
         self._commit_dirty = False
         self._failed = False
+        self.on_synced: Callable[[float], None] = lambda elapsed_s: None
+        """Told after every durable batch how long its write and sync took, in seconds."""
+        self.in_background: Callable[[Callable[[], None]], object] = lambda work: work()
+        """Runs the removal of files that nobody needs, which takes milliseconds each; here and now unless set."""
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, disk: Disk) -> Journal:
-        """A new, empty journal at `path`."""
-        journal = cls(path, disk)
-        journal._rewrite()
+    def create(cls, directory: Path, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
+        """A new, empty journal in `directory`, which is made, or emptied of what an unfinished creation left."""
+        return cls._begin(directory, disk, segment_bytes, LogState())
+
+    @classmethod
+    def convert(cls, path: Path, directory: Path, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
+        """The journal of format 1 at `path` as a new one in `directory`. `path` stays as it is."""
+        with _disk_errors(f"reading {path}"):
+            state = Replay.of_format_1(path).state
+        return cls._begin(directory, disk, segment_bytes, state)
+
+    @classmethod
+    def _begin(cls, directory: Path, disk: Disk, segment_bytes: int, state: LogState) -> Journal:
+        with _disk_errors(f"making {directory}"):
+            if not directory.exists():
+                directory.mkdir(mode=0o700)
+                disk.sync_directory(directory.parent)
+            for path in directory.iterdir():
+                disk.remove(path)
+        journal = cls(directory, disk, segment_bytes, state)
+        entries = [(term, command) for command, _, term in state.entries[1:]]
+        base_index, commit = journal.base_index, CommitIndex(state.commit_index)
+        try:
+            journal._start_segment([Entries(base_index + 1, entries), commit] if entries else [])
+        except BaseException:
+            journal._abandon()
+            raise
         return journal
 
     @classmethod
-    def open(cls, path: Path, disk: Disk) -> Journal:
-        """Recover the journal at `path`. Raises CorruptDataError when bytes that were durable are damaged."""
-        journal = cls(path, disk)
-        data = path.read_bytes()
-        end = journal._replay(data)
-        journal._fd = disk.open_append(path)
-        journal._size = end
-        if end < len(data):
-            disk.truncate(journal._fd, end)
+    def open(cls, directory: Path, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
+        """Recover the journal. Raises CorruptDataError when bytes that were durable are damaged or missing."""
+        with _disk_errors(f"reading {directory}"):
+            replay = Replay(directory)
+        journal = cls(directory, disk, segment_bytes, replay.state)
+        journal._segments = replay.segments
+        journal._sequence, journal._chain = replay.tail.next_sequence, replay.tail.chain
+        newest = replay.tail.segment
+        header = newest.header
+        copied = Header(replay.newest + 1, header.follows, header.first_sequence, header.chain, header.salt)
+        path = segment_path(directory, copied.number)
+        journal._need_space(newest.size)
+        with _disk_errors(f"writing {path}"):
+            disk.replace(path, copied.encode(), replay.tail.body)
+            journal._fd = disk.open_append(path)
+        journal._segments[-1] = Segment(path, copied, newest.size, newest.max_index)
+        kept = {segment.path for segment in journal._segments}
+        journal._remove([path for path in directory.iterdir() if path not in kept])
         return journal
-
-    def _replay(self, data: bytes) -> int:
-        if len(data) < SECTOR_BYTES:
-            raise CorruptDataError(f"{self._path}: the journal is shorter than its header")
-        magic, version, crc = _FILE_HEADER.unpack_from(data)
-        if magic != _FILE_MAGIC or crc != zlib.crc32(data[:12]):
-            raise CorruptDataError(f"{self._path}: the journal's header is damaged")
-        if version != _FILE_FORMAT:
-            raise CorruptDataError(f"{self._path}: journal format {version}, this program reads {_FILE_FORMAT}")
-        offset = SECTOR_BYTES
-        while offset < len(data):
-            payload = self._read_batch(data, offset)
-            if payload is None:
-                break
-            try:
-                records = _decoder.decode(payload)
-            except DECODE_ERRORS as error:
-                raise self._corrupt(offset, f"a record is not readable ({error})") from error
-            for record in records:
-                self._replay_record(record, offset)
-            self._sequence += 1
-            offset += _batch_bytes(len(payload))
-        if self._sequence == 0:
-            raise CorruptDataError(f"{self._path}: the journal has no checkpoint")
-        return offset
-
-    def _read_batch(self, data: bytes, offset: int) -> bytes | None:
-        """The payload of the batch at `offset`, or None when it is the torn last write."""
-        header = data[offset : offset + _BATCH_HEADER_BYTES]
-        if len(header) < _BATCH_HEADER_BYTES:
-            return None
-        magic, length, sequence, crc, flags = _BATCH_HEADER.unpack_from(header)
-        if magic != _BATCH_MAGIC or int.from_bytes(header[_BATCH_HEADER.size :], "little") != zlib.crc32(header[:-4]):
-            unwritten = not any(data[offset : offset + SECTOR_BYTES])
-            if unwritten and not self._batch_follows(data, offset + SECTOR_BYTES):
-                return None
-            raise self._corrupt(offset, "a batch header is damaged")
-        if sequence != self._sequence:
-            raise self._corrupt(offset, f"batch {sequence} stands where {self._sequence} belongs")
-        end = offset + _batch_bytes(length)
-        if end > len(data):
-            return None
-        body = data[offset + _BATCH_HEADER_BYTES : end]
-        if zlib.crc32(body) == crc:
-            return body[:length]
-        if end == len(data) and not flags & _HAS_ZERO_RUN and _has_unwritten_sector(data, offset, end):
-            return None
-        raise self._corrupt(offset, "a batch does not match its checksum")
-
-    def _batch_follows(self, data: bytes, offset: int) -> bool:
-        magic = _BATCH_MAGIC.to_bytes(4, "little")
-        for at in range(offset, len(data) - _BATCH_HEADER_BYTES + 1, SECTOR_BYTES):
-            header = data[at : at + _BATCH_HEADER_BYTES]
-            if header.startswith(magic) and int.from_bytes(header[-4:], "little") == zlib.crc32(header[:-4]):
-                return _BATCH_HEADER.unpack_from(header)[2] > self._sequence
-        return False
-
-    def _replay_record(self, record: _Record, offset: int) -> None:
-        if self._sequence == 0 and not isinstance(record, _Checkpoint):
-            raise self._corrupt(offset, "the journal does not begin with a checkpoint")
-        match record:
-            case _Checkpoint():
-                self._entries = [(NO_OP, record.index, record.term)]
-                self._extend(record.index + 1, record.entries, offset)
-                self._current_term, self._voted_for = record.current_term, record.voted_for
-                self._commit_index = record.commit_index
-            case _Entries():
-                self._extend(record.first_index, record.entries, offset)
-            case _Truncate():
-                if not max(self.base_index, self._commit_index) < record.from_index <= self.last_index:
-                    raise self._corrupt(offset, f"truncation at {record.from_index} is outside the log")
-                del self._entries[record.from_index - self.base_index :]
-            case _HardState():
-                if record.current_term < self._current_term:
-                    raise self._corrupt(offset, "the term goes back")
-                self._current_term, self._voted_for = record.current_term, record.voted_for
-            case _CommitIndex():
-                self._commit_index = record.index
-        if not self.base_index <= self._commit_index <= self.last_index:
-            raise self._corrupt(offset, f"commit index {self._commit_index} is outside the log")
-
-    def _extend(self, first_index: int, entries: list[tuple[int, bytes]], offset: int) -> None:
-        if first_index != self.last_index + 1:
-            raise self._corrupt(offset, f"entry {first_index} follows entry {self.last_index}")
-        self._entries.extend((command, first_index + i, term) for i, (term, command) in enumerate(entries))
-
-    def _corrupt(self, offset: int, what: str) -> CorruptDataError:
-        return CorruptDataError(
-            f"{self._path}: {what} at byte {offset}. These bytes were durable once, so acknowledged entries may be "
-            "lost; the node will not start with them. Restore the disk, or remove this node and add it under a new id."
-        )
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
@@ -227,8 +140,8 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in the file."""
-        return self._size
+        """Bytes in the segments."""
+        return sum(segment.size for segment in self._segments)
 
     @property
     def dirty(self) -> bool:
@@ -284,7 +197,9 @@ class Journal:
         assert index > max(self.base_index, self._commit_index), (index, self.base_index, self._commit_index)
         self._close_run()
         del self._entries[index - self.base_index :]
-        self._pending.append(_Truncate(index))
+        for segment in self._segments:
+            segment.max_index = min(segment.max_index, index - 1)
+        self._pending.append(Truncate(index))
 
     def set_term(self, term: int, voted_for: str | None) -> None:
         """Durable when this returns: no vote or message of the new term may leave before."""
@@ -293,7 +208,7 @@ class Journal:
             return
         self._current_term, self._voted_for = term, voted_for
         self._close_run()
-        self._pending.append(_HardState(term, voted_for))
+        self._pending.append(HardState(term, voted_for))
         self.sync()
 
     def set_commit_index(self, index: int) -> None:
@@ -302,37 +217,58 @@ class Journal:
             self._commit_index = index
             self._commit_dirty = True
 
-    # -- the file ------------------------------------------------------------------------------------------------------
+    # -- the files -----------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Make everything added so far durable, as one batch."""
         self._close_run()
         if not self._pending:
             return
-        if self._commit_dirty:
-            self._pending.append(_CommitIndex(self._commit_index))
-            self._commit_dirty = False
-        batch = _encode_batch(self._sequence, self._pending)
+        self._note_commit()
+        segment = self._segments[-1]
+        batch, checksum = encode_batch(segment.header.salt, self._sequence, self._pending)
         self._pending.clear()
-        self._failed = True
-        self._disk.append(self._fd, batch)
-        self._disk.sync(self._fd)
-        self._failed = False
+        started = time.perf_counter()
+        with self._writing(segment.path):
+            self._disk.append(self._fd, batch)
+            self._disk.sync(self._fd)
+        self.on_synced(time.perf_counter() - started)
         self._sequence += 1
-        self._size += len(batch)
+        self._chain = checksum
+        segment.size += len(batch)
+        segment.max_index = self.last_index
+        if segment.size >= self._segment_bytes:
+            self._start_segment([])
 
     def compact_to(self, index: int) -> None:
         """Forget the entries below `index`, which becomes the base. A snapshot must cover it already."""
         assert self.base_index <= index <= self._commit_index, (self.base_index, index, self._commit_index)
-        keep = self._entries[index - self.base_index :]
-        self._entries = [(NO_OP, index, keep[0][2]), *keep[1:]]
-        self._rewrite()
+        if index == self.base_index:
+            return
+        self.sync()
+        position = index - self.base_index
+        term = self._entries[position][2]
+        self._entries[: position + 1] = [(NO_OP, index, term)]
+        obsolete = 0
+        while obsolete < len(self._segments) - 1 and self._segments[obsolete].max_index <= index:
+            obsolete += 1
+        self._oldest_sequence = self._segments[obsolete].header.first_sequence
+        self._note_commit()
+        self._pending.append(Base(index, term, self._oldest_sequence))
+        self.sync()
+        self._drop(obsolete)
 
     def reset(self, index: int, term: int) -> None:
         """Replace the whole log by a base at `index`: a snapshot at that index was installed."""
+        self._pending.clear()
+        self._run = []
+        self._commit_dirty = False
         self._entries = [(NO_OP, index, term)]
         self._commit_index = index
-        self._rewrite()
+        self._oldest_sequence = self._sequence
+        obsolete = len(self._segments)
+        self._start_segment([], follows=0)
+        self._drop(obsolete)
 
     def close(self) -> None:
         """Flush what is pending, unless a write failed before, and close the file. Idempotent."""
@@ -343,53 +279,87 @@ class Journal:
             if not self._failed:
                 self.sync()
         finally:
-            self._disk.close(self._fd)
-            self._fd = -1
+            self._abandon()
+
+    def _abandon(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
 
     def _close_run(self) -> None:
         if self._run:
-            self._pending.append(_Entries(self.last_index - len(self._run) + 1, self._run))
+            self._pending.append(Entries(self.last_index - len(self._run) + 1, self._run))
             self._run = []
 
-    def _rewrite(self) -> None:
-        """Write a new file that begins with the present state, and put it in the old one's place."""
-        self._pending.clear()
-        self._run = []
-        self._commit_dirty = False
-        checkpoint = _Checkpoint(
-            index=self.base_index,
-            term=self.base_term,
+    def _note_commit(self) -> None:
+        if self._commit_dirty:
+            self._pending.append(CommitIndex(self._commit_index))
+            self._commit_dirty = False
+
+    def _start_segment(self, records: list[Record], *, follows: int | None = None) -> None:
+        """Begin a segment with the present state and `records`, durable, after everything added so far is."""
+        last = self._segments[-1].header.number if self._segments else 0
+        follows = last if follows is None else follows
+        salt = int.from_bytes(os.urandom(4), "little")
+        header = Header(last + 1, follows, self._sequence, self._chain if follows else 0, salt)
+        entry = self._entries[0] if records else self._entries[-1]
+        start = Start(
+            base_index=self.base_index,
+            base_term=self.base_term,
+            last_index=entry[1],
+            last_term=entry[2],
             current_term=self._current_term,
             voted_for=self._voted_for,
-            commit_index=self._commit_index,
-            entries=[(term, command) for command, _, term in self._entries[1:]],
+            commit_index=min(self._commit_index, entry[1]),
+            oldest_sequence=self._oldest_sequence,
         )
-        head = _FILE_MAGIC + _FILE_FORMAT.to_bytes(4, "little")
-        header = (head + zlib.crc32(head).to_bytes(4, "little")).ljust(SECTOR_BYTES, _FILLER)
-        batch = _encode_batch(0, [checkpoint])
-        self._disk.replace(self._path, header, batch)
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-        self._fd = self._disk.open_append(self._path)
-        self._sequence = 1
-        self._size = len(header) + len(batch)
+        batch, checksum = encode_batch(salt, self._sequence, [start, *records])
+        path = segment_path(self._directory, header.number)
+        self._need_space(len(batch))
+        with self._writing(path):
+            self._disk.replace(path, header.encode(), batch)
+            self._abandon()
+            self._fd = self._disk.open_append(path)
+        self._segments.append(Segment(path, header, SECTOR_BYTES + len(batch), self.last_index))
+        self._sequence += 1
+        self._chain = checksum
+
+    def _drop(self, count: int) -> None:
+        """Remove the oldest `count` segments. Whether that happens, and when, changes nothing."""
+        obsolete, self._segments = self._segments[:count], self._segments[count:]
+        if obsolete:
+            self._remove([segment.path for segment in obsolete])
+
+    def _remove(self, paths: list[Path]) -> None:
+        def work() -> None:
+            try:
+                for path in paths:
+                    self._disk.remove(path)
+            except OSError as error:
+                _log.warning("%s: removing what is obsolete: %s; the next start tries again", self._directory, error)
+
+        self.in_background(work)
+
+    def _need_space(self, size: int) -> None:
+        with _disk_errors(f"looking at {self._directory}"):
+            free = self._disk.free_bytes(self._directory)
+        needed = size + RESERVE_BYTES
+        if free < needed:
+            raise DiskFullError(f"{self._directory}: disk full: {free} bytes are free, {needed} are needed to go on")
+        if free < needed + 2 * self._segment_bytes:
+            _log.warning("%s: the disk is nearly full: %d bytes are free", self._directory, free)
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        self._failed = True
+        with _disk_errors(f"writing {path}"):
+            yield
+        self._failed = False
 
 
-def _batch_bytes(payload_bytes: int) -> int:
-    return -(-(_BATCH_HEADER_BYTES + payload_bytes) // SECTOR_BYTES) * SECTOR_BYTES
-
-
-def _encode_batch(sequence: int, records: list[_Record]) -> bytearray:
-    batch = bytearray(_BATCH_HEADER_BYTES)
-    _encoder.encode_into(records, batch, _BATCH_HEADER_BYTES)
-    length = len(batch) - _BATCH_HEADER_BYTES
-    flags = _HAS_ZERO_RUN if _ZERO_RUN in batch else 0
-    batch += _FILLER * (_batch_bytes(length) - len(batch))
-    crc = zlib.crc32(memoryview(batch)[_BATCH_HEADER_BYTES:])
-    header = _BATCH_HEADER.pack(_BATCH_MAGIC, length, sequence, crc, flags)
-    batch[:_BATCH_HEADER_BYTES] = header + zlib.crc32(header).to_bytes(4, "little")
-    return batch
-
-
-def _has_unwritten_sector(data: bytes, start: int, end: int) -> bool:
-    return any(not any(data[at : at + SECTOR_BYTES]) for at in range(start, end, SECTOR_BYTES))
+@contextmanager
+def _disk_errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(doing, error) from error
