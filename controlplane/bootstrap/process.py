@@ -18,6 +18,8 @@ from controlplane.supervisor import EX_CONFIG, parent_is_gone
 WAIT_S = 15.0
 """Longer than a child takes to end."""
 RETRY_S = 0.5
+EX_IOERR = 74
+"""sysexits.h: what a child answers when its disk failed or is full; it is started again, later and later."""
 
 Work = Coroutine[Any, Any, None]
 
@@ -35,7 +37,12 @@ class StartError(Exception):
 _log = structlog.get_logger(__name__)
 
 
-def run_child(name: str, work: Callable[[NodeSettings], Work], refusals: tuple[type[Exception], ...]) -> int:
+def run_child(
+    name: str,
+    work: Callable[[NodeSettings], Work],
+    refusals: tuple[type[Exception], ...],
+    failures: tuple[type[Exception], ...] = (),
+) -> int:
     """The main of a node's child: `python -m controlplane.bootstrap.NAME CONFIG`. Gives the exit code."""
     try:
         settings = load_node(Path(sys.argv[1]))
@@ -44,23 +51,33 @@ def run_child(name: str, work: Callable[[NodeSettings], Work], refusals: tuple[t
         _log.error("process.refused", reason=str(error))
         return EX_CONFIG
     logs.configure(settings.log_level, process=name, node=settings.node)
-    return run(work(settings), parent_is_gone(), refusals)
+    return run(work(settings), parent_is_gone(), refusals, failures)
 
 
-def run(work: Work, stop: Work, refusals: tuple[type[Exception], ...]) -> int:
+def run(
+    work: Work, stop: Work, refusals: tuple[type[Exception], ...], failures: tuple[type[Exception], ...] = ()
+) -> int:
     """Run `work` until it ends or `stop` returns.
 
-    Gives the exit code: EX_CONFIG for one of `refusals`, which starting again would not mend, with the reason logged.
+    Gives the exit code, with the reason logged: EX_CONFIG for one of `refusals`, which starting again would not mend;
+    EX_IOERR for one of `failures`, which it may. What is both is a failure.
     """
     reasons: list[str] = []
+    failed: list[str] = []
     calm_collector()
     try:
         asyncio.run(_until(work, stop))
+    except* failures as group:
+        failed = [str(error) for error in _leaves(group)]
     except* refusals as group:
         reasons = [str(error) for error in _leaves(group)]
     for reason in reasons:
         _log.error("process.refused", reason=reason)
-    return EX_CONFIG if reasons else 0
+    for reason in failed:
+        _log.error("process.failed", reason=reason)
+    if reasons:
+        return EX_CONFIG
+    return EX_IOERR if failed else 0
 
 
 def calm_collector() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from controlplane.bootstrap.process import patiently, run_child
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
-from controlplane.consensus.errors import DataDirectoryLockedError
+from controlplane.consensus.errors import DataDirectoryLockedError, DiskError
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
 from controlplane.settings import NodeSettings
 
 REFUSALS = (ConsensusError, UnknownEntryError, ValueError)
+FAILURES = (DiskError,)
 
 
 def socket_path(settings: NodeSettings) -> Path:
@@ -39,4 +40,4 @@ async def run_raft(settings: NodeSettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_child("raft", run_raft, REFUSALS))
+    sys.exit(run_child("raft", run_raft, REFUSALS, FAILURES))

@@ -3,11 +3,15 @@
 `identity.json` is written once, after an empty journal. From then on a missing journal means that the node forgot its
 term and its vote, which could elect two leaders in one term, so the node refuses to start rather than begin anew
 under the old name.
+
+Format 1 had the journal in one file. Such a directory is converted when it is opened: first the new journal, whole,
+then the identity with its new format, then the old file goes. A program of format 1 refuses the result by its format.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
@@ -16,10 +20,14 @@ import msgspec
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, IdentityMismatchError
 from controlplane.consensus.framing import DECODE_ERRORS
-from controlplane.consensus.journal import Journal
+from controlplane.consensus.journal import SEGMENT_BYTES, Journal
+from controlplane.consensus.replay import LogState, Replay, segment_numbers
 from controlplane.consensus.snapshot import SnapshotFile
 
-_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+_FORMAT = 2
+_FILE_JOURNAL_FORMAT = 1
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -31,10 +39,15 @@ class _Identity(msgspec.Struct, frozen=True):
 class DataDirectory:
     """Holds the lock from construction to `close`. Raises ConsensusError subclasses that say what to do."""
 
-    def __init__(self, path: Path, node: str, cluster_id: str, disk: Disk) -> None:
+    def __init__(
+        self, path: Path, node: str, cluster_id: str, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._path = path
         self._disk = disk
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._segment_bytes = segment_bytes
+        self._directory_journal = path / "wal"
+        self._file_journal = path / "journal"
+        _make(path, disk)
         self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock()
@@ -56,39 +69,62 @@ class DataDirectory:
 
     def _open_journal(self, identity: _Identity) -> Journal:
         identity_path = self._path / "identity.json"
-        journal_path = self._path / "journal"
+        # What a rename shows may not be on the disk yet, when the process before this one failed at its sync.
+        self._disk.sync_directory(self._path)
         try:
             raw = identity_path.read_bytes()
         except FileNotFoundError:
-            return self._initialise(identity_path, journal_path, identity)
+            return self._initialise(identity_path, identity)
         try:
             found = msgspec.json.decode(raw, type=_Identity)
         except DECODE_ERRORS as error:
             raise CorruptDataError(f"{identity_path}: not readable ({error})") from error
-        for name in ("format", "node", "cluster_id"):
+        convert = found.format == _FILE_JOURNAL_FORMAT
+        for name in ("node", "cluster_id") if convert else ("format", "node", "cluster_id"):
             if getattr(found, name) != getattr(identity, name):
                 raise IdentityMismatchError(
                     f"{self._path}: belongs to {name} {getattr(found, name)!r}, this process is {name} "
                     f"{getattr(identity, name)!r}; a data directory is never reused by another node"
                 )
-        if not journal_path.exists():
+        present = self._file_journal if convert else self._directory_journal
+        if not present.exists():
             raise CorruptDataError(
-                f"{journal_path}: missing from an initialised data directory. Without its term and vote this node must "
+                f"{present}: missing from an initialised data directory. Without its term and vote this node must "
                 "not take part under its old id; remove it from the cluster and add it under a new one."
             )
-        return Journal.open(journal_path, self._disk)
-
-    def _initialise(self, identity_path: Path, journal_path: Path, identity: _Identity) -> Journal:
-        if (self._path / "snapshot").exists() or (journal_path.exists() and not self._is_fresh(journal_path)):
-            raise CorruptDataError(f"{identity_path}: missing, although the directory holds a log")
-        journal = Journal.create(journal_path, self._disk)
-        self._disk.replace(identity_path, msgspec.json.encode(identity) + b"\n")
+        if convert:
+            _log.info("%s: converting the journal to segments", self._path)
+            journal = Journal.convert(present, self._directory_journal, self._disk, segment_bytes=self._segment_bytes)
+            self._write_identity(identity)
+        else:
+            journal = Journal.open(present, self._disk, segment_bytes=self._segment_bytes)
+        self._disk.remove(self._file_journal)
         return journal
 
-    def _is_fresh(self, journal_path: Path) -> bool:
-        """Whether a first start was interrupted between creating the journal and the identity."""
-        journal = Journal.open(journal_path, self._disk)
-        try:
-            return len(journal) == 1 and journal.current_term == 0
-        finally:
-            journal.close()
+    def _initialise(self, identity_path: Path, identity: _Identity) -> Journal:
+        if (self._path / "snapshot").exists() or not self._is_fresh():
+            raise CorruptDataError(f"{identity_path}: missing, although the directory holds a log")
+        self._disk.remove(self._file_journal)
+        journal = Journal.create(self._directory_journal, self._disk, segment_bytes=self._segment_bytes)
+        self._write_identity(identity)
+        return journal
+
+    def _write_identity(self, identity: _Identity) -> None:
+        self._disk.replace(self._path / "identity.json", msgspec.json.encode(identity) + b"\n")
+
+    def _is_fresh(self) -> bool:
+        """Whether there is no journal, or the empty one of a first start that was interrupted before the identity."""
+        states: list[LogState] = []
+        if self._file_journal.exists():
+            states.append(Replay.of_format_1(self._file_journal).state)
+        if self._directory_journal.exists() and segment_numbers(self._directory_journal):
+            states.append(Replay(self._directory_journal).state)
+        return all(len(state.entries) == 1 and state.current_term == 0 for state in states)
+
+
+def _make(path: Path, disk: Disk) -> None:
+    """Make `path` and what is missing above it so that a power loss does not take it away."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        disk.sync_directory(directory.parent)

@@ -49,11 +49,6 @@ class Disk:
         temporary.replace(path)
         self.sync_directory(path.parent)
 
-    def truncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
-        if self._durable:
-            os.fsync(fd)
-
     def remove(self, path: Path) -> None:
         """Unlink `path`, which may come back after a power loss."""
         path.unlink(missing_ok=True)

@@ -46,6 +46,6 @@ def disk_error(doing: str, error: OSError) -> DiskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"{doing}: disk full ({error.strerror}); make space, the node goes on when started again")
     return DiskError(
-        f"{doing}: {error}. What of it is on the disk is unknown until the node is started again; what was acknowledged "
-        "before is not affected"
+        f"{doing}: {error}. What of it is on the disk is unknown until the node is started again; what was "
+        "acknowledged before is not affected"
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
@@ -30,10 +30,11 @@ from controlplane.consensus.replay import (
     LogState,
     Replay,
     Segment,
-    segment_numbers,
     segment_path,
 )
 from controlplane.consensus.segments import SECTOR_BYTES, Header, encode_batch
+
+__all__ = ["FIRST_INDEX", "NO_OP", "SEGMENT_BYTES", "Journal", "LogEntry"]
 
 _log = logging.getLogger(__name__)
 
@@ -350,7 +351,7 @@ class Journal:
             _log.warning("%s: the disk is nearly full: %d bytes are free", self._directory, free)
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
+    def _writing(self, path: Path) -> Generator[None]:
         self._failed = True
         with _disk_errors(f"writing {path}"):
             yield
@@ -358,7 +359,7 @@ class Journal:
 
 
 @contextmanager
-def _disk_errors(doing: str) -> Iterator[None]:
+def _disk_errors(doing: str) -> Generator[None]:
     try:
         yield
     except OSError as error:

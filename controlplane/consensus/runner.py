@@ -16,7 +16,7 @@ from controlplane.consensus.calls import Calls
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
-from controlplane.consensus.errors import ConsensusError
+from controlplane.consensus.errors import ConsensusError, disk_error
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
 from controlplane.consensus.settings import RaftSettings
@@ -61,7 +61,15 @@ class Runner:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
         settings = self.settings
         tls = load_contexts(settings.tls) if settings.tls is not None and settings.peers else None
-        self._directory = DataDirectory(settings.data_dir, settings.node, settings.cluster_id, self._disk)
+        self._directory = DataDirectory(
+            settings.data_dir,
+            settings.node,
+            settings.cluster_id,
+            self._disk,
+            segment_bytes=settings.segment_bytes,
+        )
+        loop = asyncio.get_running_loop()
+        self._directory.journal.in_background = lambda work: loop.run_in_executor(None, work)
         try:
             self._transport = PeerTransport(
                 node=settings.node,
@@ -116,10 +124,15 @@ class Runner:
     def _fail(self, error: Exception) -> None:
         if self._failure is not None:
             return
-        reason = error if isinstance(error, ConsensusError) else ConsensusError(f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError):
+            reason: ConsensusError = disk_error("writing", error)
+        else:
+            reason = error if isinstance(error, ConsensusError) else ConsensusError(f"{type(error).__name__}: {error}")
         if reason is not error:
             reason.__cause__ = error
-        _log.critical("%s: stops: %s", self.settings.node, reason, exc_info=error)
+        # A refusal says all in its text; anything else is a bug, and its traceback says where.
+        said = isinstance(error, ConsensusError | OSError)
+        _log.critical("%s: stops: %s", self.settings.node, reason, exc_info=None if said else error)
         self._failure = reason
         self._core = None
         self._failed.set()

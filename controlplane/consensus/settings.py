@@ -45,6 +45,8 @@ class RaftSettings:
     retain_entries: int = 5_000
     """Entries kept below a snapshot for slow followers, at most `retain_bytes` of them."""
     retain_bytes: int = 16 * MIB
+    segment_bytes: int = 16 * MIB
+    """Size at which the journal begins another file. Compaction removes whole files only."""
 
     def __post_init__(self) -> None:
         for name in (self.node, *self.peers):
@@ -67,7 +69,8 @@ class RaftSettings:
                 f"heartbeat_s={self.heartbeat_s} election_min_s={self.election_min_s} "
                 f"election_max_s={self.election_max_s}"
             )
-        for name in ("max_entry_bytes", "max_pending_bytes", "snapshot_entries", "snapshot_bytes", "retain_bytes"):
+        sizes = ("max_entry_bytes", "max_pending_bytes", "snapshot_bytes", "retain_bytes", "segment_bytes")
+        for name in (*sizes, "snapshot_entries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1")
         if self.max_entry_bytes > 64 * MIB:

@@ -81,10 +81,6 @@ class FaultyDisk(Disk):
         super().replace(path, *parts)
         self._note(str(path.absolute()), sum(map(len, parts)))
 
-    def truncate(self, fd: int, size: int) -> None:
-        super().truncate(fd, size)
-        self._note(self._paths[fd], size)
-
     def remove(self, path: Path) -> None:
         self._obey("remove", str(path))
         super().remove(path)

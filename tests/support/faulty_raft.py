@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from controlplane.bootstrap.process import run_child
-from controlplane.bootstrap.raft import REFUSALS, run_raft
+from controlplane.bootstrap.raft import FAILURES, REFUSALS, run_raft
 from controlplane.consensus import runner
 from support.faulty_disk import FaultyDisk
 
@@ -25,4 +25,4 @@ def install(control: Path, ledger: Path | None = None) -> None:
 
 if __name__ == "__main__":
     install(Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
-    sys.exit(run_child("raft", run_raft, REFUSALS))
+    sys.exit(run_child("raft", run_raft, REFUSALS, FAILURES))

@@ -51,7 +51,10 @@ class Rig:
 
     def start(self) -> None:
         self.state = ListState()
-        self.data = DataDirectory(self.settings.data_dir, self.settings.node, "c", self.disk)
+        settings = self.settings
+        self.data = DataDirectory(
+            settings.data_dir, settings.node, "c", self.disk, segment_bytes=settings.segment_bytes
+        )
         self.core = RaftCore(
             self.settings,
             journal=self.data.journal,

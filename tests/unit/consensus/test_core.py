@@ -9,7 +9,7 @@ from unit.consensus.rig import Rig
 
 from controlplane.consensus import engine
 from controlplane.consensus.engine import check_engine, upstream_engine
-from controlplane.consensus.errors import EngineMismatchError, SafetyViolationError
+from controlplane.consensus.errors import DiskError, DiskFullError, EngineMismatchError, SafetyViolationError
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -110,7 +110,7 @@ def test_when_the_disk_fails_nothing_is_acknowledged(rig: Rig) -> None:
     rig.heartbeat()
     rig.clear()
     rig.disk.failure = OSError(5, "Input/output error")
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(DiskError, match="Input/output error"):
         rig.heartbeat(entries=[(1, X)])
     assert rig.sent(AppendReply) == []
 
@@ -132,7 +132,7 @@ def test_alone_a_node_commits_only_what_it_synced(tmp_path: Path) -> None:
     outcomes: list[object] = []
     rig.core.propose(b"x", lambda *outcome: outcomes.append(outcome))
     rig.disk.failure = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFullError, match="No space"):
         rig.core.tick()
     assert outcomes == []
     assert rig.state.entries == []

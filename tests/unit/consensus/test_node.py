@@ -91,7 +91,7 @@ async def test_an_empty_entry_and_the_largest_one(tmp_path: Path) -> None:
 
 
 async def test_compaction_keeps_the_state_and_a_late_follower_gets_it_whole(tmp_path: Path) -> None:
-    settings = alone(tmp_path, snapshot_entries=50, retain_entries=5)
+    settings = alone(tmp_path, snapshot_entries=50, retain_entries=5, segment_bytes=4096)
     state = ListState()
     node = RaftNode(settings, state)
     await node.start()
@@ -161,7 +161,7 @@ async def test_a_damaged_disk_refuses_to_start(tmp_path: Path) -> None:
     for _ in range(3):
         await node.append(b"x" * 300, timeout_s=TIMEOUT_S)
     await node.stop()
-    journal = settings.data_dir / "journal"
+    (journal,) = (settings.data_dir / "wal").iterdir()
     raw = bytearray(journal.read_bytes())
     raw[len(raw) // 2] ^= 1
     journal.write_bytes(raw)
