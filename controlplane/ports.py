@@ -113,16 +113,43 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Latency:
+    """Durations of a recent window, in milliseconds; all zero when nothing was measured."""
+
+    samples: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A member whose state hash at an index is not that of the others: its state can no longer be trusted."""
+
+    node: str
+    index: int
+    state_hash: str
+    expected: str
+    """The hash that a majority of the voters has at that index; empty while there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerStatus:
     node: str
     address: str
     connected: bool
+    """This node has a connection to it that can be used now."""
     match_index: int | None
-    """Known on the leader only."""
+    """What is known to be in its log; known on the leader only."""
+    lag_entries: int | None = None
+    """Entries of the leader's log that it is not known to have; on the leader only."""
     last_contact_ms: int | None
+    """Since its last message; None when it was not heard since this process started."""
+    learner: bool = False
+    """It gets the log and has no vote."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogStatus:
     node: str
     role: str
@@ -136,12 +163,30 @@ class LogStatus:
     """The last applied index that a follower of the log gets; those above it are the engine's own entries."""
     has_quorum: bool
     """On the leader: a majority answered within the election timeout. On a follower: a live leader is known."""
+    learner: bool = False
+    """This node gets the log and has no vote."""
     fsync: str
-    """`always` or `never`."""
+    """`always` or `never`. With `never` acknowledged writes are lost in a power failure: to be flagged."""
+    fsync_latency: Latency = Latency()
+    """Of the journal's syncs; all zero with `fsync: never`."""
     state_hash: str
     state_hash_index: int
+    """Where `state_hash` stands; hashes of two nodes are comparable at equal indexes only."""
+    checked_index: int = 0
+    """The highest index at which a majority of the voters is known to have this node's hash; 0: none yet."""
+    divergences: Sequence[Divergence] = ()
+    """Members, this one included, whose hash is known to differ."""
     snapshot_index: int
+    snapshot_age_s: float | None = None
+    """Since the newest snapshot was taken here or received; None without one."""
+    log_entries: int = 0
+    """Entries above the compacted ones."""
     log_bytes: int
+    """Of the journal on disk."""
+    uptime_s: float = 0.0
+    """Since this process began to serve the log."""
+    removed_dead: Sequence[str] = ()
+    """Members that this leader removed because they could not be reached for `raft.dead_server_cleanup_s`."""
     peers: Sequence[PeerStatus]
     members: Sequence[Member] = ()
     """By the newest configuration in this node's log, committed or not; empty on a node that joins, nobody yet."""

@@ -130,6 +130,7 @@ class RaftCore(Replicator):
         if meta.index <= self._snapshot_index:
             return
         self._snapshot_index = meta.index
+        self._snapshot_at_s = monotonic_s()
         self._bytes_since_snapshot = 0
         journal, limits = self._journal, self._settings
         keep_from = max(journal.base_index, meta.index - limits.retain_entries)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from time import perf_counter
+
+from controlplane.consensus.latency import LatencyWindow
 
 
 class Disk:
@@ -16,6 +19,8 @@ class Disk:
 
     def __init__(self, *, durable: bool) -> None:
         self._durable = durable
+        self.sync_latency = LatencyWindow()
+        """How long the last calls of `sync` waited for the disk."""
 
     def open_append(self, path: Path) -> int:
         """A descriptor that writes at the end of the existing file `path`; ended by `close`."""
@@ -33,7 +38,9 @@ class Disk:
     def sync(self, fd: int) -> None:
         """Make what was appended to `fd` survive a power loss."""
         if self._durable:
+            began = perf_counter()
             os.fdatasync(fd)
+            self.sync_latency.note(perf_counter() - began)
 
     def replace(self, path: Path, *parts: bytes | bytearray) -> None:
         """Create or replace `path` by the concatenation of `parts`: afterwards it is wholly old or wholly new."""

@@ -61,6 +61,7 @@ class Member(Engine):
         self._heard_at_s: dict[str, float] = {}
         self._entry_index = 0
         self._snapshot_index = 0
+        self._snapshot_at_s = -math.inf
         self._bytes_since_snapshot = 0
         self._snapshotting = False
         conf = engine.make_conf(
@@ -91,6 +92,7 @@ class Member(Engine):
         if found is not None:
             meta, data = found
             self._load_state(meta, data)
+            self._snapshot_at_s -= self._snapshots.age_s()
             if journal.term_at(meta.index) != meta.term and journal.base_index <= meta.index:
                 # The crash came between installing a snapshot and resetting the journal.
                 journal.reset(meta.index, meta.term)
@@ -112,6 +114,7 @@ class Member(Engine):
             raise CorruptDataError(f"the snapshot at {meta.index} is not a state: {error}") from error
         self._entry_index = meta.entry_index
         self._snapshot_index = meta.index
+        self._snapshot_at_s = monotonic_s()
         self._bytes_since_snapshot = 0
 
     @property
@@ -147,6 +150,11 @@ class Member(Engine):
     @property
     def snapshot_index(self) -> int:
         return self._snapshot_index
+
+    @property
+    def snapshot_age_s(self) -> float | None:
+        """Since the newest snapshot was taken here or received; None without one."""
+        return monotonic_s() - self._snapshot_at_s if self._snapshot_index else None
 
     @property
     def has_quorum(self) -> bool:

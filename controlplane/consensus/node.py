@@ -206,4 +206,7 @@ class RaftNode(Runner):
         """See `ports.Log.status`."""
         if self._core is None or self._transport is None:
             return starting_status(self.settings)
-        return running_status(self.settings, self._core, self._journal(), self._transport, self._state)
+        uptime_s = engine.monotonic_s() - self._started_at_s
+        return running_status(
+            self.settings, self._core, self._journal(), self._transport, self._state, self._disk, uptime_s
+        )

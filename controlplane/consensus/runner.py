@@ -53,6 +53,7 @@ class Runner:
         self._followed: str | None = None
         self._failure: ConsensusError | None = None
         self._failed = asyncio.Event()
+        self._started_at_s = 0.0
         self._snapshot_task: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -61,6 +62,7 @@ class Runner:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
         settings = self.settings
         tls = load_contexts(settings.tls) if settings.tls is not None and settings.peers else None
+        self._started_at_s = engine.monotonic_s()
         self._directory = DataDirectory(
             settings.data_dir,
             settings.node,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -92,6 +93,10 @@ class SnapshotFile:
             raise self._corrupt(f"it belongs to cluster {meta.cluster_id!r}, not {self._cluster_id!r}")
         self._saved_index = max(self._saved_index, meta.index)
         return meta, data
+
+    def age_s(self) -> float:
+        """Since it was written, by the wall clock: for people to read. Raises OSError when there is none."""
+        return max(0.0, time.time() - self._path.stat().st_mtime)
 
     def _corrupt(self, what: str) -> CorruptDataError:
         return CorruptDataError(f"{self._path}: the snapshot cannot be used: {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.consensus.configuration import FOUNDING_INDEX, founding
 from controlplane.consensus.core import RaftCore
+from controlplane.consensus.disk import Disk
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.transport import PeerTransport
@@ -32,7 +33,13 @@ def starting_status(settings: RaftSettings) -> LogStatus:
 
 
 def running_status(
-    settings: RaftSettings, core: RaftCore, journal: Journal, transport: PeerTransport, state: ReplicatedState
+    settings: RaftSettings,
+    core: RaftCore,
+    journal: Journal,
+    transport: PeerTransport,
+    state: ReplicatedState,
+    disk: Disk,
+    uptime_s: float,
 ) -> LogStatus:
     return LogStatus(
         node=settings.node,
@@ -45,23 +52,31 @@ def running_status(
         entry_index=core.entry_index,
         has_quorum=core.has_quorum,
         fsync=settings.fsync,
+        fsync_latency=disk.sync_latency.summary(),
         state_hash=state.digest(),
         state_hash_index=core.applied_index,
         snapshot_index=core.snapshot_index,
+        snapshot_age_s=core.snapshot_age_s,
+        log_entries=journal.last_index - journal.base_index,
         log_bytes=journal.size_bytes,
-        peers=tuple(_peer_status(settings, core, transport, peer) for peer in sorted(settings.peers)),
+        uptime_s=uptime_s,
+        peers=tuple(_peer_status(settings, core, journal, transport, peer) for peer in sorted(settings.peers)),
         members=founding(settings.node, settings.listen, settings.peers).members,
         configuration_index=FOUNDING_INDEX,
         incarnation=1,
     )
 
 
-def _peer_status(settings: RaftSettings, core: RaftCore, transport: PeerTransport, peer: str) -> PeerStatus:
+def _peer_status(
+    settings: RaftSettings, core: RaftCore, journal: Journal, transport: PeerTransport, peer: str
+) -> PeerStatus:
     heard_s = core.last_heard_s(peer)
+    match_index = core.match_index(peer)
     return PeerStatus(
         node=peer,
         address=settings.peers[peer],
         connected=transport.is_connected(peer),
-        match_index=core.match_index(peer),
+        match_index=match_index,
+        lag_entries=None if match_index is None else journal.last_index - match_index,
         last_contact_ms=None if heard_s is None else round(heard_s * 1000),
     )
