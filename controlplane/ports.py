@@ -163,8 +163,6 @@ class LogStatus:
     """The last applied index that a follower of the log gets; those above it are the engine's own entries."""
     has_quorum: bool
     """On the leader: a majority answered within the election timeout. On a follower: a live leader is known."""
-    learner: bool = False
-    """This node gets the log and has no vote."""
     fsync: str
     """`always` or `never`. With `never` acknowledged writes are lost in a power failure: to be flagged."""
     fsync_latency: Latency = Latency()

@@ -11,7 +11,7 @@ from typing import Protocol
 from controlplane.consensus.engine import EngineNode, EngineTransport
 from controlplane.consensus.errors import SafetyViolationError
 from controlplane.consensus.journal import Journal, LogEntry
-from controlplane.consensus.messages import Message, VoteRequest
+from controlplane.consensus.messages import Message
 
 
 class Outlet(Protocol):
@@ -43,15 +43,16 @@ class Bridge(EngineTransport):
 
     ready = True
 
-    def __init__(self, send: Callable[[EngineNode, Message], None]) -> None:
+    def __init__(self, ask_vote: Callable[[EngineNode, int, int, int], None]) -> None:
+        """`ask_vote(voter, term, last_index, last_term)`."""
         super().__init__(None, EngineNode(""), [])
-        self._send = send
+        self._ask_vote = ask_vote
 
     def send(self, node: EngineNode, message: dict[str, int | str]) -> bool:
         if message["type"] != "request_vote":
             raise SafetyViolationError(f"the engine sent {message['type']!r} by itself")
         term, index, last_term = (int(message[key]) for key in ("term", "last_log_index", "last_log_term"))
-        self._send(node, VoteRequest(term=term, last_index=index, last_term=last_term, pre=False))
+        self._ask_vote(node, term, index, last_term)
         return True
 
 

@@ -24,17 +24,19 @@ from controlplane.consensus.messages import (
     InstallSnapshot,
     Message,
     SnapshotReply,
+    StateHash,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
 from controlplane.consensus.reads import ReadCallback
-from controlplane.consensus.replication import Replicator
 from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.consensus.witness import Witness
 
 _APPLY_BATCH = 2_000
 
 
-class RaftCore(Replicator):
+class RaftCore(Witness):
     """One member, whole. Every method may raise ConsensusError or OSError, after which the node must stop."""
 
     def next_deadline_s(self) -> float:
@@ -64,6 +66,7 @@ class RaftCore(Replicator):
         if self.is_leader and (match := self._SyncObj__raftMatchIndex.get(node, 0)):
             # What was on its way may be lost: go on from what is known to be there.
             self._SyncObj__raftNextIndex[node] = match + 1
+        self._tell_hashes_to(node)
         self._hooks.wake()
 
     def disconnected(self, peer: str) -> None:
@@ -88,6 +91,10 @@ class RaftCore(Replicator):
                 self._on_install(node, message)
             case SnapshotReply():
                 self._on_snapshot_reply(node, message)
+            case TimeoutNow():
+                self._on_timeout_now(node, message)
+            case StateHash():
+                self._on_state_hash(node, message)
             case _:
                 raise SafetyViolationError(f"{type(message).__name__} is not the core's")
         self._hooks.wake()
@@ -103,7 +110,9 @@ class RaftCore(Replicator):
             else:
                 self._replicate(heartbeat=False)
             self._reads.resolve(self.applied_index, self._entry_index)
+            self._drive_handover()
         self._flush()
+        self._tell_hashes()
         if self.applied_index < self.commit_index or (not self._nodes and self.commit_index < self._journal.last_index):
             self._hooks.wake()
 
@@ -120,7 +129,7 @@ class RaftCore(Replicator):
         return index, term, self._entry_index, self._state.dump()
 
     def request_snapshot(self) -> None:
-        if not self._snapshotting and self.applied_index > self._snapshot_index:
+        if not self._snapshotting and not self._agreement.suspect and self.applied_index > self._snapshot_index:
             self._snapshotting = True
             self._hooks.snapshot_due()
 
@@ -149,7 +158,7 @@ class RaftCore(Replicator):
         self._flush()
 
     def _checkCommandsToApply(self) -> None:
-        if self.is_leader:
+        if self.is_leader and not self.handing_over:
             super()._checkCommandsToApply()
             return
         while True:
@@ -173,11 +182,13 @@ class RaftCore(Replicator):
             elif kind != engine.NO_OP_KIND:
                 raise SafetyViolationError(f"entry {index} has kind {kind}, which this program does not know")
             self._SyncObj__raftLastApplied = index
+            self._note_hash(round_ended=False)
             for proposed_term, callback in waiting.pop(index, ()):
                 if proposed_term == term:
                     callback((index, term), engine.SUCCESS)
                 else:
                     callback(None, engine.DISCARDED)
+        self._note_hash(round_ended=True)
         self._hooks.progressed()
         return False
 

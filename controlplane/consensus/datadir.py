@@ -18,7 +18,12 @@ from pathlib import Path
 import msgspec
 
 from controlplane.consensus.disk import Disk
-from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, IdentityMismatchError
+from controlplane.consensus.errors import (
+    CorruptDataError,
+    DataDirectoryLockedError,
+    DivergedError,
+    IdentityMismatchError,
+)
 from controlplane.consensus.framing import DECODE_ERRORS
 from controlplane.consensus.journal import SEGMENT_BYTES, Journal
 from controlplane.consensus.replay import LogState, Replay, segment_numbers
@@ -51,6 +56,7 @@ class DataDirectory:
         self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock()
+            self._refuse_diverged()
             self.journal = self._open_journal(_Identity(_FORMAT, node, cluster_id))
             self.snapshots = SnapshotFile(path / "snapshot", disk, cluster_id)
         except BaseException:
@@ -66,6 +72,22 @@ class DataDirectory:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataDirectoryLockedError(f"{self._path}: in use by another process") from None
+
+    def mark_diverged(self, reason: str) -> None:
+        """Refuse to start with this directory from now on. Raises OSError."""
+        self._disk.replace(self._path / "diverged", reason.encode() + b"\n")
+
+    def _refuse_diverged(self) -> None:
+        mark = self._path / "diverged"
+        try:
+            reason = mark.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return
+        raise DivergedError(
+            f"{self._path}: {reason}. Remove this node from the cluster and add it under a new id. If the cause was "
+            f"outside of the disk (memory, a faulty build), deleting {mark.name} lets the node build its state anew "
+            "from its own snapshot and log; it is compared with the others again."
+        )
 
     def _open_journal(self, identity: _Identity) -> Journal:
         identity_path = self._path / "identity.json"

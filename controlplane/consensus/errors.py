@@ -35,6 +35,10 @@ class EngineMismatchError(ConsensusError):
     """The installed PySyncObj is not the one this package was written against."""
 
 
+class DivergedError(ConsensusError):
+    """This node's state is not the one that the others have: what it applied or loaded was wrong."""
+
+
 class SafetyViolationError(ConsensusError):
     """A Raft invariant does not hold (two leaders in one term, a committed entry contradicted, an unknown entry
     kind).

@@ -10,17 +10,18 @@ import logging
 import math
 
 from controlplane.consensus import engine
+from controlplane.consensus.agreement import Agreement
 from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Outlet
 from controlplane.consensus.elections import Ballot, PreVote
 from controlplane.consensus.engine import Engine, EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
 from controlplane.consensus.journal import FIRST_INDEX, Journal
-from controlplane.consensus.messages import AppendReply, Message
+from controlplane.consensus.messages import AppendReply, Message, VoteRequest
 from controlplane.consensus.reads import ReadRounds
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.snapshot import SnapshotFile, SnapshotMeta
 from controlplane.consensus.transfers import Incoming, Outgoing
-from controlplane.ports import ReplicatedState
+from controlplane.ports import Divergence, ReplicatedState
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class Member(Engine):
         # The engine elects when its own deadline passes; ours decides when it may, so the engine's is kept at infinity.
         self._election_due_s = 0.0
         self._led_at_s = -math.inf
+        self._handed_over_in = 0
+        """The last term whose leader asked this node to lead the next one."""
         self._reads = ReadRounds(size)
+        self._agreement = Agreement(settings.node)
         self._round = 0
         self._told_commit = 0
         self._held: dict[EngineNode, AppendReply] = {}
@@ -76,7 +80,7 @@ class Member(Engine):
             dynamicMembershipChange=False,
             onStateChanged=self._state_changed,
         )
-        bridge = Bridge(self._send)
+        bridge = Bridge(self._ask_vote)
         super().__init__(EngineNode(settings.node), list(self._nodes.values()), conf, transport=bridge)
         engine.check_instance(self)
         self._poller = NoPoller()
@@ -112,6 +116,8 @@ class Member(Engine):
             self._state.load(meta.index, bytes(data))
         except ValueError as error:
             raise CorruptDataError(f"the snapshot at {meta.index} is not a state: {error}") from error
+        self._agreement.restart()
+        self._agreement.note(meta.index, self._state.digest())
         self._entry_index = meta.entry_index
         self._snapshot_index = meta.index
         self._snapshot_at_s = monotonic_s()
@@ -164,6 +170,16 @@ class Member(Engine):
             return answered >= (len(self._nodes) + 1) // 2
         return self._hears_leader(self._settings.election_max_s)
 
+    @property
+    def checked_index(self) -> int:
+        """See `ports.LogStatus`."""
+        return self._agreement.checked_index
+
+    @property
+    def divergences(self) -> tuple[Divergence, ...]:
+        """See `ports.LogStatus`."""
+        return self._agreement.divergences
+
     def match_index(self, peer: str) -> int | None:
         return self._SyncObj__raftMatchIndex.get(self._nodes[peer]) if self.is_leader else None
 
@@ -181,6 +197,10 @@ class Member(Engine):
 
     def _send(self, node: EngineNode, message: Message) -> None:
         self._outlet.send(node.id, message)
+
+    def _ask_vote(self, node: EngineNode, term: int, last_index: int, last_term: int) -> None:
+        handed_over = term == self._handed_over_in + 1
+        self._send(node, VoteRequest(term, last_index, last_term, pre=False, handed_over=handed_over))
 
     def _flush(self) -> None:
         if self._journal.dirty:

@@ -34,12 +34,16 @@ class HelloReply(msgspec.Struct, tag=1, array_like=True, frozen=True):
 
 
 class VoteRequest(msgspec.Struct, tag=10, array_like=True, frozen=True):
-    """`term` is the term the candidate asks for; with `pre` it has not entered it yet."""
+    """`term` is the term the candidate asks for; with `pre` it has not entered it yet.
+
+    With `handed_over` the leader of the term before asked it to stand, so voters need not stick to that leader.
+    """
 
     term: Index
     last_index: Index
     last_term: Index
     pre: bool
+    handed_over: bool = False
 
 
 class VoteReply(msgspec.Struct, tag=11, array_like=True, frozen=True):
@@ -109,6 +113,22 @@ class Answer(msgspec.Struct, tag=18, array_like=True, frozen=True):
     unknown: bool = False
 
 
+class TimeoutNow(msgspec.Struct, tag=19, array_like=True, frozen=True):
+    """The leader of `term` asks a voter whose log is level with its own to stand for election at once."""
+
+    term: Index
+
+
+class StateHash(msgspec.Struct, tag=20, array_like=True, frozen=True):
+    """The sender's state hashes as (applied index, hash); comparable with others of the same `format` only."""
+
+    format: Index
+    points: Annotated[
+        list[tuple[Index, Annotated[str, msgspec.Meta(max_length=128)]]],
+        msgspec.Meta(max_length=8),
+    ]
+
+
 Message = (
     VoteRequest
     | VoteReply
@@ -119,6 +139,8 @@ Message = (
     | Propose
     | ReadIndex
     | Answer
+    | TimeoutNow
+    | StateHash
 )
 
 message_decoder = msgspec.msgpack.Decoder(Message)

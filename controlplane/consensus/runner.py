@@ -16,7 +16,7 @@ from controlplane.consensus.calls import Calls
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
-from controlplane.consensus.errors import ConsensusError, disk_error
+from controlplane.consensus.errors import ConsensusError, DivergedError, disk_error
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
 from controlplane.consensus.settings import RaftSettings
@@ -135,10 +135,20 @@ class Runner:
         # A refusal says all in its text; anything else is a bug, and its traceback says where.
         said = isinstance(error, ConsensusError | OSError)
         _log.critical("%s: stops: %s", self.settings.node, reason, exc_info=None if said else error)
+        if isinstance(reason, DivergedError):
+            self._remember(reason)
         self._failure = reason
         self._core = None
         self._failed.set()
         self._end_waiting()
+
+    def _remember(self, reason: DivergedError) -> None:
+        """A restart must not bring a wrong state back into the cluster."""
+        assert self._directory is not None
+        try:
+            self._directory.mark_diverged(str(reason))
+        except OSError as error:
+            _log.error("%s: the divergence cannot be written down: %s", self.settings.node, error)
 
     def _end_waiting(self) -> None:
         """The core is gone: whoever waits for an outcome, entries or a leader learns it now."""

@@ -38,7 +38,7 @@ _PEERCRED = struct.Struct("3i")
 
 
 async def serve(node: RaftNode, socket_path: Path) -> None:
-    """Serve `node` (already started) until cancelled; then stop it.
+    """Serve `node` (already started) until cancelled; then let another voter lead, if this one does, and stop it.
 
     Raises ConsensusError when the node fails, ValueError or OSError when the socket cannot be made.
     """
@@ -46,6 +46,10 @@ async def serve(node: RaftNode, socket_path: Path) -> None:
     try:
         await server.start()
         await node.wait_failed()
+    except asyncio.CancelledError:
+        # Fronts are still served, so what they write meanwhile reaches the new leader.
+        await node.hand_over()
+        raise
     finally:
         await server.stop()
         await node.stop()

@@ -55,6 +55,8 @@ def running_status(
         fsync_latency=disk.sync_latency.summary(),
         state_hash=state.digest(),
         state_hash_index=core.applied_index,
+        checked_index=core.checked_index,
+        divergences=core.divergences,
         snapshot_index=core.snapshot_index,
         snapshot_age_s=core.snapshot_age_s,
         log_entries=journal.last_index - journal.base_index,

@@ -36,6 +36,9 @@ class Voter(Member):
             self.campaign()
             return
         self._SyncObj__raftLeader = None
+        if self._agreement.suspect:
+            # Its state may be the wrong one; the others decide, or the operator.
+            return
         self._pre_vote.begin(self.term + 1)
         question = VoteRequest(self.term + 1, self._journal.last_index, self._journal.last_term, pre=True)
         for node in self._nodes.values():
@@ -43,18 +46,20 @@ class Voter(Member):
 
     def _on_vote_request(self, node: EngineNode, message: VoteRequest) -> None:
         follows_another = self.leader != node.id and self._hears_leader(self._settings.election_min_s)
-        if self.is_leader or follows_another:
+        if (self.is_leader or follows_another) and not message.handed_over:
             # Whoever asks cannot hear a leader that we hear; it will hear of it.
             self._send(node, VoteReply(self.term, False, message.pre))
             return
         up_to_date = (message.last_term, message.last_index) >= (self._journal.last_term, self._journal.last_index)
+        # Its log would do, but snapshots of a wrong state must not come from a leader.
+        electable = up_to_date and not self._agreement.outvoted(node.id)
         if message.pre:
-            granted = up_to_date and message.term > self.term
+            granted = electable and message.term > self.term
             self._send(node, VoteReply(message.term if granted else self.term, granted, True))
             return
         if message.term > self.term:
             self._adopt_term(message.term)
-        granted = up_to_date and message.term == self.term and self._SyncObj__votedForNodeId in (None, node.id)
+        granted = electable and message.term == self.term and self._SyncObj__votedForNodeId in (None, node.id)
         if granted:
             self._SyncObj__setCurrentTerm(self.term, node.id)
             self._await_leader()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,8 +94,11 @@ class Rig:
 
     def sent(self, kind: type[M], to: str | None = None) -> list[M]:
         """Messages of `kind` since the last call of `clear`."""
-        pairs = [event for event in self.events if isinstance(event, tuple)]
-        return [message for peer, message in pairs if isinstance(message, kind) and to in (None, peer)]
+        return [message for peer, message in self.pairs() if isinstance(message, kind) and to in (None, peer)]
+
+    def pairs(self) -> list[tuple[str, Message]]:
+        """(receiver, message) since the last call of `clear`."""
+        return [event for event in self.events if isinstance(event, tuple)]
 
     def clear(self) -> None:
         self.events.clear()
@@ -135,6 +140,22 @@ class Rig:
         self.clear()
         self.hear(peer, VoteRequest(term, last[1], last[0], pre))
         return self.sent(VoteReply, peer)[-1]
+
+    def ask_handed_vote(self, peer: str, term: int, *, last: tuple[int, int] = (99, 99)) -> VoteReply:
+        """A candidate asks whom the leader of the term before asked to stand."""
+        self.clear()
+        self.hear(peer, VoteRequest(term, last[1], last[0], pre=False, handed_over=True))
+        return self.sent(VoteReply, peer)[-1]
+
+    def wait_until(self, condition: Callable[[], bool], *, answering: str = "", timeout_s: float = 10.0) -> None:
+        """Let time pass, with ticks, until `condition` holds; the `answering` peers confirm what they have."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_s} s"
+            time.sleep(0.01)
+            for peer in answering:
+                self.core.receive(peer, AppendReply(self.core.term, True, 1, 0))
+            self.core.tick()
 
     def commands(self) -> list[bytes]:
         return [command[1:] for command, _, _ in self.data.journal[1:] if command[0] == 0]
