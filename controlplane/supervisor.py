@@ -1,7 +1,8 @@
 """The parent of a node's processes: starts them, starts them again when they die, and ends them with itself.
 
 Each child holds the read end of a pipe as its standard input and shuts down cleanly at its end, so that children go
-when their parent goes, however it went. A child that ends with EX_CONFIG refuses to run (corrupt data, another node's
+when their parent goes, however it went. In the other direction each child beats on a pipe of its own; one that hangs
+(see `liveness`) is ended and started again. A child that ends with EX_CONFIG refuses to run (corrupt data, another node's
 directory, an entry of a newer version): starting it again would change nothing, so the whole node stops and says so.
 """
 
@@ -11,9 +12,12 @@ import asyncio
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+
+from controlplane import liveness
 
 EX_CONFIG = 78
 """sysexits.h: what a child answers when an operator has to act."""
@@ -65,13 +69,33 @@ class Supervisor:
 
     async def _run_once(self, name: str, command: Sequence[str]) -> int:
         """Start the child and give its exit code; cancelled, end it first. Raises OSError when it cannot be started."""
-        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-        _log.info("supervisor.started", child=name, pid=process.pid)
+        pulse = liveness.Pipe()
         try:
-            return await process.wait()
-        except asyncio.CancelledError:
-            await self._end(name, process)
-            raise
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, pass_fds=(pulse.inherited,), env=pulse.environment
+            )
+            pulse.listen()
+            _log.info("supervisor.started", child=name, pid=process.pid)
+            watching = asyncio.create_task(self._end_hung(name, process, pulse))
+            try:
+                return await process.wait()
+            except asyncio.CancelledError:
+                await self._end(name, process)
+                raise
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+        finally:
+            pulse.close()
+
+    async def _end_hung(self, name: str, process: asyncio.subprocess.Process, pulse: liveness.Pipe) -> None:
+        """Kill the child if it hangs. It cannot end in order, but may still be able to say where it hangs."""
+        reason = await pulse.watch(process.pid)
+        _log.error("supervisor.hung", child=name, pid=process.pid, reason=reason)
+        with suppress(ProcessLookupError):
+            process.send_signal(liveness.DUMP_SIGNAL)
+            await asyncio.sleep(liveness.DUMP_S)
+            process.kill()
 
     async def _end(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None

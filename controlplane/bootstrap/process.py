@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from controlplane import logs
+from controlplane.liveness import beat
 from controlplane.settings import NodeSettings, SettingsError, load_node
 from controlplane.supervisor import EX_CONFIG, parent_is_gone
 
@@ -51,7 +52,7 @@ def run_child(
         _log.error("process.refused", reason=str(error))
         return EX_CONFIG
     logs.configure(settings.log_level, process=name, node=settings.node)
-    return run(work(settings), parent_is_gone(), refusals, failures)
+    return run(_beating(work(settings)), parent_is_gone(), refusals, failures)
 
 
 def run(
@@ -104,6 +105,15 @@ async def patiently(
                 raise
             _log.info("process.waiting", reason=str(error))
             await asyncio.sleep(RETRY_S)
+
+
+async def _beating(work: Work) -> None:
+    """`work`, with a heartbeat for the parent meanwhile."""
+    pulse = asyncio.create_task(beat())
+    try:
+        await work
+    finally:
+        pulse.cancel()
 
 
 async def _until(work: Work, stop: Work) -> None:
