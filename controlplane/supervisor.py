@@ -2,8 +2,9 @@
 
 Each child holds the read end of a pipe as its standard input and shuts down cleanly at its end, so that children go
 when their parent goes, however it went. In the other direction each child beats on a pipe of its own; one that hangs
-(see `liveness`) is ended and started again. A child that ends with EX_CONFIG refuses to run (corrupt data, another node's
-directory, an entry of a newer version): starting it again would change nothing, so the whole node stops and says so.
+(see `liveness`) is ended and started again. A child that ends with EX_CONFIG refuses to run (corrupt data, another
+node's directory, an entry of a newer version): starting it again would change nothing, so the whole node stops and says
+so.
 """
 
 from __future__ import annotations

@@ -62,7 +62,13 @@ async def run_front(settings: NodeSettings) -> None:
     http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
     presence = PresenceWatch(
-        replica, replica, gateway.link, clock, lambda: replica.is_leader, timeout_s=settings.host_timeout_s
+        replica,
+        replica,
+        gateway.link,
+        clock,
+        leading_term=lambda: replica.leading_term,
+        away=lambda: replica.away(settings.host_timeout_s),
+        timeout_s=settings.host_timeout_s,
     )
     async with asyncio.TaskGroup() as tasks:
         for runner in (replica.run(), scheduler.run(), presence.run()):

@@ -89,6 +89,21 @@ class Replica:
         status = self._status
         return status is not None and status.role == "leader" and status.has_quorum
 
+    @property
+    def leading_term(self) -> int | None:
+        """The term in which this node leads; None when it does not."""
+        status = self._status
+        return status.term if status is not None and self.is_leader else None
+
+    def away(self, for_s: float) -> set[str]:
+        """Other nodes that the log has not heard for `for_s`; nobody while the log itself cannot tell yet."""
+        status = self._status
+        if status is None or status.uptime_s < for_s:
+            return set()
+        return {
+            peer.node for peer in status.peers if peer.last_contact_ms is None or peer.last_contact_ms > for_s * 1000
+        }
+
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         try:
             async with asyncio.timeout(timeout_s):

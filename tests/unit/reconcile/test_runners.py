@@ -1,4 +1,4 @@
-"""The scheduler and the presence watch over a real single-node log; only the agents are stood in for."""
+"""The scheduler over a real single-node log; only the agents are stood in for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from controlplane.consensus import RaftNode, RaftSettings
 from controlplane.machine.entry import MachineState
 from controlplane.machine.outcome import Applied
 from controlplane.model.commands import AgentConnected, DeclareHost, DeclareMicroVM, DeclareNamespace
-from controlplane.model.resources import Amount, Bid, DriverFacts, HostPhase, Inventory, MicroVMPhase
+from controlplane.model.resources import Amount, Bid, DriverFacts, Inventory, MicroVMPhase
 from controlplane.model.spec import HostSpec, Kernel, MicroVMSpec, NamespaceSpec
 from controlplane.ports import BidRequestItem, HostUnreachableError, Presence
-from controlplane.reconcile.presence import PresenceWatch
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.system import SystemClock, Ulids
@@ -48,18 +47,7 @@ class Agents:
         raise HostUnreachableError("no session")
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
-        return self.present, []
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.time_s = 0.0
-
-    def now_ms(self) -> int:
-        return int(self.time_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.time_s
+        return [], []
 
 
 @pytest.fixture
@@ -167,23 +155,6 @@ async def test_a_follower_places_nothing(replica: Replica) -> None:
     running.cancel()
 
 
-async def test_a_session_that_nobody_hears_is_lost_only_after_the_whole_timeout(replica: Replica) -> None:
-    await add_host(replica, "h1")
-    await add_host(replica, "h2")
-    clock = ManualClock()
-    agents = Agents(scores={}, present=[Presence(node="n1", host="h2", session="s-h2", last_heartbeat_age_s=0.2)])
-    running = asyncio.create_task(PresenceWatch(replica, replica, agents, clock, lambda: True, timeout_s=10.0).run())
-    # The watch's first look starts the wait: however old the session is, it is not lost before.
-    assert await replica.until(lambda now: now.hosts["h1"].phase is not HostPhase.READY, timeout_s=0.3) is None
-    clock.time_s = 9.0
-    assert await replica.until(lambda now: now.hosts["h1"].phase is not HostPhase.READY, timeout_s=1.5) is None
-    clock.time_s = 10.5
-    state = await replica.until(lambda now: now.hosts["h1"].phase is HostPhase.UNREACHABLE, timeout_s=5)
-    running.cancel()
-    assert state is not None
-    assert state.hosts["h2"].phase is HostPhase.READY
-
-
 async def test_many_that_fit_nowhere_do_not_keep_the_others_waiting(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,12 +185,6 @@ class BrokenOnce(Agents):
             raise RuntimeError("a mistake in the product")
         return await super().bids(host, items, timeout_s=timeout_s)
 
-    async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
-        if self.broken:
-            self.broken = False
-            raise RuntimeError("a mistake in the product")
-        return await super().presence(timeout_s=timeout_s)
-
 
 async def test_a_round_that_fails_is_tried_again_and_takes_nothing_else_down(replica: Replica) -> None:
     await add_host(replica, "h1")
@@ -227,14 +192,3 @@ async def test_a_round_that_fails_is_tried_again_and_takes_nothing_else_down(rep
     uid = await declare(replica, "a")
     assert await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=5) is not None
     running.cancel()
-
-
-async def test_a_look_at_presence_that_fails_is_taken_again(replica: Replica) -> None:
-    await add_host(replica, "h1")
-    agents = BrokenOnce(scores={})
-    running = asyncio.create_task(
-        PresenceWatch(replica, replica, agents, SystemClock(), lambda: True, timeout_s=0.1).run()
-    )
-    lost = await replica.until(lambda now: now.hosts["h1"].phase is HostPhase.UNREACHABLE, timeout_s=5)
-    running.cancel()
-    assert lost is not None
