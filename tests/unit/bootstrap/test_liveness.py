@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_processor_time_is_read_of_all_threads() -> None:
 
 
 @asynccontextmanager
-async def supervised(tmp_path: Path) -> AsyncIterator[Path]:
+async def supervised(tmp_path: Path) -> AsyncGenerator[Path]:
     """A supervisor with one child that beats; gives the file with the pids of its lives."""
     pids = tmp_path / "pids"
     pids.touch()
@@ -93,13 +93,14 @@ async def supervised(tmp_path: Path) -> AsyncIterator[Path]:
 async def lives(pids: Path, count: int) -> list[int]:
     """The pids, once there are `count` of them."""
 
-    async def found() -> list[int] | None:
-        written = [int(pid) for pid in pids.read_text().split()]  # noqa: ASYNC240 - a few bytes
-        return written if len(written) >= count else None
+    def written() -> list[int]:
+        return [int(pid) for pid in pids.read_text().split()]
 
-    result = await until(found, f"{count} lives of the child", timeout_s=30)
-    assert isinstance(result, list)
-    return result
+    async def found() -> bool:
+        return len(written()) >= count
+
+    await until(found, f"{count} lives of the child", timeout_s=30)
+    return written()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_what_is_proposed_during_a_handover_is_certainly_not_appended(rig: Rig) 
 def test_without_a_name_the_most_up_to_date_voter_that_answers_is_chosen(tmp_path: Path) -> None:
     rig = Rig(tmp_path, peers="bcde")
     rig.lead()
-    rig.core.propose(b"x", lambda *_: None)
+    rig.core.propose(b"x", lambda _, __: None)
     rig.core.tick()
     for peer in "de":
         rig.acknowledge(peer)
