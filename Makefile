@@ -80,12 +80,16 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest
 
 # -- longer runs ------------------------------------------------------------------------------------------------------
-.PHONY: bench-vms bench-log bench-boot bench-starts
+.PHONY: bench-vms bench-log bench-etcd bench-boot bench-starts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
+
+bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, into docs/benchmarks.md (ARGS="--kills 200 ...")
+	@bash tests/bench/etcd-parts.sh
+	$(BIN)/python -m tests.bench.bench_etcd $(ARGS)
 
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot

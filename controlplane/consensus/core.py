@@ -73,6 +73,7 @@ class RaftCore(Witness):
         node = self._nodes[peer]
         self._SyncObj__onNodeDisconnected(node)
         self._outgoing.pop(node, None)
+        self._leader_hung_up(node)
 
     def receive(self, peer: str, message: Message) -> None:
         """Handle one message of an authenticated peer. Answers that promise durability leave with the next tick."""

@@ -6,10 +6,17 @@ A vote is durable before the reply leaves, because the journal syncs inside `set
 
 from __future__ import annotations
 
+import math
+
 from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.member import Member
 from controlplane.consensus.messages import VoteReply, VoteRequest
+
+_HUNG_UP_BEATS = 1.25
+"""Heartbeats to wait for a leader whose connection closed, before an election is called."""
+_TURN_BEATS = 1.5
+"""And how many more for each member whose turn is earlier."""
 
 
 class Voter(Member):
@@ -26,6 +33,19 @@ class Voter(Member):
         if not self.is_leader and self._nodes:
             soonest = monotonic_s() + 2 * self._settings.heartbeat_s
             self._election_due_s = max(self._election_due_s, soonest)
+
+    def _leader_hung_up(self, node: EngineNode) -> None:
+        """The connection to `node` closed. When it led, this is how a process that ended looks: do not wait for its
+        silence, and agree when others ask. The next heartbeat of a leader that lives takes all of it back.
+        """
+        if self.is_leader or self.leader != node.id:
+            return
+        self._led_at_s = -math.inf
+        others = sorted({self._settings.node, *(peer for peer in self._nodes if peer != node.id)})
+        # One after the other, so that votes do not split; the first one leaves time for a heartbeat.
+        turn = _HUNG_UP_BEATS + _TURN_BEATS * others.index(self._settings.node)
+        self._election_due_s = min(self._election_due_s, monotonic_s() + turn * self._settings.heartbeat_s)
+        self._hooks.wake()
 
     def _ask_before_election(self) -> None:
         """When an election is due, ask the others first whether it could be won."""

@@ -17,6 +17,8 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,23 +59,29 @@ async def measure(log: Log, clients: int, size: int, seconds: float) -> Result:
     return Result.of(latencies, time.perf_counter() - start)
 
 
+@asynccontextmanager
+async def cluster(root: Path) -> AsyncIterator[ProcessCluster]:
+    """Three members as processes, with mutual TLS, in `root`."""
+    # The tests' state is the whole history: a snapshot of it would measure that, not the log.
+    settings = peer_settings(root, Authority(root / "pki"), ["n1", "n2", "n3"], snapshot_entries=10_000_000)
+    members = ProcessCluster(settings, root)
+    try:
+        await members.start()
+        yield members
+    finally:
+        await members.close()
+
+
 async def ours(size: int, seconds: float) -> dict[str, dict[int, Result]]:
     with TemporaryDirectory() as directory:
-        root = Path(directory)
-        # The tests' state is the whole history: a snapshot of it would measure that, not the log.
-        settings = peer_settings(root, Authority(root / "pki"), ["n1", "n2", "n3"], snapshot_entries=10_000_000)
-        cluster = ProcessCluster(settings, root)
-        try:
-            await cluster.start()
-            leader = await cluster.leader()
-            follower = next(node for node in cluster.settings if node != leader)
+        async with cluster(Path(directory)) as members:
+            leader = await members.leader()
+            follower = next(node for node in members.settings if node != leader)
             results: dict[str, dict[int, Result]] = {}
             for name, node in (("ours, at the leader", leader), ("ours, at a follower", follower)):
-                await measure(cluster.clients[node], 8, size, 0.5)
-                results[name] = {k: await measure(cluster.clients[node], k, size, seconds) for k in CLIENTS}
+                await measure(members.clients[node], 8, size, 0.5)
+                results[name] = {k: await measure(members.clients[node], k, size, seconds) for k in CLIENTS}
             return results
-        finally:
-            await cluster.close()
 
 
 async def stock(size: int, seconds: float) -> dict[int, Result]:

@@ -8,7 +8,7 @@ import pytest
 from unit.consensus.rig import Rig
 
 from controlplane.consensus import engine
-from controlplane.consensus.engine import check_engine, upstream_engine
+from controlplane.consensus.engine import check_engine, monotonic_s, upstream_engine
 from controlplane.consensus.errors import DiskError, DiskFullError, EngineMismatchError, SafetyViolationError
 from controlplane.consensus.messages import (
     AppendEntries,
@@ -214,6 +214,46 @@ def test_a_leader_is_not_deposed_by_a_vote_request(rig: Rig) -> None:
     rig.lead()
     assert not rig.ask_vote("c", 9).granted
     assert rig.core.is_leader
+
+
+def test_a_leader_that_hangs_up_is_not_waited_for(rig: Rig) -> None:
+    rig.heartbeat()
+    assert not rig.ask_vote("c", 2, pre=True).granted
+    rig.core.disconnected("b")
+    assert rig.ask_vote("c", 2, pre=True).granted
+    assert rig.core.next_deadline_s() - monotonic_s() < 2 * rig.settings.heartbeat_s
+    rig.clear()
+    while not rig.sent(VoteRequest):
+        rig.core.tick()
+    assert all(question.pre for question in rig.sent(VoteRequest))
+    assert rig.core.term == 1
+
+
+def test_a_leader_that_is_heard_again_takes_the_hang_up_back(rig: Rig) -> None:
+    rig.heartbeat()
+    rig.core.disconnected("b")
+    rig.core.connected("b")
+    rig.heartbeat()
+    assert not rig.ask_vote("c", 2, pre=True).granted
+    assert rig.core.next_deadline_s() - monotonic_s() > rig.settings.election_min_s / 2
+
+
+def test_a_follower_that_hangs_up_changes_nothing(rig: Rig) -> None:
+    rig.heartbeat()
+    rig.core.disconnected("c")
+    assert not rig.ask_vote("c", 2, pre=True).granted
+    assert rig.core.next_deadline_s() - monotonic_s() > rig.settings.election_min_s / 2
+
+
+def test_those_who_lost_their_leader_take_turns(tmp_path: Path) -> None:
+    due: list[float] = []
+    for node, peers in (("b", "acd"), ("c", "abd"), ("d", "abc")):
+        rig = Rig(tmp_path / node, node=node, peers=peers)
+        rig.heartbeat("a")
+        rig.core.disconnected("a")
+        due.append(rig.core.next_deadline_s() - monotonic_s())
+    assert due[0] + rig.settings.heartbeat_s < due[1]
+    assert due[1] + rig.settings.heartbeat_s < due[2]
 
 
 def test_a_stale_leader_is_told_and_steps_down(rig: Rig) -> None:
