@@ -125,7 +125,7 @@ class LoadGenerator:
         if process.returncode != 0:
             raise RuntimeError(f"the load generator ended with {process.returncode}: {complaint[-2000:]}")
         if complaint:
-            print(f"    first refusal: {complaint.splitlines()[0][:300]}", flush=True)  # noqa: T201
+            print(f"    refused, for instance: {complaint.splitlines()[0][:300]}", flush=True)  # noqa: T201
         return Load(**json.loads(output))
 
     def _started(self, request: Request, targets: Sequence[Target], lines: list[str]) -> subprocess.Popen[str]:
@@ -186,14 +186,12 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        self._process.__exit__(None, None, None)
 
     def answers(self, timeout_s: float) -> Iterator[Answer]:
         """Answers as they come; ends when none is seen to arrive for so long as is left of `timeout_s`."""

@@ -72,7 +72,12 @@ class Bench:
         pids = self.system.pids()
         before = {name: proc.cpu_s(pid) for name, pid in pids.items()}
         load = self.generator.run(
-            request, targets, clients=clients, seconds=self.seconds, first=self._next, modulo=modulo
+            request,
+            targets,
+            clients=clients,
+            seconds=self.seconds,
+            first=0 if modulo else self._next,
+            modulo=modulo,
         )
         used_s = sum(proc.used_since(before, {name: proc.cpu_s(pid) for name, pid in pids.items()}).values())
         if not modulo:

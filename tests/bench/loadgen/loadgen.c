@@ -4,7 +4,8 @@
  * answered; what is answered between the end of the warming up and the end of the run counts, and one line of JSON
  * says how many, how long they took, and how much processor time this program itself used. With `every_us` one request
  * is begun at each tick on a client that is free, every answer is a line `BEGUN_NS ANSWERED_NS RESULT TARGET` (on
- * CLOCK_MONOTONIC; RESULT 0 is success), and the program ends when its standard input does.
+ * CLOCK_MONOTONIC; RESULT 0 is success, -1 a connection that broke or was given up after a second), and the program
+ * ends when its standard input does.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include "conn.h"
 
 #define REOPEN_NS 20000000
+#define PATIENCE_NS 1000000000 /* after which a traced request is given up, with its connection */
 #define MAX_KINDS 16
 
 static struct spec spec;
@@ -155,6 +157,7 @@ int main(void) {
         now = now_ns();
         for (int i = 0; i < spec.clients; i++)
             if (conns[i].state == CLOSED && now >= conns[i].reopen_ns) conn_open(&conns[i], context);
+            else if (spec.every_ns && conns[i].state == BUSY && now - conns[i].began_ns > PATIENCE_NS) conn_close(&conns[i]);
         if (spec.every_ns && now >= next_tick) {
             tick();
             next_tick += spec.every_ns;
