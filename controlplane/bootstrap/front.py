@@ -49,6 +49,7 @@ async def run_front(settings: NodeSettings) -> None:
         proposer=replica,
         agents=gateway.link,
         log=log,
+        members=log,
         identity=TokenAuthenticator.from_file(settings.tokens_file),
         clock=clock,
         ids=ids,

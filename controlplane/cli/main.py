@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli import errors
-from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, resources
+from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, raft, resources
 from controlplane.cli.context import Connection, Flags
 from controlplane.cli.dev import commands as dev
 from controlplane.cli.errors import CliError
@@ -31,13 +31,15 @@ The cluster comes from the flags, else the environment (FLINTLOCK_ENDPOINTS, FLI
 FLINTLOCK_NAMESPACE), else ~/.config/flintlock/config.yaml, which `flintctl dev up` writes.
 
 \b
-Exit codes: 0 done; 1 error; 2 differences found (drift --detailed-exitcode) or a wrong command line; 130 interrupted.
+Exit codes: 0 done; 1 error; 2 differences found (drift --detailed-exitcode), a degraded log (raft status) or a wrong
+command line; 130 interrupted.
 """
 
 app = typer.Typer(
     name="flintctl", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(raft.app, name="raft")
 app.add_typer(host.app, name="host")
 app.add_typer(microvm.app, name="microvm")
 app.add_typer(microvm.app, name="vm")

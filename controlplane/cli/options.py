@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Annotated
 
@@ -20,6 +21,9 @@ LabelOption = Annotated[
 ]
 VmArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the microVM, or NAMESPACE/NAME.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+_NODE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 def new_app(help_text: str) -> typer.Typer:
@@ -56,6 +60,13 @@ def segment(value: str, what: str) -> str:
         or value.startswith(".")
     ):
         raise typer.BadParameter(f"{value!r} is not a {what}: lower-case letters, digits and '-'")
+    return value
+
+
+def node_segment(value: str) -> str:
+    """A node's id as a safe part of a path."""
+    if not _NODE.fullmatch(value):
+        raise typer.BadParameter(f"{value!r} is not a node's id: 1 to 63 of a-z 0-9 . _ -")
     return value
 
 

@@ -27,15 +27,16 @@ from controlplane.api.http.routes import (
     namespaces,
     operations,
     policies,
+    raft,
     watch,
 )
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.watch import WatchCounter
-from controlplane.ports import AgentLink, Clock, CompactedError, Ids, Log, LogError, Proposer, StateReader
+from controlplane.ports import AgentLink, Clock, CompactedError, Ids, Log, LogAdmin, LogError, Proposer, StateReader
 
 PREFIX = "/api/v2"
-_ROUTERS = (namespaces, hosts, policies, microvms, actions, operations, batch, watch, drift, cluster)
+_ROUTERS = (namespaces, hosts, policies, microvms, actions, operations, batch, watch, drift, cluster, raft)
 
 
 def create_app(
@@ -44,6 +45,7 @@ def create_app(
     proposer: Proposer,
     agents: AgentLink,
     log: Log,
+    members: LogAdmin,
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
@@ -59,7 +61,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.services = Services(
-        reader=reader, proposer=proposer, agents=agents, log=log, clock=clock, ids=ids, settings=settings
+        reader=reader,
+        proposer=proposer,
+        agents=agents,
+        log=log,
+        members=members,
+        clock=clock,
+        ids=ids,
+        settings=settings,
     )
     app.state.watchers = WatchCounter()
     _add_routes(app)

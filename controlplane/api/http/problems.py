@@ -22,7 +22,14 @@ from controlplane.api.http.times import iso
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.resources import Meta
 from controlplane.model.types import PATTERN_WORDS
-from controlplane.ports import CompactedError, EntryTooLargeError, LogError, NoLeaderError, OutcomeUnknownError
+from controlplane.ports import (
+    CompactedError,
+    EntryTooLargeError,
+    LogError,
+    NoLeaderError,
+    OutcomeUnknownError,
+    RefusedError,
+)
 
 TYPE_BASE = "https://flintlock.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
@@ -113,6 +120,11 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),
     "method_not_allowed": (405, "The method is not allowed here", ""),
     "not_placed": (409, "The microVM has no host", "See `.../why` for what keeps it from being placed."),
+    "membership_refused": (
+        409,
+        "The members cannot be changed so now",
+        "Nothing was changed. `flintctl raft status` shows the members and what keeps them.",
+    ),
     "request_timeout": (408, "The body did not arrive in time", ""),
     "compacted": (410, "That revision is no longer remembered", "List again, then watch from the list's revision."),
     "too_large": (413, "The request is too large", "Split it into several requests."),
@@ -191,6 +203,8 @@ def from_log_error(error: LogError) -> ApiError:
     match error:
         case NoLeaderError():
             return problem("no_leader", str(error) or "no leader is known", retry_after_s=error.retry_after_s)
+        case RefusedError():
+            return problem("membership_refused", str(error) or "the request is not allowed now")
         case EntryTooLargeError():
             return problem("too_large", str(error) or "the write is over the log's limit for one entry")
         case OutcomeUnknownError() | _:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.settings import ApiSettings
-from controlplane.ports import AgentLink, Clock, Ids, Log, Proposer, StateReader
+from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, Proposer, StateReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Services:
     proposer: Proposer
     agents: AgentLink
     log: Log
+    members: LogAdmin
     clock: Clock
     ids: Ids
     settings: ApiSettings

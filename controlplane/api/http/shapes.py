@@ -347,25 +347,77 @@ class PeerShape(Shape):
     node: str
     address: str
     connected: bool
+    learner: bool
     match_index: int | None
+    lag_entries: int | None = Field(description="Entries that it is not known to have; known on the leader only.")
     last_contact_ms: int | None
 
 
-class LogShape(Shape):
+class LatencyShape(Shape):
+    """Of a recent window; all zero where nothing was measured."""
+
+    samples: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class DivergenceShape(Shape):
     node: str
-    role: str
+    index: int
+    state_hash: str
+    expected: str = Field(description="What a majority of the voters has there; empty while there is none.")
+
+
+class MemberShape(Shape):
+    node: str
+    address: str = Field(description="Where the other nodes reach its log.")
+    role: Literal["voter", "learner"]
+    api: str | None
+    gateway: str | None
+
+
+class MemberList(Shape):
+    items: list[MemberShape]
+    configuration_index: int
+    committed: bool = Field(description="False while the last change is not committed.")
+    incarnation: int
+
+
+class Leadership(Shape):
+    leader: str
+
+
+class LogShape(Shape):
+    """One node's view of the replicated log."""
+
+    node: str
+    role: str = Field(
+        description="`leader`, `follower`, `candidate`, `learner` (it gets the log and has no vote) or `starting`."
+    )
     leader: str | None
     term: int
+    incarnation: int = Field(description="Raised by a recovery from quorum loss and by a restore.")
     last_index: int
     commit_index: int
     applied_index: int
     has_quorum: bool
     fsync: str
+    fsync_latency: LatencyShape
     state_hash: str
-    state_hash_index: int
+    state_hash_index: int = Field(description="Hashes of two nodes are comparable at equal indexes only.")
+    checked_index: int = Field(description="Up to here a majority of the voters is known to have this node's hash.")
+    divergences: list[DivergenceShape]
     snapshot_index: int
+    snapshot_age_s: float | None
+    log_entries: int
     log_bytes: int
+    uptime_s: float
+    configuration_index: int
+    members: list[MemberShape]
+    removed_dead: list[str] = Field(description="Removed because they could not be reached for too long.")
     peers: list[PeerShape]
+    concerns: list[str] = Field(description="What is wrong or unsafe at this node, in words; empty when nothing is.")
 
 
 class NodeShape(Shape):

@@ -7,6 +7,7 @@ proposing commands to the replica.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import re
@@ -23,6 +24,7 @@ import jsonschema
 import requests
 from support.builders import agent_connected, declare_host, declare_namespace, destroyed, observation, place, report
 from support.harness import Replica
+from support.members import Members
 
 from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
@@ -34,7 +36,7 @@ from controlplane.identity.tokens import Principal
 from controlplane.machine.codec import digest_text
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import BidRequestItem, HostUnreachableError, Presence
+from controlplane.ports import BidRequestItem, HostUnreachableError, LogStatus, Presence
 
 T = TypeVar("T")
 TOKEN = "flk_test-token"
@@ -81,6 +83,25 @@ class Agents:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
 
 
+class Log:
+    """The replica's log status with the members that `members` has, and whatever a test changes in it."""
+
+    def __init__(self, replica: Replica, members: Members) -> None:
+        self._replica = replica
+        self._members = members
+        self.changes: dict[str, Any] = {}
+
+    async def status(self) -> LogStatus:
+        configuration = self._members.configuration
+        found = dataclasses.replace(
+            await self._replica.status(),
+            members=configuration.members,
+            incarnation=configuration.incarnation,
+            configuration_index=0,
+        )
+        return dataclasses.replace(found, **self.changes)
+
+
 class Described:
     """The OpenAPI document, as a judge: every answer of every test must be as it says."""
 
@@ -123,6 +144,8 @@ class Rig:
         self._thread.start()
         self.agents = Agents()
         self.replica: Replica = self.run(_made(Replica))
+        self.members = Members()
+        self.log = Log(self.replica, self.members)
         self.server: ApiServer = self.run(self._serve())
         self.session = self.new_session()
         self.described = Described(self.session.get(self.url("/openapi.json"), timeout=30).json())
@@ -132,7 +155,8 @@ class Rig:
             reader=self.replica,
             proposer=self.replica,
             agents=self.agents,
-            log=self.replica,
+            log=self.log,
+            members=self.members,
             identity=OneToken(),
             clock=self.replica.clock,
             ids=self.replica.ids,
@@ -167,6 +191,8 @@ class Rig:
             self.replica.reset()
 
         self.run(inside())
+        self.members.reset()
+        self.log.changes = {}
         self.agents.scores, self.agents.consoles, self.agents.hang, self.agents.error = {}, {}, False, None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from controlplane.api.http import problems, shapes, views
+from controlplane.api.http import problems, raft_views, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.services import Services, With
 from controlplane.machine.codec import digest_text
@@ -32,7 +32,7 @@ async def cluster(services: With) -> Response:
         state_hash=digest_text(state),
         node=services.settings.node,
         version=services.settings.version,
-        log=_log_shape(log) if log is not None else None,
+        log=raft_views.log_shape(log) if log is not None else None,
         nodes=_nodes(services, log, presence),
         hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
         microvms=dict(
@@ -85,34 +85,6 @@ def _nodes(
             shapes.NodeShape(node=node, address=addresses.get(node), reachable=reachable, role=role, agents=agents)
         )
     return nodes
-
-
-def _log_shape(log: LogStatus) -> shapes.LogShape:
-    return shapes.LogShape(
-        node=log.node,
-        role=log.role,
-        leader=log.leader,
-        term=log.term,
-        last_index=log.last_index,
-        commit_index=log.commit_index,
-        applied_index=log.applied_index,
-        has_quorum=log.has_quorum,
-        fsync=log.fsync,
-        state_hash=log.state_hash,
-        state_hash_index=log.state_hash_index,
-        snapshot_index=log.snapshot_index,
-        log_bytes=log.log_bytes,
-        peers=[
-            shapes.PeerShape(
-                node=peer.node,
-                address=peer.address,
-                connected=peer.connected,
-                match_index=peer.match_index,
-                last_contact_ms=peer.last_contact_ms,
-            )
-            for peer in log.peers
-        ],
-    )
 
 
 @router.get("/schema/microvm", response_model=shapes.SpecSchema)
