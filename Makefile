@@ -93,3 +93,9 @@ bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, int
 
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot
+
+SEEDS ?= 200
+FROM ?= 0
+.PHONY: raft-power-loss
+raft-power-loss: $(DEV) ## Every power loss in random lives of the journal: SEEDS=N FROM=M, adds to .work/raft-power-loss
+	$(BIN)/python -m tests.simulation.power_loss --seeds $(SEEDS) --from $(FROM)

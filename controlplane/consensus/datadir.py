@@ -52,7 +52,7 @@ class DataDirectory:
         self._segment_bytes = segment_bytes
         self._directory_journal = path / "wal"
         self._file_journal = path / "journal"
-        _make(path, disk)
+        disk.make_directory(path)
         self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._lock()
@@ -140,13 +140,5 @@ class DataDirectory:
         if self._file_journal.exists():
             states.append(Replay.of_format_1(self._file_journal).state)
         if self._directory_journal.exists() and segment_numbers(self._directory_journal):
-            states.append(Replay(self._directory_journal).state)
+            states.append(Replay.of_directory(self._directory_journal).state)
         return all(len(state.entries) == 1 and state.current_term == 0 for state in states)
-
-
-def _make(path: Path, disk: Disk) -> None:
-    """Make `path` and what is missing above it so that a power loss does not take it away."""
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        disk.sync_directory(directory.parent)

@@ -85,9 +85,7 @@ class Journal:
     @classmethod
     def _begin(cls, directory: Path, disk: Disk, segment_bytes: int, state: LogState) -> Journal:
         with _disk_errors(f"making {directory}"):
-            if not directory.exists():
-                directory.mkdir(mode=0o700)
-                disk.sync_directory(directory.parent)
+            disk.make_directory(directory)
             for path in directory.iterdir():
                 disk.remove(path)
         journal = cls(directory, disk, segment_bytes, state)
@@ -104,7 +102,7 @@ class Journal:
     def open(cls, directory: Path, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
         """Recover the journal. Raises CorruptDataError when bytes that were durable are damaged or missing."""
         with _disk_errors(f"reading {directory}"):
-            replay = Replay(directory)
+            replay = Replay.of_directory(directory)
         journal = cls(directory, disk, segment_bytes, replay.state)
         journal._segments = replay.segments
         journal._sequence, journal._chain = replay.tail.next_sequence, replay.tail.chain

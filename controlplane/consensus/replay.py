@@ -7,6 +7,7 @@ noticed. Raises CorruptDataError, which names the file, whenever the pieces do n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,37 +80,45 @@ def segment_numbers(directory: Path) -> dict[int, Path]:
     return {int(p.stem): p for p in directory.glob("*" + _SUFFIX) if p.stem.isascii() and p.stem.isdigit()}
 
 
-class Replay:
-    """The journal in `directory`, read; `state`, `segments` (oldest first) and `tail` are the result."""
+def _read_file(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limit)
 
-    def __init__(self, directory: Path) -> None:
+
+class Replay:
+    """The journal read; `state`, `segments` (oldest first), `newest` (a number) and `tail` are the result.
+
+    `files` are the segments by number, `read(path, limit)` gives the first `limit` bytes, all for -1.
+    """
+
+    def __init__(self, files: Mapping[int, Path], read: Callable[[Path, int], bytes] = _read_file) -> None:
         self.state = LogState()
         self.segments: list[Segment] = []
+        self._read = read
         self._base = (FIRST_INDEX, 0)
-        files = segment_numbers(directory)
-        if not files:
-            raise CorruptDataError(f"{directory}: the journal has no segment")
         self.newest = max(files)
         self.tail = self._read_all(self._chain(files))
         self._finish()
 
     @classmethod
-    def of_format_1(cls, path: Path) -> Replay:
-        """A journal of format 1: one file."""
-        replay = cls.__new__(cls)
-        replay.state, replay.segments, replay._base, replay.newest = LogState(), [], (FIRST_INDEX, 0), 0
-        replay.tail = replay._read_all([path])
-        replay._finish()
-        return replay
+    def of_directory(cls, directory: Path) -> Replay:
+        files = segment_numbers(directory)
+        if not files:
+            raise CorruptDataError(f"{directory}: the journal has no segment")
+        return cls(files)
 
-    def _chain(self, files: dict[int, Path]) -> list[Path]:
+    @classmethod
+    def of_format_1(cls, path: Path) -> Replay:
+        """A journal of format 1: one file, which reads as the first segment."""
+        return cls({1: path})
+
+    def _chain(self, files: Mapping[int, Path]) -> list[Path]:
         """The segments that count, oldest first."""
         chain: list[Path] = []
         number = self.newest
         while number in files:
             chain.append(files[number])
-            with files[number].open("rb") as file:
-                header = read_header(files[number], file.read(SECTOR_BYTES))
+            header = read_header(files[number], self._read(files[number], SECTOR_BYTES))
             if header.number != number or header.follows >= number:
                 raise corrupt(files[number], f"this is segment {header.number} after {header.follows} by its header")
             number = header.follows
@@ -118,7 +127,7 @@ class Replay:
     def _read_all(self, paths: list[Path]) -> Tail:
         tail: Tail | None = None
         for path in paths:
-            data = path.read_bytes()
+            data = self._read(path, -1)
             header = read_header(path, data)
             if tail is not None and (header.first_sequence, header.chain) != (tail.next_sequence, tail.chain):
                 raise corrupt(
