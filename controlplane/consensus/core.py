@@ -18,6 +18,7 @@ import math
 from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import SafetyViolationError
+from controlplane.consensus.membership import Reconfigurable
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -31,12 +32,11 @@ from controlplane.consensus.messages import (
 )
 from controlplane.consensus.reads import ReadCallback
 from controlplane.consensus.snapshot import SnapshotMeta
-from controlplane.consensus.witness import Witness
 
 _APPLY_BATCH = 2_000
 
 
-class RaftCore(Witness):
+class RaftCore(Reconfigurable):
     """One member, whole. Every method may raise ConsensusError or OSError, after which the node must stop."""
 
     def next_deadline_s(self) -> float:
@@ -61,7 +61,7 @@ class RaftCore(Witness):
         self._hooks.wake()
 
     def connected(self, peer: str) -> None:
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._SyncObj__onNodeConnected(node)
         if self.is_leader and (match := self._SyncObj__raftMatchIndex.get(node, 0)):
             # What was on its way may be lost: go on from what is known to be there.
@@ -70,14 +70,14 @@ class RaftCore(Witness):
         self._hooks.wake()
 
     def disconnected(self, peer: str) -> None:
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._SyncObj__onNodeDisconnected(node)
         self._outgoing.pop(node, None)
         self._leader_hung_up(node)
 
     def receive(self, peer: str, message: Message) -> None:
         """Handle one message of an authenticated peer. Answers that promise durability leave with the next tick."""
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._heard_at_s[peer] = monotonic_s()
         match message:
             case AppendEntries():
@@ -110,17 +110,14 @@ class RaftCore(Witness):
                 self._SyncObj__sendAppendEntries()
             else:
                 self._replicate(heartbeat=False)
-            self._reads.resolve(self.applied_index, self._entry_index)
+            self._reads.resolve(self.applied_index, self._entry_index, self._other_voters)
             self._drive_handover()
         self._flush()
         self._tell_hashes()
-        if self.applied_index < self.commit_index or (not self._nodes and self.commit_index < self._journal.last_index):
+        if self.applied_index < self.commit_index or (
+            not self._other_voters and self.commit_index < self._journal.last_index
+        ):
             self._hooks.wake()
-
-    def _leads_committed(self) -> bool:
-        """Whether an entry of this term is committed, so that the commit index is known to be current."""
-        no_op = self._SyncObj__noopIDx
-        return no_op is not None and self.commit_index >= no_op
 
     def dump(self) -> tuple[int, int, int, bytes]:
         """(index, term, entry_index, data) of the state as it is now."""
@@ -142,6 +139,7 @@ class RaftCore(Witness):
         self._snapshot_index = meta.index
         self._snapshot_at_s = monotonic_s()
         self._bytes_since_snapshot = 0
+        self._configurations.forget_below(meta.index)
         journal, limits = self._journal, self._settings
         keep_from = max(journal.base_index, meta.index - limits.retain_entries)
         tail = journal[keep_from + 1 - journal.base_index : meta.index + 1 - journal.base_index]
@@ -154,6 +152,9 @@ class RaftCore(Witness):
         journal.compact_to(keep_from)
 
     def _SyncObj__onBecomeLeader(self) -> None:
+        # What was known of followers in an earlier leadership is not known any more.
+        self._SyncObj__raftNextIndex.clear()
+        self._SyncObj__raftMatchIndex.clear()
         super()._SyncObj__onBecomeLeader()
         # The engine may count this node's own no-op in this very tick.
         self._flush()
@@ -180,6 +181,8 @@ class RaftCore(Witness):
                 self._state.apply(index, term, command[1:])
                 self._entry_index = index
                 self._bytes_since_snapshot += len(command)
+            elif kind == engine.MEMBERSHIP:
+                self._configuration_committed(index)
             elif kind != engine.NO_OP_KIND:
                 raise SafetyViolationError(f"entry {index} has kind {kind}, which this program does not know")
             self._SyncObj__raftLastApplied = index

@@ -13,10 +13,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 from pathlib import Path
 
 import msgspec
 
+from controlplane.consensus.configuration import Configuration
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import (
     CorruptDataError,
@@ -36,19 +38,38 @@ _FILE_JOURNAL_FORMAT = 1
 
 
 class _Identity(msgspec.Struct, frozen=True):
+    """`store` tells this disk from any other that carries the same node's name. `founding` is the configuration the
+    log begins with, None for a node that joined. Format 1 had neither.
+    """
+
     format: int
     node: str
     cluster_id: str
+    store: str = ""
+    founding: Configuration | None = None
 
 
 class DataDirectory:
-    """Holds the lock from construction to `close`. Raises ConsensusError subclasses that say what to do."""
+    """Holds the lock from construction to `close`. Raises ConsensusError subclasses that say what to do.
+
+    `founding` is used by the first start only, and by that not with `join`; and once by a start that finds a directory
+    of format 1, whose nodes were all founders. From then on the directory remembers it.
+    """
 
     def __init__(
-        self, path: Path, node: str, cluster_id: str, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES
+        self,
+        path: Path,
+        node: str,
+        cluster_id: str,
+        disk: Disk,
+        *,
+        founding: Configuration | None = None,
+        join: bool = False,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self._path = path
         self._disk = disk
+        self._join = join
         self._segment_bytes = segment_bytes
         self._directory_journal = path / "wal"
         self._file_journal = path / "journal"
@@ -57,11 +78,27 @@ class DataDirectory:
         try:
             self._lock()
             self._refuse_diverged()
-            self.journal = self._open_journal(_Identity(_FORMAT, node, cluster_id))
+            self.journal = self._open_journal(_Identity(_FORMAT, node, cluster_id, secrets.token_hex(16), founding))
+            self.stores = self._read_stores()
             self.snapshots = SnapshotFile(path / "snapshot", disk, cluster_id)
         except BaseException:
             os.close(self._lock_fd)
             raise
+
+    @property
+    def store(self) -> str:
+        """The id of this disk."""
+        return self._identity.store
+
+    @property
+    def founding(self) -> Configuration | None:
+        """The configuration the log began with; None on a node that joined."""
+        return self._identity.founding
+
+    def remember_store(self, peer: str, store: str) -> None:
+        """Durable when this returns: `peer` was met with the disk `store`. Raises OSError."""
+        self.stores[peer] = store
+        self._disk.replace(self._path / "peers.json", msgspec.json.encode(self.stores) + b"\n")
 
     def close(self) -> None:
         self.journal.close()
@@ -117,9 +154,12 @@ class DataDirectory:
         if convert:
             _log.info("%s: converting the journal to segments", self._path)
             journal = Journal.convert(present, self._directory_journal, self._disk, segment_bytes=self._segment_bytes)
-            self._write_identity(identity)
         else:
             journal = Journal.open(present, self._disk, segment_bytes=self._segment_bytes)
+        if convert or not found.store:
+            found = identity
+            self._write_identity(found)
+        self._identity = found
         self._disk.remove(self._file_journal)
         return journal
 
@@ -128,8 +168,18 @@ class DataDirectory:
             raise CorruptDataError(f"{identity_path}: missing, although the directory holds a log")
         self._disk.remove(self._file_journal)
         journal = Journal.create(self._directory_journal, self._disk, segment_bytes=self._segment_bytes)
-        self._write_identity(identity)
+        self._identity = msgspec.structs.replace(identity, founding=None) if self._join else identity
+        self._write_identity(self._identity)
         return journal
+
+    def _read_stores(self) -> dict[str, str]:
+        path = self._path / "peers.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            return {}
+        except DECODE_ERRORS as error:
+            raise CorruptDataError(f"{path}: not readable ({error})") from error
 
     def _write_identity(self, identity: _Identity) -> None:
         self._disk.replace(self._path / "identity.json", msgspec.json.encode(identity) + b"\n")

@@ -1,30 +1,37 @@
 """Pre-vote: before a node raises its term it asks whether it could win, so a node that was cut off disturbs nobody.
 
-Pure bookkeeping; `core` sends the questions and acts on the verdict.
+Pure bookkeeping; `core` sends the questions and acts on the verdict. Votes are counted by the voters of the
+configuration that counts at that moment; a learner's vote is heard and weighs nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from controlplane.consensus.configuration import majority
 
 
 class PreVote:
     """Answers to one question at a time: would you vote for me in `term`?"""
 
-    def __init__(self, node: str, cluster_size: int) -> None:
+    def __init__(self, node: str) -> None:
         self._node = node
-        self._cluster_size = cluster_size
         self._term = 0
         self._granted: set[str] = set()
+        self._won = False
 
     def begin(self, term: int) -> None:
         self._term = term
         self._granted = {self._node}
+        self._won = False
 
-    def grant(self, peer: str, term: int) -> bool:
-        """Count a grant; True when the majority is reached by it."""
-        if term != self._term or peer in self._granted:
+    def grant(self, peer: str, term: int, voters: AbstractSet[str]) -> bool:
+        """Count a grant; True when the majority of `voters` is reached by it."""
+        if term != self._term or self._won:
             return False
         self._granted.add(peer)
-        return len(self._granted) == self._cluster_size // 2 + 1
+        self._won = len(self._granted & voters) >= majority(len(voters))
+        return self._won
 
     def cancel(self) -> None:
         self._term = 0
@@ -33,16 +40,15 @@ class PreVote:
 class Ballot:
     """Votes received in one real election; a vote repeated by a reconnect counts once."""
 
-    def __init__(self, node: str, cluster_size: int) -> None:
+    def __init__(self, node: str) -> None:
         self._node = node
-        self._cluster_size = cluster_size
         self._term = 0
-        self._voters: set[str] = set()
+        self._granted: set[str] = set()
 
-    def count(self, peer: str, term: int) -> bool:
-        """Count `peer`'s vote; True when it makes a majority."""
+    def count(self, peer: str, term: int, voters: AbstractSet[str]) -> bool:
+        """Count `peer`'s vote; True when it makes a majority of `voters`."""
         if term != self._term:
             self._term = term
-            self._voters = {self._node}
-        self._voters.add(peer)
-        return len(self._voters) > self._cluster_size // 2
+            self._granted = {self._node}
+        self._granted.add(peer)
+        return len(self._granted & voters) >= majority(len(voters))

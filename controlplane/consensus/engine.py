@@ -17,7 +17,7 @@ from controlplane.consensus.errors import EngineMismatchError
 VERSION = "0.3.17"
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
-REGULAR, NO_OP_KIND = 0, 1
+REGULAR, NO_OP_KIND, MEMBERSHIP = 0, 1, 2
 SUCCESS, DISCARDED, NOT_LEADER, QUEUE_FULL, UNKNOWN_OUTCOME = 0, 3, 4, 1, 7
 
 CommandCallback = Callable[["tuple[int, int] | None", int], None]
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         _SyncObj__raftMatchIndex: dict[EngineNode, int]
         _SyncObj__lastResponseTime: dict[EngineNode, float]
         _SyncObj__otherNodes: set[EngineNode]
+        _SyncObj__readonlyNodes: set[EngineNode]
         _SyncObj__connectedNodes: set[EngineNode]
         _SyncObj__newAppendEntriesTime: float
         _SyncObj__noopIDx: int | None
@@ -131,6 +132,7 @@ ATTRIBUTES: tuple[str, ...] = (
     "_SyncObj__raftMatchIndex",
     "_SyncObj__lastResponseTime",
     "_SyncObj__otherNodes",
+    "_SyncObj__readonlyNodes",
     "_SyncObj__connectedNodes",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
@@ -160,7 +162,7 @@ def check_instance(engine: Engine) -> None:
     for name, value in (("FOLLOWER", FOLLOWER), ("CANDIDATE", CANDIDATE), ("LEADER", LEADER)):
         if upstream_constant("_RAFT_STATE", name) != value:
             raise EngineMismatchError(f"pysyncobj {VERSION}: _RAFT_STATE.{name} is not {value}")
-    for name, value in (("REGULAR", REGULAR), ("NO_OP", NO_OP_KIND)):
+    for name, value in (("REGULAR", REGULAR), ("NO_OP", NO_OP_KIND), ("MEMBERSHIP", MEMBERSHIP)):
         if upstream_constant("_COMMAND_TYPE", name) != value:
             raise EngineMismatchError(f"pysyncobj {VERSION}: _COMMAND_TYPE.{name} is not {value}")
 

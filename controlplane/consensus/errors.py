@@ -45,6 +45,14 @@ class SafetyViolationError(ConsensusError):
     """
 
 
+class RemovedError(ConsensusError):
+    """The node was removed from the cluster. Its id is retired: it never takes part again."""
+
+
+class LostDiskError(ConsensusError):
+    """The other members know this node with another disk, so this one forgot its votes and what it acknowledged."""
+
+
 def disk_error(doing: str, error: OSError) -> DiskError:
     """The failure of a file operation as what stops the node."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -12,6 +12,9 @@ import math
 from controlplane.consensus import engine
 from controlplane.consensus.agreement import Agreement
 from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Outlet
+from controlplane.consensus.configuration import Configuration, decode, encode
+from controlplane.consensus.configuration import founding as found
+from controlplane.consensus.configurations import Configurations
 from controlplane.consensus.elections import Ballot, PreVote
 from controlplane.consensus.engine import Engine, EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
@@ -24,6 +27,9 @@ from controlplane.consensus.transfers import Incoming, Outgoing
 from controlplane.ports import Divergence, ReplicatedState
 
 _log = logging.getLogger(__name__)
+
+MEMBERSHIP_KIND = bytes([engine.MEMBERSHIP])
+"""What a membership entry begins with."""
 
 
 class Member(Engine):
@@ -38,24 +44,33 @@ class Member(Engine):
         state: ReplicatedState,
         outlet: Outlet,
         hooks: Hooks,
+        founding: Configuration | None = None,
     ) -> None:
+        """`founding` is what the data directory remembers of the first start; None takes it from the settings."""
         engine.check_engine(engine.installed_version(), engine.upstream_engine())
-        size = len(settings.peers) + 1
+        if founding is None and not settings.join:
+            founding = found(settings.node, settings.address, settings.peers)
+        self._founding = founding
         self._settings = settings
         self._journal = journal
         self._snapshots = snapshots
         self._state = state
         self._outlet = outlet
         self._hooks = hooks
-        self._nodes = {peer: EngineNode(peer) for peer in settings.peers}
-        self._pre_vote = PreVote(settings.node, size)
-        self._ballot = Ballot(settings.node, size)
+        self._nodes: dict[str, EngineNode] = {}
+        self._configurations = Configurations(founding)
+        self._voters: frozenset[str] = frozenset()
+        self._other_voters: frozenset[str] = frozenset()
+        self._followers: tuple[EngineNode, ...] = ()
+        self._membership_version = 0
+        self._pre_vote = PreVote(settings.node)
+        self._ballot = Ballot(settings.node)
         # The engine elects when its own deadline passes; ours decides when it may, so the engine's is kept at infinity.
         self._election_due_s = 0.0
         self._led_at_s = -math.inf
         self._handed_over_in = 0
         """The last term whose leader asked this node to lead the next one."""
-        self._reads = ReadRounds(size)
+        self._reads = ReadRounds()
         self._agreement = Agreement(settings.node)
         self._round = 0
         self._told_commit = 0
@@ -81,7 +96,7 @@ class Member(Engine):
             onStateChanged=self._state_changed,
         )
         bridge = Bridge(self._ask_vote)
-        super().__init__(EngineNode(settings.node), list(self._nodes.values()), conf, transport=bridge)
+        super().__init__(EngineNode(settings.node), [], conf, transport=bridge)
         engine.check_instance(self)
         self._poller = NoPoller()
         self._SyncObj__raftLog = EngineLog(journal)
@@ -110,6 +125,97 @@ class Member(Engine):
         journal.set_commit_index(self.commit_index)
         self._SyncObj__raftCurrentTerm = max(journal.current_term, journal.last_term)
         self._SyncObj__votedForNodeId = journal.voted_for if journal.current_term >= journal.last_term else None
+        self._read_configurations(found[0] if found else None)
+
+    def _read_configurations(self, below: SnapshotMeta | None) -> None:
+        """Find the configurations again: that of the snapshot `below` the log, then those in it."""
+        known = Configurations(self._founding)
+        if below is not None and below.configuration:
+            known = Configurations(
+                self._decode_configuration(below.index, below.configuration), below.configuration_index
+            )
+        for command, index, _ in self._journal[1:]:
+            if index > known.index and command[:1] == MEMBERSHIP_KIND:
+                known.add(index, self._decode_configuration(index, command[1:]))
+        self._configurations = known
+        self._configure()
+
+    def _decode_configuration(self, index: int, data: bytes) -> Configuration:
+        try:
+            return decode(data)
+        except ValueError as error:
+            raise SafetyViolationError(f"entry {index} of kind {engine.MEMBERSHIP} (membership): {error}") from None
+
+    def _configure(self) -> None:
+        """Let the newest configuration in the log count from now on, committed or not."""
+        configuration = self._configurations.current
+        me = frozenset({self._settings.node})
+        self._voters = configuration.voters if configuration else frozenset[str]()
+        self._other_voters = self._voters - me
+        learners = configuration.learners - me if configuration else frozenset[str]()
+        # The engine counts its majorities by these two.
+        self._SyncObj__otherNodes = {self._node(node) for node in self._other_voters}
+        self._SyncObj__readonlyNodes = {self._node(node) for node in learners}
+        self._followers = tuple(self._node(node) for node in sorted(self._other_voters | learners))
+        self._membership_version += 1
+        for retired in configuration.retired if configuration else ():
+            self._agreement.forget(retired)
+        if self.is_leader:
+            self._track_followers()
+
+    def _track_followers(self) -> None:
+        """A leader keeps progress of exactly its followers."""
+        progress = self._SyncObj__raftNextIndex
+        for node in self._followers:
+            if node not in progress:
+                progress[node] = self._journal.last_index + 1
+                self._SyncObj__raftMatchIndex[node] = 0
+                self._SyncObj__lastResponseTime[node] = monotonic_s()
+        for node in [node for node in progress if node not in self._followers]:
+            self._drop_progress(node)
+
+    def _drop_progress(self, node: EngineNode) -> None:
+        del self._SyncObj__raftNextIndex[node], self._SyncObj__raftMatchIndex[node]
+        self._SyncObj__lastResponseTime.pop(node, None)
+        self._outgoing.pop(node, None)
+
+    def _node(self, peer: str) -> EngineNode:
+        node = self._nodes.get(peer)
+        if node is None:
+            node = self._nodes[peer] = EngineNode(peer)
+        return node
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The newest in this node's log; None while it joins and has heard of none."""
+        return self._configurations.current
+
+    @property
+    def configuration_index(self) -> int:
+        return self._configurations.index
+
+    @property
+    def committed_configuration(self) -> Configuration | None:
+        return self._configurations.at(self.commit_index)[1]
+
+    @property
+    def membership_version(self) -> int:
+        """Changes whenever `configuration` or `committed_configuration` may have."""
+        return self._membership_version
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other voter has to be asked for anything."""
+        return self.is_voter and not self._other_voters
+
+    @property
+    def is_voter(self) -> bool:
+        return self._settings.node in self._voters
+
+    def configuration_at(self, index: int) -> tuple[bytes, int]:
+        """The encoded configuration of a log that ends at `index`, and where it stands: for a snapshot there."""
+        at, configuration = self._configurations.at(index)
+        return (encode(configuration) if configuration else b""), at
 
     def _load_state(self, meta: SnapshotMeta, data: bytes | bytearray) -> None:
         try:
@@ -125,6 +231,8 @@ class Member(Engine):
 
     @property
     def role(self) -> str:
+        if not self.is_voter:
+            return "learner"
         return ("follower", "candidate", "leader")[self._SyncObj__raftState]
 
     @property
@@ -149,6 +257,10 @@ class Member(Engine):
         return self._SyncObj__raftLastApplied
 
     @property
+    def last_index(self) -> int:
+        return self._journal.last_index
+
+    @property
     def entry_index(self) -> int:
         """The last applied index whose entry the state got; the indexes between it and `applied_index` are no-ops."""
         return self._entry_index
@@ -166,8 +278,9 @@ class Member(Engine):
     def has_quorum(self) -> bool:
         horizon = monotonic_s() - self._settings.election_max_s
         if self.is_leader:
-            answered = sum(at > horizon for at in self._SyncObj__lastResponseTime.values())
-            return answered >= (len(self._nodes) + 1) // 2
+            last = self._SyncObj__lastResponseTime
+            answered = sum(last[node] > horizon for node in self._SyncObj__otherNodes)
+            return answered >= (len(self._other_voters) + 1) // 2
         return self._hears_leader(self._settings.election_max_s)
 
     @property
@@ -181,7 +294,7 @@ class Member(Engine):
         return self._agreement.divergences
 
     def match_index(self, peer: str) -> int | None:
-        return self._SyncObj__raftMatchIndex.get(self._nodes[peer]) if self.is_leader else None
+        return self._SyncObj__raftMatchIndex.get(self._node(peer)) if self.is_leader else None
 
     def last_heard_s(self, peer: str) -> float | None:
         """Seconds since the last message of `peer`."""
@@ -246,7 +359,7 @@ class Member(Engine):
         """Whether a reply of `term` is one to this leader; a higher term ends the leadership."""
         if term > self.term:
             self._adopt_term(term)
-        if term < self.term or not self.is_leader:
+        if term < self.term or not self.is_leader or node not in self._SyncObj__raftMatchIndex:
             return False
         self._SyncObj__lastResponseTime[node] = monotonic_s()
         return True

@@ -7,30 +7,44 @@ terms are ignored.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.ports import Member
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class Hello(msgspec.Struct, tag=0, array_like=True, frozen=True):
-    """First frame of a connection, from the dialling side."""
+    """First frame of a connection, from the dialling side.
+
+    `store` is the id of the sender's disk. `incarnation` is that of its configuration, 0 while it is no member by its
+    own log. `address` is where it is dialled. `introduces`: by the sender's configuration, at
+    `configuration_index`, both sender and receiver are members.
+    """
 
     protocol: int
     cluster_id: str
     sender: str
     receiver: str
+    store: str = ""
+    incarnation: Index = 0
+    address: str = ""
+    configuration_index: Index = 0
+    introduces: bool = False
 
 
 class HelloReply(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """`refusal` is empty when the connection is accepted."""
+    """`refusal` is empty when the connection is accepted. `verdict` says what it means for the refused node."""
 
-    refusal: Annotated[str, msgspec.Meta(max_length=200)]
+    refusal: Annotated[str, msgspec.Meta(max_length=500)]
+    verdict: Literal["", "removed", "disk"] = ""
+    store: str = ""
+    incarnation: Index = 0
 
 
 class VoteRequest(msgspec.Struct, tag=10, array_like=True, frozen=True):
@@ -104,13 +118,17 @@ class ReadIndex(msgspec.Struct, tag=17, array_like=True, frozen=True):
 
 
 class Answer(msgspec.Struct, tag=18, array_like=True, frozen=True):
-    """The leader's answer to Propose or ReadIndex. `refused` means: certainly not appended, or not the leader."""
+    """The leader's answer to a request. `refused` means: certainly not appended, or not the leader.
+
+    `text` says why the leader refused, or may not know, when asking another leader would not help.
+    """
 
     request: Index
     index: Index
     term: Index
     refused: bool
     unknown: bool = False
+    text: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
 class TimeoutNow(msgspec.Struct, tag=19, array_like=True, frozen=True):
@@ -129,6 +147,19 @@ class StateHash(msgspec.Struct, tag=20, array_like=True, frozen=True):
     ]
 
 
+class ChangeMember(msgspec.Struct, tag=21, array_like=True, frozen=True):
+    """A follower asks the leader to change the membership, or to let `node` ("": the best voter) lead.
+
+    `member` is of use with `add` only. The answer to `transfer` has the new leader for its text.
+    """
+
+    request: Index
+    what: Literal["add", "promote", "remove", "transfer"]
+    node: str
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+    member: Member | None = None
+
+
 Message = (
     VoteRequest
     | VoteReply
@@ -141,6 +172,7 @@ Message = (
     | Answer
     | TimeoutNow
     | StateHash
+    | ChangeMember
 )
 
 message_decoder = msgspec.msgpack.Decoder(Message)

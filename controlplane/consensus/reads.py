@@ -7,15 +7,14 @@ committed when the round began. Pure bookkeeping; no clock is trusted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 ReadCallback = Callable[["int | None"], None]
 """Gets the read index, or None when this node no longer leads."""
 
 
 class ReadRounds:
-    def __init__(self, cluster_size: int) -> None:
-        self._needed = cluster_size // 2
+    def __init__(self) -> None:
         self._arrived: list[ReadCallback] = []
         self._waiting: deque[tuple[int, int, list[ReadCallback]]] = deque()
         self._echoed: dict[str, int] = {}
@@ -37,16 +36,20 @@ class ReadRounds:
         if round_number > self._echoed.get(peer, 0):
             self._echoed[peer] = round_number
 
-    def resolve(self, applied_index: int, read_index: int) -> None:
-        """Answer every read whose round a majority echoed and whose commit index is applied."""
+    def resolve(self, applied_index: int, read_index: int, others: Collection[str]) -> None:
+        """Answer every read whose round a majority echoed and whose commit index is applied.
+
+        `others` are the voters besides this node, which is one too.
+        """
         if not self._waiting:
             return
-        ranked = sorted(self._echoed.values(), reverse=True)
         # This node counts for itself: `needed` others complete the majority.
-        confirmed = ranked[self._needed - 1] if len(ranked) >= self._needed > 0 else 0
+        needed = (len(others) + 1) // 2
+        ranked = sorted((self._echoed.get(other, 0) for other in others), reverse=True)
+        confirmed = ranked[needed - 1] if needed else 0
         while self._waiting:
             round_number, commit_index, callbacks = self._waiting[0]
-            if (self._needed and round_number > confirmed) or commit_index > applied_index:
+            if (needed and round_number > confirmed) or commit_index > applied_index:
                 return
             self._waiting.popleft()
             for callback in callbacks:

@@ -13,6 +13,7 @@ from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
 from controlplane.consensus.journal import FIRST_INDEX
+from controlplane.consensus.member import MEMBERSHIP_KIND
 from controlplane.consensus.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply
 from controlplane.consensus.snapshot import SnapshotMeta
 from controlplane.consensus.transfers import Outgoing
@@ -31,7 +32,9 @@ class Replicator(Voter):
         commit = self.commit_index
         notice = heartbeat or commit > self._told_commit
         self._told_commit = commit
-        for node in self._SyncObj__connectedNodes:
+        for node in self._followers:
+            if node not in self._SyncObj__connectedNodes:
+                continue
             outgoing = self._outgoing.get(node) or self._begin_transfer(node)
             if outgoing is not None:
                 self._send_chunk(node, outgoing, heartbeat=heartbeat)
@@ -109,6 +112,7 @@ class Replicator(Voter):
     def _store(self, prev_index: int, entries: list[tuple[int, bytes]]) -> None:
         """Add what is not there yet. Only an entry of another term removes anything, and never a committed one."""
         journal = self._journal
+        changed = False
         for position, (term, _) in enumerate(entries):
             index = prev_index + 1 + position
             present = journal.term_at(index)
@@ -118,8 +122,14 @@ class Replicator(Voter):
                 if index <= self.commit_index:
                     raise SafetyViolationError(f"entry {index} of term {present} is committed, but term {term} is sent")
                 journal.truncate_from(index)
+                changed = self._configurations.truncate_from(index)
             for offset, (new_term, command) in enumerate(entries[position:]):
+                if command[:1] == MEMBERSHIP_KIND:
+                    self._configurations.add(index + offset, self._decode_configuration(index + offset, command[1:]))
+                    changed = True
                 journal.add(command, index + offset, new_term)
+            if changed:
+                self._configure()
             return
 
     def _first_of_term(self, index: int, term: int) -> int:
@@ -176,6 +186,7 @@ class Replicator(Voter):
             self._journal.reset(meta.index, meta.term)
         self._SyncObj__raftLastApplied = meta.index
         self._commit(meta.index)
+        self._read_configurations(meta)
         waiting = self._SyncObj__commandsWaitingCommit
         for index in [index for index in waiting if index <= meta.index]:
             for _, callback in waiting.pop(index):

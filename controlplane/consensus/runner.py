@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 
 from controlplane.consensus import engine
 from controlplane.consensus.calls import Calls
+from controlplane.consensus.configuration import founding
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import ConsensusError, DivergedError, disk_error
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
+from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.tls import load_contexts
 from controlplane.consensus.transport import PeerTransport
@@ -42,7 +46,10 @@ class Runner:
         self._directory: DataDirectory | None = None
         self._core: RaftCore | None = None
         self._transport: PeerTransport | None = None
+        self._roster: Roster | None = None
+        self._membership_version = 0
         self._calls = Calls()
+        self._changes: set[asyncio.Task[None]] = set()
         self._proposed: set[asyncio.Future[Outcome]] = set()
         self._pending_bytes = 0
         self._tick_scheduled = False
@@ -61,26 +68,41 @@ class Runner:
     async def start(self) -> None:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
         settings = self.settings
-        tls = load_contexts(settings.tls) if settings.tls is not None and settings.peers else None
+        tls = load_contexts(settings.tls) if settings.tls is not None and settings.listen else None
         self._started_at_s = engine.monotonic_s()
         self._directory = DataDirectory(
             settings.data_dir,
             settings.node,
             settings.cluster_id,
             self._disk,
+            founding=founding(settings.node, settings.address, settings.peers),
+            join=settings.join,
             segment_bytes=settings.segment_bytes,
         )
         loop = asyncio.get_running_loop()
         self._directory.journal.in_background = lambda work: loop.run_in_executor(None, work)
+        # How it began is what its directory says, whatever the settings say by now.
+        settings = replace(settings, join=self._directory.founding is None)
         try:
+            self._roster = Roster(
+                node=settings.node,
+                cluster_id=settings.cluster_id,
+                contacts=settings.peers,
+                address=settings.address,
+                store=self._directory.store,
+                stores=self._directory.stores,
+                remember=self._remember_store,
+                expelled=self._fail,
+            )
             self._transport = PeerTransport(
                 node=settings.node,
                 cluster_id=settings.cluster_id,
                 listen=settings.listen,
-                peers=settings.peers,
+                peers={},
                 tls=tls,
                 max_frame_bytes=settings.max_entry_bytes + _FRAME_OVERHEAD_BYTES,
                 events=self,
+                roster=self._roster,
             )
             self._core = RaftCore(
                 settings,
@@ -89,21 +111,57 @@ class Runner:
                 state=self._state,
                 outlet=self._transport,
                 hooks=self,
+                founding=self._directory.founding,
             )
-            if settings.peers:
+            self._meet_members(self._core)
+            _check_listens(settings, self._transport.peers)
+            self._compare_with_settings(self._core)
+            if settings.listen:
                 await self._transport.start()
-            else:
+            if self._core.is_alone:
                 self._core.campaign()
         except BaseException:
             await self.stop()
             raise
         self.wake()
 
+    def _meet_members(self, core: RaftCore) -> None:
+        """Let connections follow the log's configuration."""
+        assert self._roster is not None
+        assert self._transport is not None
+        self._membership_version = core.membership_version
+        self._roster.update(core.configuration, core.configuration_index, core.committed_configuration)
+        self._transport.set_peers(self._roster.addresses())
+
+    def _compare_with_settings(self, core: RaftCore) -> None:
+        """Say once when the settings name other members than the log: the log counts."""
+        configuration, settings = core.configuration, self.settings
+        if configuration is None or settings.join:
+            return
+        members = {member.node for member in configuration.members}
+        if members != {settings.node, *settings.peers}:
+            _log.warning(
+                "%s: the members are %s by the log, which counts, and %s by the settings (raft.peers)",
+                settings.node,
+                ", ".join(sorted(members)),
+                ", ".join(sorted({settings.node, *settings.peers})),
+            )
+
+    def _remember_store(self, peer: str, store: str) -> None:
+        if self._directory is None:
+            return
+        try:
+            self._directory.remember_store(peer, store)
+        except OSError as error:
+            self._fail(error)
+
     async def stop(self) -> None:
         """Leave at once; what was acknowledged is on disk. Idempotent."""
         self._core = None
         if self._timer is not None:
             self._timer.cancel()
+        for change in self._changes:
+            change.cancel()
         if self._transport is not None:
             await self._transport.stop()
             self._transport = None
@@ -187,6 +245,8 @@ class Runner:
         except Exception as error:
             self._fail(error)
             return
+        if core.membership_version != self._membership_version:
+            self._meet_members(core)
         if core.leader != self._leader_seen:
             if core.leader is not None and self._followed is not None and core.leader != self._followed:
                 # A deposed leader may answer late or, when it is frozen, never.
@@ -217,7 +277,8 @@ class Runner:
             return
         try:
             index, term, entry_index, data = core.dump()
-            meta = await asyncio.to_thread(directory.snapshots.describe, index, term, entry_index, data)
+            membership = core.configuration_at(index)
+            meta = await asyncio.to_thread(directory.snapshots.describe, index, term, entry_index, data, *membership)
             await asyncio.to_thread(directory.snapshots.save, meta, data)
             if self._core is core:
                 core.snapshot_saved(meta)
@@ -285,3 +346,8 @@ class Runner:
     def _journal(self) -> Journal:
         assert self._directory is not None
         return self._directory.journal
+
+
+def _check_listens(settings: RaftSettings, peers: Mapping[str, str]) -> None:
+    if peers and not settings.listen:
+        raise ConsensusError(f"listen: is needed, the log has other members: {', '.join(sorted(peers))}")

@@ -20,14 +20,19 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RaftSettings:
-    """One node of the log. `peers` maps the other nodes to their `host:port`; empty means a single-node cluster."""
+    """One node of the log. `peers` maps the other nodes to their `host:port`; none means a single-node cluster."""
 
     node: str
     cluster_id: str
     data_dir: Path
     listen: str = ""
-    """`host:port` for the peers; not bound when there are none."""
+    """`host:port` for the peers; a node without it stays alone."""
+    advertise: str = ""
+    """Where the others dial this node, when that is not `listen`."""
     peers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The other founders, or whom a joining node turns to. Once there is a log, its configuration says who belongs."""
+    join: bool = False
+    """Begin as nobody: wait until the existing members add this node, instead of founding a cluster with `peers`."""
     tls: TlsFiles | None = None
     """The certificate names its node in a SAN URI `flintlock://node/<id>` and serves both as client and server."""
     plaintext_peers_for_tests: bool = False
@@ -54,13 +59,7 @@ class RaftSettings:
                 raise ValueError(f"node: {name!r} is not a node id (1-63 of a-z 0-9 . _ -)")
         if not self.cluster_id or len(self.cluster_id) > 128:
             raise ValueError("cluster_id: 1 to 128 characters are needed")
-        if self.node in self.peers:
-            raise ValueError(f"peers: must not contain this node ({self.node!r})")
-        for peer, address in self.peers.items():
-            parse_address(f"peers[{peer}]", address)
-        if self.peers:
-            parse_address("listen", self.listen)
-            self._check_transport_security()
+        self._check_addresses()
         if self.fsync not in ("always", "never"):
             raise ValueError(f"fsync: {self.fsync!r} is neither 'always' nor 'never'")
         if not 0 < self.heartbeat_s * 3 < self.election_min_s < self.election_max_s:
@@ -77,6 +76,24 @@ class RaftSettings:
             raise ValueError("max_entry_bytes: at most 64 MiB")
         if self.retain_entries < 0:
             raise ValueError("retain_entries: must not be negative")
+
+    def _check_addresses(self) -> None:
+        if self.node in self.peers:
+            raise ValueError(f"peers: must not contain this node ({self.node!r})")
+        for peer, address in self.peers.items():
+            parse_address(f"peers[{peer}]", address)
+        if self.advertise:
+            parse_address("advertise", self.advertise)
+        if self.join and not self.peers:
+            raise ValueError("join: peers must hold the existing members, one of them at least")
+        if self.peers or self.listen:
+            parse_address("listen", self.listen)
+            self._check_transport_security()
+
+    @property
+    def address(self) -> str:
+        """Where the others dial this node."""
+        return self.advertise or self.listen
 
     def _check_transport_security(self) -> None:
         if self.tls is not None:

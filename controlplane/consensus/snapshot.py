@@ -35,6 +35,9 @@ class SnapshotMeta(msgspec.Struct, array_like=True, frozen=True):
     entry_index: int
     size: int
     sha256: bytes
+    configuration: bytes = b""
+    """The membership that counts at `index`, and where it stands; empty in snapshots from before it was in the log."""
+    configuration_index: int = 0
 
 
 _meta_decoder = msgspec.msgpack.Decoder(SnapshotMeta)
@@ -51,8 +54,19 @@ class SnapshotFile:
         self._lock = threading.Lock()
         self._saved_index = 0
 
-    def describe(self, index: int, term: int, entry_index: int, data: bytes) -> SnapshotMeta:
-        return SnapshotMeta(self._cluster_id, index, term, entry_index, len(data), hashlib.sha256(data).digest())
+    def describe(
+        self,
+        index: int,
+        term: int,
+        entry_index: int,
+        data: bytes,
+        configuration: bytes = b"",
+        configuration_index: int = 0,
+    ) -> SnapshotMeta:
+        digest = hashlib.sha256(data).digest()
+        return SnapshotMeta(
+            self._cluster_id, index, term, entry_index, len(data), digest, configuration, configuration_index
+        )
 
     def save(self, meta: SnapshotMeta, data: bytes | bytearray) -> None:
         """Durable and complete when this returns; an older snapshot never replaces a newer one. Raises OSError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from controlplane.consensus.configuration import FOUNDING_INDEX, founding
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.journal import Journal
@@ -41,6 +40,7 @@ def running_status(
     disk: Disk,
     uptime_s: float,
 ) -> LogStatus:
+    configuration = core.configuration
     return LogStatus(
         node=settings.node,
         role=core.role,
@@ -62,21 +62,19 @@ def running_status(
         log_entries=journal.last_index - journal.base_index,
         log_bytes=journal.size_bytes,
         uptime_s=uptime_s,
-        peers=tuple(_peer_status(settings, core, journal, transport, peer) for peer in sorted(settings.peers)),
-        members=founding(settings.node, settings.listen, settings.peers).members,
-        configuration_index=FOUNDING_INDEX,
-        incarnation=1,
+        peers=tuple(_peer_status(core, journal, transport, peer) for peer in sorted(transport.peers)),
+        members=configuration.members if configuration is not None else (),
+        configuration_index=core.configuration_index,
+        incarnation=configuration.incarnation if configuration is not None else 0,
     )
 
 
-def _peer_status(
-    settings: RaftSettings, core: RaftCore, journal: Journal, transport: PeerTransport, peer: str
-) -> PeerStatus:
+def _peer_status(core: RaftCore, journal: Journal, transport: PeerTransport, peer: str) -> PeerStatus:
     heard_s = core.last_heard_s(peer)
     match_index = core.match_index(peer)
     return PeerStatus(
         node=peer,
-        address=settings.peers[peer],
+        address=transport.peers[peer],
         connected=transport.is_connected(peer),
         match_index=match_index,
         lag_entries=None if match_index is None else journal.last_index - match_index,

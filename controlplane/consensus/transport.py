@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -28,6 +28,7 @@ from controlplane.consensus.messages import (
     hello_reply_decoder,
     message_decoder,
 )
+from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import parse_address
 from controlplane.consensus.tls import TlsContexts, peer_identity
 from controlplane.identity.names import IdentityError
@@ -73,20 +74,24 @@ class PeerTransport:
         tls: TlsContexts | None,
         max_frame_bytes: int,
         events: PeerEvents,
+        roster: Roster | None = None,
     ) -> None:
+        """`roster` says who may connect and what is known of them; None admits `peers` and no one else, for ever."""
         self.node = node
-        self.cluster_id = cluster_id
-        self.peers = dict(peers)
+        self.peers: dict[str, str] = {}
+        self.roster = roster or Roster(node=node, cluster_id=cluster_id, contacts=peers)
         self.tls = tls
         self.max_frame_bytes = max_frame_bytes
         self.events = events
         self.inbound: dict[str, Inbound] = {}
         self._listen = listen
         self._outbound: dict[str, _Outbound] = {}
-        self._dial_now = {peer: asyncio.Event() for peer in peers}
+        self._dial_now: dict[str, asyncio.Event] = {}
+        self._dials: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending: dict[asyncio.Task[None], None] = {}
         self._socket: socket.socket | None = None
+        self.set_peers(peers)
 
     async def start(self) -> None:
         """Bind and begin dialling. Raises OSError when the address cannot be bound."""
@@ -95,8 +100,30 @@ class PeerTransport:
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         self._socket.setblocking(False)
         self._spawn(self._accept_forever(self._socket), "accept")
-        for peer, address in self.peers.items():
-            self._spawn(self._dial_forever(peer, address), f"dial {peer}")
+        for peer in self.peers:
+            self._begin_dialling(peer)
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Dial exactly `peers` (id to `host:port`) from now on; connections with anybody else are closed."""
+        if self.peers == peers:
+            return
+        before, self.peers = self.peers, dict(peers)
+        for peer in before.keys() - peers.keys():
+            if (connection := self.inbound.pop(peer, None)) is not None:
+                connection.abort()
+            del self._dial_now[peer]
+        for peer in before:
+            if self.peers.get(peer) != before[peer] and (task := self._dials.pop(peer, None)) is not None:
+                task.cancel()
+        for peer in self.peers:
+            self._dial_now.setdefault(peer, asyncio.Event())
+            if self._socket is not None and peer not in self._dials:
+                self._begin_dialling(peer)
+
+    def _begin_dialling(self, peer: str) -> None:
+        self._dials[peer] = self._spawn(
+            self._dial_forever(peer, self.peers[peer], self._dial_now[peer]), f"dial {peer}"
+        )
 
     async def stop(self) -> None:
         tasks = [*self._tasks, *self._pending]
@@ -121,10 +148,11 @@ class PeerTransport:
     def is_connected(self, peer: str) -> bool:
         return peer in self._outbound
 
-    def _spawn(self, coroutine: asyncio._CoroutineLike[None], name: str) -> None:  # pyright: ignore[reportPrivateUsage] - typeshed's name
-        task = asyncio.create_task(coroutine, name=f"raft {self.node} {name}")
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"raft {self.node} {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- accepting -----------------------------------------------------------------------------------------------------
 
@@ -167,12 +195,12 @@ class PeerTransport:
 
     # -- dialling ------------------------------------------------------------------------------------------------------
 
-    async def _dial_forever(self, peer: str, address: str) -> None:
+    async def _dial_forever(self, peer: str, address: str, dial_now: asyncio.Event) -> None:
         delay = _RETRY_MIN_S
         trouble = ""
         while True:
             protocol = _Outbound(self, peer)
-            self._dial_now[peer].clear()
+            dial_now.clear()
             try:
                 await self._dial(protocol, address)
                 delay, trouble = _RETRY_MIN_S, ""
@@ -182,7 +210,8 @@ class PeerTransport:
                 try:
                     await protocol.closed.wait()
                 finally:
-                    del self._outbound[peer]
+                    if self._outbound.get(peer) is protocol:
+                        del self._outbound[peer]
                     self.events.on_disconnected(peer)
             except (OSError, TimeoutError, IdentityError) as error:
                 if (new := str(error) or type(error).__name__) != trouble:
@@ -192,7 +221,7 @@ class PeerTransport:
                 protocol.abort()
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
-                    await self._dial_now[peer].wait()
+                    await dial_now.wait()
             delay = min(delay * 2, _RETRY_MAX_S)
 
     def admitted(self, connection: Inbound, peer: str) -> None:
@@ -201,6 +230,8 @@ class PeerTransport:
         if previous is not None:
             previous.abort()
         self.inbound[peer] = connection
+        if peer not in self.peers:
+            self.set_peers(self.roster.addresses())
         self._dial_now[peer].set()
 
     async def _dial(self, protocol: _Outbound, address: str) -> None:
@@ -290,12 +321,12 @@ class Inbound(_Connection):
             self.owner.events.on_message(self._peer, message_decoder.decode(body))
             return
         hello = hello_decoder.decode(body)
-        refusal = self._refusal(hello)
+        reply = self._judge(hello)
         assert self.transport is not None
-        self.transport.write(encode_frame(HelloReply(refusal)))
-        if refusal:
-            _log.warning("%s: refused %r: %s", self.owner.node, hello.sender[:64], refusal)
-            self.lost(IdentityError(refusal))
+        self.transport.write(encode_frame(reply))
+        if reply.refusal:
+            _log.warning("%s: refused %r: %s", self.owner.node, hello.sender[:64], reply.refusal)
+            self.lost(IdentityError(reply.refusal))
             self.transport.close()
             return
         self._peer = hello.sender
@@ -304,19 +335,15 @@ class Inbound(_Connection):
         if not self.admitted.done():
             self.admitted.set_result(hello.sender)
 
-    def _refusal(self, hello: Hello) -> str:
+    def _judge(self, hello: Hello) -> HelloReply:
         owner = self.owner
         if hello.protocol != PROTOCOL_VERSION:
-            return f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}"
+            return HelloReply(f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
         if owner.tls is not None and hello.sender != self._identity_seen:
-            return "the sender is not the node its certificate names"
-        if hello.cluster_id != owner.cluster_id:
-            return "another cluster"
+            return HelloReply("the sender is not the node its certificate names")
         if hello.receiver != owner.node:
-            return f"this is node {owner.node}"
-        if hello.sender not in owner.peers:
-            return "not a member of this cluster"
-        return ""
+            return HelloReply(f"this is node {owner.node}")
+        return owner.roster.judge(hello)
 
     def lost(self, error: Exception) -> None:
         if self._peer is not None and self.owner.inbound.get(self._peer) is self:
@@ -342,15 +369,17 @@ class _Outbound(_Connection):
         assert self.transport is not None
         _configure(cast("socket.socket", self.transport.get_extra_info("socket")))
         self.transport.set_write_buffer_limits(high=_QUEUE_HIGH_BYTES)
-        owner = self.owner
-        self.transport.write(encode_frame(Hello(PROTOCOL_VERSION, owner.cluster_id, owner.node, self._peer)))
+        self.transport.write(encode_frame(self.owner.roster.hello(self._peer)))
 
     def frame_received(self, body: bytes) -> None:
         reply = hello_reply_decoder.decode(body)
         if self.welcomed.done():
             raise IdentityError("the peer spoke on a connection it should only read")
         if reply.refusal:
+            self.owner.roster.refused(self._peer, reply)
             raise IdentityError(f"refused: {reply.refusal}")
+        if objection := self.owner.roster.examine(self._peer, reply):
+            raise IdentityError(objection)
         self.welcomed.set_result(None)
 
     def lost(self, error: Exception) -> None:

@@ -23,14 +23,16 @@ class Voter(Member):
     """A member that takes part in elections."""
 
     def campaign(self) -> None:
-        """Start an election at the next tick, without asking first: when there is no one to ask."""
+        """Start an election at the next tick, without asking first: when there is no one to ask. Voters only."""
+        if not self.is_voter:
+            return
         self._SyncObj__raftElectionDeadline = 0.0
         self._await_leader()
         self._hooks.wake()
 
     def excuse_stall(self) -> None:
         """This process was late itself, so silence is no evidence yet: read what arrived before calling an election."""
-        if not self.is_leader and self._nodes:
+        if not self.is_leader and self._other_voters:
             soonest = monotonic_s() + 2 * self._settings.heartbeat_s
             self._election_due_s = max(self._election_due_s, soonest)
 
@@ -41,7 +43,9 @@ class Voter(Member):
         if self.is_leader or self.leader != node.id:
             return
         self._led_at_s = -math.inf
-        others = sorted({self._settings.node, *(peer for peer in self._nodes if peer != node.id)})
+        if not self.is_voter:
+            return
+        others = sorted(self._voters - {node.id})
         # One after the other, so that votes do not split; the first one leaves time for a heartbeat.
         turn = _HUNG_UP_BEATS + _TURN_BEATS * others.index(self._settings.node)
         self._election_due_s = min(self._election_due_s, monotonic_s() + turn * self._settings.heartbeat_s)
@@ -52,17 +56,16 @@ class Voter(Member):
         if self.is_leader or self._election_due_s > monotonic_s():
             return
         self._await_leader()
-        if not self._nodes:
-            self.campaign()
-            return
         self._SyncObj__raftLeader = None
-        if self._agreement.suspect:
-            # Its state may be the wrong one; the others decide, or the operator.
+        if not self._other_voters:
+            self.campaign()
+        # A node whose state may be the wrong one leaves it to the others, or to the operator.
+        if not self._other_voters or not self.is_voter or self._agreement.suspect:
             return
         self._pre_vote.begin(self.term + 1)
         question = VoteRequest(self.term + 1, self._journal.last_index, self._journal.last_term, pre=True)
-        for node in self._nodes.values():
-            self._send(node, question)
+        for peer in sorted(self._other_voters):
+            self._send(self._node(peer), question)
 
     def _on_vote_request(self, node: EngineNode, message: VoteRequest) -> None:
         follows_another = self.leader != node.id and self._hears_leader(self._settings.election_min_s)
@@ -87,7 +90,11 @@ class Voter(Member):
 
     def _on_vote_reply(self, node: EngineNode, message: VoteReply) -> None:
         if message.pre and message.granted:
-            if not self.is_leader and message.term == self.term + 1 and self._pre_vote.grant(node.id, message.term):
+            if (
+                not self.is_leader
+                and message.term == self.term + 1
+                and self._pre_vote.grant(node.id, message.term, self._voters)
+            ):
                 self.campaign()
         elif message.term > self.term:
             self._adopt_term(message.term)
@@ -95,6 +102,6 @@ class Voter(Member):
             message.granted
             and self._SyncObj__raftState == engine.CANDIDATE
             and message.term == self.term
-            and self._ballot.count(node.id, message.term)
+            and self._ballot.count(node.id, message.term, self._voters)
         ):
             self._SyncObj__onBecomeLeader()

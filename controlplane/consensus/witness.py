@@ -54,8 +54,7 @@ class Witness(Successor):
             self._judge()
 
     def _judge(self) -> None:
-        voters = {self._settings.node, *(node.id for node in self._SyncObj__otherNodes)}
-        verdict = self._agreement.judge(voters=voters, leader=self.leader, now_s=monotonic_s())
+        verdict = self._agreement.judge(voters=self._voters, leader=self.leader, now_s=monotonic_s())
         if verdict is not None:
             self._tell([verdict.evidence])
             raise DivergedError(f"this node's state has diverged: {verdict.reason}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -188,7 +189,9 @@ class World:
 
     def close(self) -> None:
         for rig in self.rigs.values():
-            rig.data.close()
+            # One that could not be started again after its crash is closed already.
+            with suppress(OSError):
+                rig.data.close()
 
 
 def run(seed: int, *, honest: bool = True) -> World:

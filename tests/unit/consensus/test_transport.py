@@ -183,7 +183,7 @@ async def test_plain_bytes_at_the_tls_port_get_nothing(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"protocol": 99}, "protocol 99, this node speaks 1"),
+        ({"protocol": 99}, f"protocol 99, this node speaks {PROTOCOL_VERSION}"),
         ({"cluster_id": "d"}, "another cluster"),
         ({"sender": "n3"}, "the sender is not the node its certificate names"),
         ({"receiver": "n9"}, "this is node n1"),

@@ -1,0 +1,191 @@
+"""Who may connect to this node, and what is known of them: by the log's configuration, and by the disk they came with.
+
+A member that comes back without its disk forgot its votes and what it acknowledged, so it is known by the random id
+that its data directory got when it was made: every member remembers which id belongs to which peer, durably and from
+the first contact on, and the configuration carries those that were known when it was written. Members of another
+incarnation of the cluster are refused, and removed ones are told so.
+
+A member may lag so far behind that it has not heard of a newer one yet, whose votes or entries it needs: a node that
+its certificate vouches for, and by whose newer configuration both belong to the cluster, is let in as a guest until
+the log says what it is. A guest counts for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from controlplane.consensus.configuration import FOUNDING_INDEX, Configuration
+from controlplane.consensus.errors import ConsensusError, LostDiskError, RemovedError
+from controlplane.consensus.messages import PROTOCOL_VERSION, Hello, HelloReply
+from controlplane.consensus.settings import parse_address
+
+_log = logging.getLogger(__name__)
+
+_MAX_GUESTS = 16
+_MAX_ADDRESS = 255
+
+
+def _nothing(*_: object) -> None:
+    """For a roster that only knows its contacts."""
+
+
+class Roster:
+    """`contacts` are the peers of the settings; `stores` the disks met so far. `remember(peer, store)` makes a first
+    contact durable, `expelled` is told once what ends this node's membership. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        cluster_id: str,
+        contacts: Mapping[str, str],
+        address: str = "",
+        store: str = "",
+        stores: Mapping[str, str] | None = None,
+        remember: Callable[[str, str], None] = _nothing,
+        expelled: Callable[[ConsensusError], None] = _nothing,
+    ) -> None:
+        self._node = node
+        self._cluster_id = cluster_id
+        self._contacts = dict(contacts)
+        self._address = address
+        self._store = store
+        self._stores = dict(stores or {})
+        self._remember = remember
+        self._expelled = expelled
+        self._current: Configuration | None = None
+        self._index = 0
+        self._committed: Configuration | None = None
+        self._guests: dict[str, tuple[str, int]] = {}
+
+    def update(self, current: Configuration | None, index: int, committed: Configuration | None) -> None:
+        """The log's newest configuration, where it stands, and the newest committed one."""
+        self._current, self._index, self._committed = current, index, committed
+        self._guests = {peer: (at, claimed) for peer, (at, claimed) in self._guests.items() if claimed > index}
+
+    @property
+    def stores(self) -> Mapping[str, str]:
+        """The disks that are known, this node's included."""
+        return {**self._stores, self._node: self._store}
+
+    @property
+    def incarnation(self) -> int:
+        """0 while this node is no member by its own log."""
+        if self._current is None or self._current.find(self._node) is None:
+            return 0
+        return self._current.incarnation
+
+    def addresses(self) -> dict[str, str]:
+        """Whom to dial and whom to let in, with their addresses."""
+        known: dict[str, str] = {}
+        # Who is being removed stays connected until that is certain.
+        for configuration in (self._committed, self._current):
+            if configuration is not None:
+                known |= configuration.addresses(self._node)
+        if self._index == FOUNDING_INDEX:
+            # Nobody agreed on addresses yet: each node's own settings say where it finds the others.
+            known |= {peer: address for peer, address in self._contacts.items() if peer in known}
+        if not self.incarnation:
+            known = {**self._contacts, **known}
+        return {**known, **{peer: address for peer, (address, _) in self._guests.items() if peer not in known}}
+
+    # -- introductions -------------------------------------------------------------------------------------------------
+
+    def hello(self, receiver: str) -> Hello:
+        incarnation = self.incarnation
+        introduces = incarnation > 0 and self._current is not None and self._current.find(receiver) is not None
+        return Hello(
+            PROTOCOL_VERSION,
+            self._cluster_id,
+            self._node,
+            receiver,
+            self._store,
+            incarnation,
+            self._address,
+            self._index,
+            introduces,
+        )
+
+    def judge(self, hello: Hello) -> HelloReply:
+        """The answer to a node whose certificate was checked. Letting one in may add a guest or remember its disk."""
+        sender, mine = hello.sender, self.incarnation
+        if hello.cluster_id != self._cluster_id:
+            return HelloReply("another cluster")
+        if hello.incarnation and mine and hello.incarnation != mine:
+            return HelloReply(self._other_incarnation(sender, hello.incarnation))
+        if self._committed is not None and sender in self._committed.retired:
+            return HelloReply(f"{sender} was removed from the cluster; a removed id never comes back", "removed")
+        known = sender in self.addresses()
+        if not known and not self._introduced(hello):
+            return HelloReply("not a member of this cluster")
+        if self._has_another_disk(sender, hello.store):
+            return HelloReply(_lost_disk(sender), "disk")
+        self._meet(sender, hello.store)
+        if not known:
+            self._guests[sender] = (hello.address, hello.configuration_index)
+        return HelloReply("", "", self._store, mine)
+
+    def examine(self, peer: str, reply: HelloReply) -> str:
+        """Why this node should not talk to the `peer` that welcomed it; empty when it should."""
+        mine = self.incarnation
+        if reply.incarnation and mine and reply.incarnation != mine:
+            return self._other_incarnation(peer, reply.incarnation)
+        if self._has_another_disk(peer, reply.store):
+            return _lost_disk(peer)
+        self._meet(peer, reply.store)
+        return ""
+
+    def refused(self, peer: str, reply: HelloReply) -> None:
+        """`peer` refused this node."""
+        if reply.verdict == "removed":
+            self._expelled(
+                RemovedError(
+                    f"{peer} says that {self._node} was removed from the cluster. To use this machine again, empty its "
+                    "data directory and add it under a new id"
+                )
+            )
+        elif reply.verdict == "disk":
+            self._expelled(
+                LostDiskError(
+                    f"{peer} knows {self._node} with another disk: this data directory is not the one it had. Without "
+                    f"its votes and entries it must not take part as {self._node} again. Remove {self._node} from the "
+                    "cluster and add this machine under a new id"
+                )
+            )
+
+    def _introduced(self, hello: Hello) -> bool:
+        """Whether a node this one does not know yet may well be a member by a newer configuration."""
+        if not hello.introduces or hello.configuration_index <= self._index or len(hello.address) > _MAX_ADDRESS:
+            return False
+        try:
+            parse_address("address", hello.address)
+        except ValueError:
+            return False
+        return len(self._guests) < _MAX_GUESTS
+
+    def _has_another_disk(self, peer: str, store: str) -> bool:
+        expected = self._expected_store(peer)
+        return bool(store and expected and store != expected)
+
+    def _expected_store(self, peer: str) -> str:
+        member = self._current.find(peer) if self._current is not None else None
+        return (member.store if member is not None else "") or self._stores.get(peer, "")
+
+    def _meet(self, peer: str, store: str) -> None:
+        if store and self._stores.get(peer) != store:
+            self._stores[peer] = store
+            _log.info("%s: met %s with the disk %s", self._node, peer, store)
+            self._remember(peer, store)
+
+    def _other_incarnation(self, peer: str, incarnation: int) -> str:
+        return (
+            f"{peer} belongs to incarnation {incarnation} of the cluster, {self._node} to {self.incarnation}: one of "
+            "them was recovered or restored without the other. Their logs never merge; empty the data directory of "
+            "the one that is out of date and add it under a new id"
+        )
+
+
+def _lost_disk(peer: str) -> str:
+    return f"node {peer} came back with an empty or another disk: remove it and add it under a new id"
