@@ -84,6 +84,21 @@ class ListenSettings(_Settings):
         return self.advertise or self.listen
 
 
+class RaftServerSettings(ListenSettings):
+    """The log. `peers` found the cluster with this node, or are the members that a joining node turns to; once there is
+    a log, its configuration says who belongs, and `peers` count for nothing.
+    """
+
+    join: bool = False
+    """Begin as nobody, and wait to be added by the members in `peers`."""
+
+    @model_validator(mode="after")
+    def _joins_someone(self) -> Self:
+        if self.join and not self.peers:
+            raise ValueError("join needs the existing members in raft.peers, one of them at least")
+        return self
+
+
 class HttpSettings(_Settings):
     """API v2. `peers` are the other nodes' API addresses, only to be shown; what is not listed is not shown."""
 
@@ -118,7 +133,7 @@ class NodeSettings(_Settings):
     cluster_id: Name
     data_dir: Path
     """The log and its snapshots; belongs to this node alone."""
-    raft: ListenSettings
+    raft: RaftServerSettings
     gateway: ListenSettings
     """Where agents and the other nodes' relays dial in."""
     http: HttpSettings

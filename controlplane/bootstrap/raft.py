@@ -27,6 +27,8 @@ async def run_raft(settings: NodeSettings) -> None:
             cluster_id=settings.cluster_id,
             data_dir=settings.data_dir / "raft",
             listen=settings.raft.listen,
+            advertise=settings.raft.advertise or "",
+            join=settings.raft.join,
             peers=settings.raft.peers,
             tls=settings.tls,
             fsync=settings.fsync,

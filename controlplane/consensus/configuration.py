@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from controlplane.consensus.framing import DECODE_ERRORS
-from controlplane.consensus.settings import NODE_ID, parse_address
+from controlplane.consensus.settings import NODE_ID, is_wildcard, parse_address
 from controlplane.ports import Member, RefusedError
 
 MAX_MEMBERS = 15
@@ -182,6 +182,10 @@ def _check_addresses(configuration: Configuration, member: Member) -> None:
             parse_address(field, address)
         except ValueError as error:
             raise RefusedError(str(error)) from None
+        if is_wildcard(address):
+            raise RefusedError(
+                f"{field}: {address} is where a server listens; give the address at which others dial it"
+            )
         for other in configuration.members:
             if other.node != member.node and getattr(other, field) == address:
                 raise RefusedError(f"{field}: {address} is {other.node}'s already")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from controlplane.consensus.configuration import FOUNDING_INDEX, Configuration
 from controlplane.consensus.errors import ConsensusError, LostDiskError, RemovedError
 from controlplane.consensus.messages import PROTOCOL_VERSION, Hello, HelloReply
-from controlplane.consensus.settings import parse_address
+from controlplane.consensus.settings import is_wildcard, parse_address
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +84,11 @@ class Roster:
         for configuration in (self._committed, self._current):
             if configuration is not None:
                 known |= configuration.addresses(self._node)
-        if self._index == FOUNDING_INDEX:
-            # Nobody agreed on addresses yet: each node's own settings say where it finds the others.
-            known |= {peer: address for peer, address in self._contacts.items() if peer in known}
+        for peer, address in self._contacts.items():
+            # The founders never agreed on addresses: each node's own settings say where it finds the others. And one
+            # that listens everywhere and did not say where it is dialled has none that is of use to others.
+            if peer in known and (self._index == FOUNDING_INDEX or is_wildcard(known[peer])):
+                known[peer] = address
         if not self.incarnation:
             known = {**self._contacts, **known}
         return {**known, **{peer: address for peer, (address, _) in self._guests.items() if peer not in known}}
@@ -162,6 +164,8 @@ class Roster:
         try:
             parse_address("address", hello.address)
         except ValueError:
+            return False
+        if is_wildcard(hello.address):
             return False
         return len(self._guests) < _MAX_GUESTS
 

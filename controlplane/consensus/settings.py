@@ -111,3 +111,8 @@ def parse_address(field_name: str, address: str) -> tuple[str, int]:
     if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{field_name}: {address!r} is not host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_wildcard(address: str) -> bool:
+    """Whether `address` says where to listen and not where to dial."""
+    return address.rpartition(":")[0] in ("0.0.0.0", "[::]", "::", "")  # noqa: S104 - recognized, not bound

@@ -111,6 +111,10 @@ BAD_NODES: dict[str, tuple[object, list[str]]] = {
         _with(_node(), raft={"listen": "a:1", "peers": {"n1": "b:2"}}),
         ["raft.peers: lists this node (n1)"],
     ),
+    "joins nobody": (
+        _with(_node(), raft={"listen": "a:1", "join": True}, gateway={"listen": "a:2"}),
+        ["raft: join needs the existing members in raft.peers"],
+    ),
     "peers differ": (
         _with(_node(), gateway={"listen": "a:1", "peers": {}}),
         ["gateway.peers: must name the same nodes as raft.peers", "n2"],

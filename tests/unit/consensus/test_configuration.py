@@ -67,6 +67,7 @@ def test_a_member_that_moved_keeps_its_role_and_what_was_not_given() -> None:
         (Member("D", "h:4", "voter"), "'D' is not a node id"),
         (Member("d", "nowhere", "voter"), "address: 'nowhere' is not host:port"),
         (Member("d", "", "voter"), "address: '' is not host:port"),
+        (Member("d", "0.0.0.0:4", "voter"), "address: 0.0.0.0:4 is where a server listens"),
         (Member("d", "h:2", "voter"), "address: h:2 is b's already"),
         (Member("d", "h" * 300 + ":1", "voter"), "address: longer than 255"),
         (Member("d", "h:4", "voter", api="x"), "api: 'x' is not host:port"),
