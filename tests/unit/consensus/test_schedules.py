@@ -19,7 +19,7 @@ from unit.consensus.rig import Rig
 
 from controlplane.consensus import engine
 from controlplane.consensus.disk import Disk
-from controlplane.consensus.errors import DivergedError, SafetyViolationError
+from controlplane.consensus.errors import CorruptDataError, DivergedError, SafetyViolationError
 from controlplane.consensus.messages import Message
 
 SEEDS = range(100)
@@ -222,11 +222,11 @@ def test_random_schedules_lose_nothing_and_never_disagree() -> None:
 
 
 def test_the_schedules_find_a_disk_that_does_not_sync() -> None:
-    broken = r"two leaders|another entry|is committed, but|and lost|do not agree|does not exist|has diverged"
+    broken = r"two leaders|another entry|is committed, but|and lost|do not agree|does not exist|has diverged|is missing"
 
     def all_schedules() -> None:
         for seed in SEEDS:
             run(seed, honest=False)
 
-    with pytest.raises((AssertionError, SafetyViolationError, DivergedError), match=broken):
+    with pytest.raises((AssertionError, CorruptDataError, SafetyViolationError, DivergedError), match=broken):
         all_schedules()
