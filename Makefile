@@ -99,3 +99,11 @@ FROM ?= 0
 .PHONY: raft-power-loss
 raft-power-loss: $(DEV) ## Every power loss in random lives of the journal: SEEDS=N FROM=M, adds to .work/raft-power-loss
 	$(BIN)/python -m tests.simulation.power_loss --seeds $(SEEDS) --from $(FROM)
+
+.PHONY: raft-check raft-check-broken
+MINUTES ?= 3
+raft-check: $(DEV) test-parts ## Checked histories of real clusters under faults, MINUTES=3 of them (needs root)
+	$(BIN)/python -m tests.linearizability.raft_check --minutes $(MINUTES)
+
+raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are broken on purpose (needs root)
+	$(BIN)/python -m tests.linearizability.broken_builds

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what real guests need: QEMU, a guest kernel, busybox and the tools that pack images. Does nothing when all of
 # it is there. Without root, sudo or apt it says what is missing and succeeds: the simulated driver is used then, loudly.
-# With --tests also what the tests of the image store need.
+# With --tests also what the tests of the image store and of the log need.
 set -euo pipefail
 
 missing=()
@@ -16,6 +16,8 @@ if [ "${1:-}" = --tests ]; then
   for tool in skopeo umoci docker-registry; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
+  command -v nft >/dev/null || test -x /usr/sbin/nft || missing+=(nftables)
+  test -e "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1" || missing+=(libfaketime)
 fi
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 

@@ -1,0 +1,100 @@
+"""Real clusters under real faults: what their clients saw is linearizable, and a broken build is found out.
+
+Needs root, network namespaces and nftables, and fails where they are missing: `make test` installs what apt has.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from linearizability.raft_check import PLANS
+from linearizability.rounds import Report
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MINUTES = 3
+ROUND_S = MINUTES * 60 / len(PLANS)
+
+pytestmark = pytest.mark.netns
+
+
+def start(module: str, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"tests.linearizability.{module}", *argv],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+@pytest.mark.timeout(900)
+def test_histories_under_faults_are_linearizable(tmp_path: Path) -> None:
+    command = start(
+        "raft_check", "--minutes", str(MINUTES), "--round-s", str(ROUND_S), "--directory", str(tmp_path / "check")
+    )
+    output, _ = command.communicate()
+    print(output)
+    assert command.returncode == 0, output
+    rows = (tmp_path / "check" / "rounds.jsonl").read_bytes().splitlines()
+    reports = [msgspec.json.decode(row, type=Report) for row in rows]
+    assert {report.nodes for report in reports} == {3, 5}
+    assert sum(report.faulted_s for report in reports) >= MINUTES * 60
+    assert sum(report.operations["ok"] for report in reports) > 3_000 * MINUTES
+    assert sum(report.operations["unknown"] for report in reports) > 0, "no fault hit an operation"
+    assert len({fault for report in reports for fault in report.faults}) >= 15
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("build", ["no-sync", "stale-reads", "stale-clients"])
+def test_a_broken_build_is_found_out(build: str) -> None:
+    command = start("broken_builds", build)
+    output, _ = command.communicate()
+    assert command.returncode == 0, output
+    assert "no order of its operations explains" in output or "revisions: " in output
+
+
+@pytest.mark.timeout(60)
+def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    directory = tmp_path / "check"
+    command = start("raft_check", "--minutes", "1", "--plans", "three", "--directory", str(directory))
+    try:
+        within(20, lambda: any(directory.glob("*/n1/log")), "the nodes are started")
+        assert members(), "the nodes are processes of this machine"
+        command.kill()
+        command.wait()
+        within(10, lambda: not members(), "every process is gone")
+    finally:
+        command.kill()
+        command.communicate()
+    mounts = Path("/proc/mounts").read_text()
+    assert str(directory) not in mounts
+    assert "raft-check" not in mounts
+    assert not Path("/run/netns/n1").exists()
+
+
+def members() -> list[str]:
+    """Command lines of the nodes that a sandbox's run started: only those have such paths."""
+    found: list[str] = []
+    for each in Path("/proc").iterdir():
+        try:
+            line = (each / "cmdline").read_text() if each.name.isdigit() else ""
+        except OSError:
+            continue
+        if "/run/round/n1/node.yaml" in line:
+            found.append(line)
+    return found
+
+
+def within(seconds: float, holds: object, what: str) -> None:
+    assert callable(holds)
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)

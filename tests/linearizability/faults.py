@@ -1,0 +1,391 @@
+"""The faults: each harms the cluster on entry, says what it did, and repairs it on exit.
+
+Faults of different groups may overlap. Victims come from the round's random generator and from who leads at that
+moment. Repairing is idempotent, so an overlapping fault may have started again what this one ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+from linearizability.cluster import FAKETIME, Cluster
+from linearizability.doors import HttpDoor, LogDoor
+
+DISK_FULL = ("No space left", "ENOSPC", "disk full")
+DISK_FAILED = ("Input/output error", "EIO")
+STOPPED = ("process.refused", "supervisor.refused")
+_DAY_S = 86_400
+
+
+@dataclass
+class World:
+    """What a fault may touch. `doors` by node: a machine that lost power took its front along."""
+
+    cluster: Cluster
+    doors: dict[str, LogDoor | HttpDoor]
+    chance: random.Random
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.cluster.nodes)
+
+    def any_node(self) -> str:
+        return self.chance.choice(self.names)
+
+    async def leader(self) -> str:
+        return await self.cluster.leader() or self.any_node()
+
+    async def follower(self) -> str:
+        leader = await self.leader()
+        return self.chance.choice([name for name in self.names if name != leader])
+
+    async def victim(self) -> str:
+        """The leader as often as not."""
+        return await self.leader() if self.chance.random() < 0.5 else self.any_node()
+
+    def some(self, count: int) -> list[str]:
+        return self.chance.sample(self.names, count)
+
+    @property
+    def minority(self) -> int:
+        return (len(self.names) - 1) // 2
+
+    async def filter(self, action: Callable[[], None]) -> None:
+        """Change the network without holding up the clients."""
+        await asyncio.to_thread(action)
+
+
+Make = Callable[[World], AbstractAsyncContextManager[str]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    group: str
+    make: Make
+    hold_s: tuple[float, float]
+    """How long it lasts, drawn between the two."""
+    needs: frozenset[str]
+    """What of a round it needs: `ledger`, `control`, `small-disk`, `clocks`, `lying-disks`."""
+
+    def possible(self, offered: Iterable[str]) -> bool:
+        return self.needs <= frozenset(offered)
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(
+    name: str, group: str, hold_s: tuple[float, float], needs: Sequence[str] = ()
+) -> Callable[[Callable[[World], AsyncIterator[str]]], Make]:
+    def register(make: Callable[[World], AsyncIterator[str]]) -> Make:
+        context = asynccontextmanager(make)
+        FAULTS[name] = Fault(name, group, context, hold_s, frozenset(needs))
+        return context
+
+    return register
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+@fault("kill-leader", "process", (0.2, 4.0))
+async def kill_leader(world: World) -> AsyncIterator[str]:
+    name = await world.leader()
+    await world.cluster.end(name)
+    yield name
+    await world.cluster.start(name)
+
+
+@fault("kill-one", "process", (0.0, 4.0))
+async def kill_one(world: World) -> AsyncIterator[str]:
+    name = world.any_node()
+    await world.cluster.end(name)
+    yield name
+    await world.cluster.start(name)
+
+
+@fault("kill-minority", "process", (0.2, 5.0))
+async def kill_minority(world: World) -> AsyncIterator[str]:
+    names = world.some(world.minority)
+    await world.cluster.end(*names)
+    yield ", ".join(names)
+    await world.cluster.start(*names)
+
+
+@fault("kill-majority", "process", (0.2, 2.5))
+async def kill_majority(world: World) -> AsyncIterator[str]:
+    names = world.some(world.minority + 1)
+    await world.cluster.end(*names)
+    yield ", ".join(names)
+    await world.cluster.start(*names)
+
+
+@fault("kill-all", "process", (0.0, 1.0))
+async def kill_all(world: World) -> AsyncIterator[str]:
+    await world.cluster.end()
+    yield "all at once"
+    await world.cluster.start()
+
+
+@fault("restart-all", "process", (0.0, 0.5))
+async def restart_all(world: World) -> AsyncIterator[str]:
+    """Told to end, all at once."""
+    await world.cluster.end(how=signal.SIGTERM)
+    yield "all at once"
+    await world.cluster.start()
+
+
+@fault("restart-rolling", "process", (0.5, 2.0))
+async def restart_rolling(world: World) -> AsyncIterator[str]:
+    for name in world.names:
+        await world.cluster.end(name, how=signal.SIGTERM)
+        await world.cluster.start(name)
+        await asyncio.sleep(world.chance.uniform(0.2, 1.5))
+    yield "one after another"
+
+
+@asynccontextmanager
+async def _frozen(world: World, names: Sequence[str]) -> AsyncIterator[str]:
+    world.cluster.freeze(*names)
+    try:
+        yield ", ".join(names)
+    finally:
+        world.cluster.thaw(*names)
+
+
+@fault("freeze-leader-briefly", "process", (0.05, 0.45))
+async def freeze_leader_briefly(world: World) -> AsyncIterator[str]:
+    """Shorter than the election timeout."""
+    async with _frozen(world, [await world.leader()]) as what:
+        yield what
+
+
+@fault("freeze-leader", "process", (1.2, 5.0))
+async def freeze_leader(world: World) -> AsyncIterator[str]:
+    async with _frozen(world, [await world.leader()]) as what:
+        yield what
+
+
+@fault("freeze-follower", "process", (0.2, 5.0))
+async def freeze_follower(world: World) -> AsyncIterator[str]:
+    async with _frozen(world, [await world.follower()]) as what:
+        yield what
+
+
+@fault("freeze-majority", "process", (0.3, 3.0))
+async def freeze_majority(world: World) -> AsyncIterator[str]:
+    async with _frozen(world, world.some(world.minority + 1)) as what:
+        yield what
+
+
+@fault("power-loss-one", "process", (0.2, 3.0), needs=["ledger"])
+async def power_loss_one(world: World) -> AsyncIterator[str]:
+    name = await world.victim()
+    await _lose_power(world, [name])
+    yield f"{name} ({world.notes[-1]})"
+    await world.cluster.start(name)
+
+
+@fault("power-loss-all", "process", (0.0, 1.0), needs=["ledger"])
+async def power_loss_all(world: World) -> AsyncIterator[str]:
+    await _lose_power(world, world.names)
+    yield f"all at once ({world.notes[-1]})"
+    await world.cluster.start()
+
+
+@fault("power-loss-after-lies", "process", (0.0, 0.2), needs=["lying-disks"])
+async def power_loss_after_lies(world: World) -> AsyncIterator[str]:
+    """For the build that must be found out: every disk says that it synced, and did not."""
+    for name in world.names:
+        world.cluster.order_disk(name, "no-sync")
+    await asyncio.sleep(1.5)
+    await _lose_power(world, world.names, partly=False)
+    for name in world.names:
+        world.cluster.order_disk(name, "ok")
+    yield f"all at once ({world.notes[-1]})"
+    await world.cluster.start()
+
+
+async def _lose_power(world: World, names: Sequence[str], *, partly: bool | None = None) -> None:
+    """What was not synced is gone, wholly or but for a random beginning."""
+    await world.cluster.end(*names)
+    partly = world.chance.random() < 0.5 if partly is None else partly
+    lost = {name: world.cluster.lose_power(name, world.chance if partly else None) for name in names}
+    for name in names:
+        await world.doors[name].restart()
+    world.notes.append("unsynced bytes lost: " + ", ".join(f"{name} {count}" for name, count in lost.items()))
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+@fault("partition-halves", "network", (0.5, 6.0))
+async def partition_halves(world: World) -> AsyncIterator[str]:
+    names = world.some(len(world.names))
+    sides = names[: world.minority], names[world.minority :]
+    await world.filter(lambda: world.cluster.network.split(*sides))
+    yield " | ".join(map(" ".join, sides))
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("isolate-leader", "network", (0.5, 6.0))
+async def isolate_leader(world: World) -> AsyncIterator[str]:
+    leader = await world.leader()
+    rest = [name for name in world.names if name != leader]
+    await world.filter(lambda: world.cluster.network.split([leader], rest))
+    yield leader
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("isolate-all", "network", (0.3, 3.0))
+async def isolate_all(world: World) -> AsyncIterator[str]:
+    await world.filter(lambda: world.cluster.network.split(*([name] for name in world.names)))
+    yield "every node alone"
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("one-way", "network", (0.5, 6.0))
+async def one_way(world: World) -> AsyncIterator[str]:
+    """A node is heard by nobody, or hears nobody."""
+    name, deaf = await world.victim(), world.chance.random() < 0.5
+    others = [other for other in world.names if other != name]
+    links = [(other, name) if deaf else (name, other) for other in others]
+    await world.filter(lambda: world.cluster.network.cut(links))
+    yield f"{name} {'hears nobody' if deaf else 'is not heard'}"
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("one-link-one-way", "network", (0.5, 6.0))
+async def one_link_one_way(world: World) -> AsyncIterator[str]:
+    source, target = world.some(2)
+    await world.filter(lambda: world.cluster.network.cut([(source, target)]))
+    yield f"{source} to {target}"
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("bridge", "network", (0.5, 6.0))
+async def bridge(world: World) -> AsyncIterator[str]:
+    """Two sides that reach each other through one node alone."""
+    names = world.some(len(world.names))
+    middle, left, right = names[0], names[1 : 1 + world.minority], names[1 + world.minority :]
+    links = [link for a in left for b in right for link in ((a, b), (b, a))]
+    await world.filter(lambda: world.cluster.network.cut(links))
+    yield f"{' '.join(left)} - {middle} - {' '.join(right)}"
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("packet-loss", "network", (1.0, 6.0))
+async def packet_loss(world: World) -> AsyncIterator[str]:
+    percent = world.chance.choice([5, 20, 40])
+    names = world.some(world.chance.randint(1, len(world.names)))
+    await world.filter(lambda: world.cluster.network.lose(dict.fromkeys(names, percent)))
+    yield f"{percent} % of what {', '.join(names)} should get"
+    await world.filter(world.cluster.network.heal)
+
+
+@fault("delay", "network", (1.0, 6.0))
+async def delay(world: World) -> AsyncIterator[str]:
+    delay_ms = world.chance.choice([30, 100, 300])
+    names = world.some(world.chance.randint(1, len(world.names)))
+
+    def spoil() -> None:
+        for name in names:
+            world.cluster.network.delay(name, delay_ms)
+
+    await world.filter(spoil)
+    yield f"about {delay_ms} ms on what {', '.join(names)} send"
+    await world.filter(world.cluster.network.heal)
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _disk(world: World, name: str, mode: str, **details: object) -> AsyncIterator[None]:
+    world.cluster.order_disk(name, mode, **details)
+    try:
+        yield
+    finally:
+        world.cluster.order_disk(name, "ok")
+        # A node that stopped because of its disk waits for an operator; here he is.
+        await world.cluster.start(name)
+
+
+@fault("slow-disk", "disk", (1.0, 5.0), needs=["control"])
+async def slow_disk(world: World) -> AsyncIterator[str]:
+    name, ms = await world.victim(), world.chance.choice([5, 50, 300])
+    async with _disk(world, name, "slow", ms=ms, operations=["sync"]):
+        yield f"{ms} ms more for each sync of {name}"
+
+
+@fault("failing-disk", "disk", (0.5, 4.0), needs=["control"])
+async def failing_disk(world: World) -> AsyncIterator[str]:
+    name = await world.victim()
+    operations = world.chance.choice([["append"], ["sync"], ["append", "sync", "replace", "remove"]])
+    world.cluster.nodes[name].excuses += [*DISK_FAILED, *STOPPED]
+    async with _disk(world, name, "eio", operations=operations):
+        yield f"EIO from {'/'.join(operations)} of {name}"
+
+
+@fault("torn-append", "disk", (0.5, 4.0), needs=["control"])
+async def torn_append(world: World) -> AsyncIterator[str]:
+    """Half of the bytes are written, and then the disk is full."""
+    name = await world.victim()
+    world.cluster.nodes[name].excuses += [*DISK_FULL, *STOPPED]
+    async with _disk(world, name, "enospc"):
+        yield name
+
+
+@fault("disk-full", "disk", (1.0, 5.0), needs=["small-disk"])
+async def disk_full(world: World) -> AsyncIterator[str]:
+    """A real one: the node's data lies on a small tmpfs, and something else fills it."""
+    name = world.cluster.small_disk
+    assert name is not None
+    node = world.cluster.nodes[name]
+    node.excuses += [*DISK_FULL, *STOPPED]
+    ballast = node.data / "ballast"
+
+    def fill() -> None:
+        block = bytes(1 << 16)
+        try:
+            with ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(block)
+        except OSError:
+            pass
+
+    await asyncio.to_thread(fill)
+    try:
+        yield name
+    finally:
+        ballast.unlink(missing_ok=True)
+        await world.cluster.start(name)
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+@fault("clock-jump", "clock", (1.5, 6.0), needs=["clocks"])
+async def clock_jump(world: World) -> AsyncIterator[str]:
+    """The wall clock of some nodes is wrong from one second to the next, and right again later."""
+    names = world.some(world.chance.randint(1, len(world.names)))
+    offset_s = world.chance.choice([-240, -30, -2, 2, 30, 3_600, _DAY_S, 200 * _DAY_S])
+    for name in names:
+        world.cluster.nodes[name].clock.write_text(f"{offset_s:+d}\n")
+    yield f"{', '.join(names)} by {offset_s:+d} s"
+    for name in names:
+        world.cluster.nodes[name].clock.write_text("+0\n")
+
+
+def missing_for(needs: Iterable[str]) -> list[str]:
+    """What this machine lacks for faults with these needs."""
+    return (
+        [f"{FAKETIME} is missing (apt-get install libfaketime)"] if "clocks" in needs and not FAKETIME.exists() else []
+    )
