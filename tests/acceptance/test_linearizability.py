@@ -40,7 +40,7 @@ def test_histories_under_faults_are_linearizable(tmp_path: Path) -> None:
         "raft_check", "--minutes", str(MINUTES), "--round-s", str(ROUND_S), "--directory", str(tmp_path / "check")
     )
     output, _ = command.communicate()
-    print(output)
+    sys.stdout.write(output)
     assert command.returncode == 0, output
     rows = (tmp_path / "check" / "rounds.jsonl").read_bytes().splitlines()
     reports = [msgspec.json.decode(row, type=Report) for row in rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,6 @@ from linearizability.doors import HttpDoor, LogDoor
 
 DISK_FULL = ("No space left", "ENOSPC", "disk full")
 DISK_FAILED = ("Input/output error", "EIO")
-STOPPED = ("process.refused", "supervisor.refused")
 _DAY_S = 86_400
 
 
@@ -83,8 +82,8 @@ FAULTS: dict[str, Fault] = {}
 
 def fault(
     name: str, group: str, hold_s: tuple[float, float], needs: Sequence[str] = ()
-) -> Callable[[Callable[[World], AsyncIterator[str]]], Make]:
-    def register(make: Callable[[World], AsyncIterator[str]]) -> Make:
+) -> Callable[[Callable[[World], AsyncGenerator[str]]], Make]:
+    def register(make: Callable[[World], AsyncGenerator[str]]) -> Make:
         context = asynccontextmanager(make)
         FAULTS[name] = Fault(name, group, context, hold_s, frozenset(needs))
         return context
@@ -96,7 +95,7 @@ def fault(
 
 
 @fault("kill-leader", "process", (0.2, 4.0))
-async def kill_leader(world: World) -> AsyncIterator[str]:
+async def kill_leader(world: World) -> AsyncGenerator[str]:
     name = await world.leader()
     await world.cluster.end(name)
     yield name
@@ -104,7 +103,7 @@ async def kill_leader(world: World) -> AsyncIterator[str]:
 
 
 @fault("kill-one", "process", (0.0, 4.0))
-async def kill_one(world: World) -> AsyncIterator[str]:
+async def kill_one(world: World) -> AsyncGenerator[str]:
     name = world.any_node()
     await world.cluster.end(name)
     yield name
@@ -112,7 +111,7 @@ async def kill_one(world: World) -> AsyncIterator[str]:
 
 
 @fault("kill-minority", "process", (0.2, 5.0))
-async def kill_minority(world: World) -> AsyncIterator[str]:
+async def kill_minority(world: World) -> AsyncGenerator[str]:
     names = world.some(world.minority)
     await world.cluster.end(*names)
     yield ", ".join(names)
@@ -120,7 +119,7 @@ async def kill_minority(world: World) -> AsyncIterator[str]:
 
 
 @fault("kill-majority", "process", (0.2, 2.5))
-async def kill_majority(world: World) -> AsyncIterator[str]:
+async def kill_majority(world: World) -> AsyncGenerator[str]:
     names = world.some(world.minority + 1)
     await world.cluster.end(*names)
     yield ", ".join(names)
@@ -128,14 +127,14 @@ async def kill_majority(world: World) -> AsyncIterator[str]:
 
 
 @fault("kill-all", "process", (0.0, 1.0))
-async def kill_all(world: World) -> AsyncIterator[str]:
+async def kill_all(world: World) -> AsyncGenerator[str]:
     await world.cluster.end()
     yield "all at once"
     await world.cluster.start()
 
 
 @fault("restart-all", "process", (0.0, 0.5))
-async def restart_all(world: World) -> AsyncIterator[str]:
+async def restart_all(world: World) -> AsyncGenerator[str]:
     """Told to end, all at once."""
     await world.cluster.end(how=signal.SIGTERM)
     yield "all at once"
@@ -143,7 +142,7 @@ async def restart_all(world: World) -> AsyncIterator[str]:
 
 
 @fault("restart-rolling", "process", (0.5, 2.0))
-async def restart_rolling(world: World) -> AsyncIterator[str]:
+async def restart_rolling(world: World) -> AsyncGenerator[str]:
     for name in world.names:
         await world.cluster.end(name, how=signal.SIGTERM)
         await world.cluster.start(name)
@@ -152,7 +151,7 @@ async def restart_rolling(world: World) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _frozen(world: World, names: Sequence[str]) -> AsyncIterator[str]:
+async def _frozen(world: World, names: Sequence[str]) -> AsyncGenerator[str]:
     world.cluster.freeze(*names)
     try:
         yield ", ".join(names)
@@ -161,32 +160,32 @@ async def _frozen(world: World, names: Sequence[str]) -> AsyncIterator[str]:
 
 
 @fault("freeze-leader-briefly", "process", (0.05, 0.45))
-async def freeze_leader_briefly(world: World) -> AsyncIterator[str]:
+async def freeze_leader_briefly(world: World) -> AsyncGenerator[str]:
     """Shorter than the election timeout."""
     async with _frozen(world, [await world.leader()]) as what:
         yield what
 
 
 @fault("freeze-leader", "process", (1.2, 5.0))
-async def freeze_leader(world: World) -> AsyncIterator[str]:
+async def freeze_leader(world: World) -> AsyncGenerator[str]:
     async with _frozen(world, [await world.leader()]) as what:
         yield what
 
 
 @fault("freeze-follower", "process", (0.2, 5.0))
-async def freeze_follower(world: World) -> AsyncIterator[str]:
+async def freeze_follower(world: World) -> AsyncGenerator[str]:
     async with _frozen(world, [await world.follower()]) as what:
         yield what
 
 
 @fault("freeze-majority", "process", (0.3, 3.0))
-async def freeze_majority(world: World) -> AsyncIterator[str]:
+async def freeze_majority(world: World) -> AsyncGenerator[str]:
     async with _frozen(world, world.some(world.minority + 1)) as what:
         yield what
 
 
 @fault("power-loss-one", "process", (0.2, 3.0), needs=["ledger"])
-async def power_loss_one(world: World) -> AsyncIterator[str]:
+async def power_loss_one(world: World) -> AsyncGenerator[str]:
     name = await world.victim()
     await _lose_power(world, [name])
     yield f"{name} ({world.notes[-1]})"
@@ -194,14 +193,14 @@ async def power_loss_one(world: World) -> AsyncIterator[str]:
 
 
 @fault("power-loss-all", "process", (0.0, 1.0), needs=["ledger"])
-async def power_loss_all(world: World) -> AsyncIterator[str]:
+async def power_loss_all(world: World) -> AsyncGenerator[str]:
     await _lose_power(world, world.names)
     yield f"all at once ({world.notes[-1]})"
     await world.cluster.start()
 
 
 @fault("power-loss-after-lies", "process", (0.0, 0.2), needs=["lying-disks"])
-async def power_loss_after_lies(world: World) -> AsyncIterator[str]:
+async def power_loss_after_lies(world: World) -> AsyncGenerator[str]:
     """For the build that must be found out: every disk says that it synced, and did not."""
     for name in world.names:
         world.cluster.order_disk(name, "no-sync")
@@ -227,7 +226,7 @@ async def _lose_power(world: World, names: Sequence[str], *, partly: bool | None
 
 
 @fault("partition-halves", "network", (0.5, 6.0))
-async def partition_halves(world: World) -> AsyncIterator[str]:
+async def partition_halves(world: World) -> AsyncGenerator[str]:
     names = world.some(len(world.names))
     sides = names[: world.minority], names[world.minority :]
     await world.filter(lambda: world.cluster.network.split(*sides))
@@ -236,7 +235,7 @@ async def partition_halves(world: World) -> AsyncIterator[str]:
 
 
 @fault("isolate-leader", "network", (0.5, 6.0))
-async def isolate_leader(world: World) -> AsyncIterator[str]:
+async def isolate_leader(world: World) -> AsyncGenerator[str]:
     leader = await world.leader()
     rest = [name for name in world.names if name != leader]
     await world.filter(lambda: world.cluster.network.split([leader], rest))
@@ -245,14 +244,14 @@ async def isolate_leader(world: World) -> AsyncIterator[str]:
 
 
 @fault("isolate-all", "network", (0.3, 3.0))
-async def isolate_all(world: World) -> AsyncIterator[str]:
+async def isolate_all(world: World) -> AsyncGenerator[str]:
     await world.filter(lambda: world.cluster.network.split(*([name] for name in world.names)))
     yield "every node alone"
     await world.filter(world.cluster.network.heal)
 
 
 @fault("one-way", "network", (0.5, 6.0))
-async def one_way(world: World) -> AsyncIterator[str]:
+async def one_way(world: World) -> AsyncGenerator[str]:
     """A node is heard by nobody, or hears nobody."""
     name, deaf = await world.victim(), world.chance.random() < 0.5
     others = [other for other in world.names if other != name]
@@ -263,7 +262,7 @@ async def one_way(world: World) -> AsyncIterator[str]:
 
 
 @fault("one-link-one-way", "network", (0.5, 6.0))
-async def one_link_one_way(world: World) -> AsyncIterator[str]:
+async def one_link_one_way(world: World) -> AsyncGenerator[str]:
     source, target = world.some(2)
     await world.filter(lambda: world.cluster.network.cut([(source, target)]))
     yield f"{source} to {target}"
@@ -271,7 +270,7 @@ async def one_link_one_way(world: World) -> AsyncIterator[str]:
 
 
 @fault("bridge", "network", (0.5, 6.0))
-async def bridge(world: World) -> AsyncIterator[str]:
+async def bridge(world: World) -> AsyncGenerator[str]:
     """Two sides that reach each other through one node alone."""
     names = world.some(len(world.names))
     middle, left, right = names[0], names[1 : 1 + world.minority], names[1 + world.minority :]
@@ -282,7 +281,7 @@ async def bridge(world: World) -> AsyncIterator[str]:
 
 
 @fault("packet-loss", "network", (1.0, 6.0))
-async def packet_loss(world: World) -> AsyncIterator[str]:
+async def packet_loss(world: World) -> AsyncGenerator[str]:
     percent = world.chance.choice([5, 20, 40])
     names = world.some(world.chance.randint(1, len(world.names)))
     await world.filter(lambda: world.cluster.network.lose(dict.fromkeys(names, percent)))
@@ -291,7 +290,7 @@ async def packet_loss(world: World) -> AsyncIterator[str]:
 
 
 @fault("delay", "network", (1.0, 6.0))
-async def delay(world: World) -> AsyncIterator[str]:
+async def delay(world: World) -> AsyncGenerator[str]:
     delay_ms = world.chance.choice([30, 100, 300])
     names = world.some(world.chance.randint(1, len(world.names)))
 
@@ -308,7 +307,7 @@ async def delay(world: World) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _disk(world: World, name: str, mode: str, **details: object) -> AsyncIterator[None]:
+async def _disk(world: World, name: str, mode: str, **details: object) -> AsyncGenerator[None]:
     world.cluster.order_disk(name, mode, **details)
     try:
         yield
@@ -318,38 +317,45 @@ async def _disk(world: World, name: str, mode: str, **details: object) -> AsyncI
         await world.cluster.start(name)
 
 
+def _excuse(world: World, name: str, words: Sequence[str]) -> None:
+    """A node may say these words and stop: its disk gave it the reason."""
+    node = world.cluster.nodes[name]
+    node.excuses += words
+    node.may_end = True
+
+
 @fault("slow-disk", "disk", (1.0, 5.0), needs=["control"])
-async def slow_disk(world: World) -> AsyncIterator[str]:
+async def slow_disk(world: World) -> AsyncGenerator[str]:
     name, ms = await world.victim(), world.chance.choice([5, 50, 300])
     async with _disk(world, name, "slow", ms=ms, operations=["sync"]):
         yield f"{ms} ms more for each sync of {name}"
 
 
 @fault("failing-disk", "disk", (0.5, 4.0), needs=["control"])
-async def failing_disk(world: World) -> AsyncIterator[str]:
+async def failing_disk(world: World) -> AsyncGenerator[str]:
     name = await world.victim()
     operations = world.chance.choice([["append"], ["sync"], ["append", "sync", "replace", "remove"]])
-    world.cluster.nodes[name].excuses += [*DISK_FAILED, *STOPPED]
+    _excuse(world, name, DISK_FAILED)
     async with _disk(world, name, "eio", operations=operations):
         yield f"EIO from {'/'.join(operations)} of {name}"
 
 
 @fault("torn-append", "disk", (0.5, 4.0), needs=["control"])
-async def torn_append(world: World) -> AsyncIterator[str]:
+async def torn_append(world: World) -> AsyncGenerator[str]:
     """Half of the bytes are written, and then the disk is full."""
     name = await world.victim()
-    world.cluster.nodes[name].excuses += [*DISK_FULL, *STOPPED]
+    _excuse(world, name, DISK_FULL)
     async with _disk(world, name, "enospc"):
         yield name
 
 
 @fault("disk-full", "disk", (1.0, 5.0), needs=["small-disk"])
-async def disk_full(world: World) -> AsyncIterator[str]:
+async def disk_full(world: World) -> AsyncGenerator[str]:
     """A real one: the node's data lies on a small tmpfs, and something else fills it."""
     name = world.cluster.small_disk
     assert name is not None
     node = world.cluster.nodes[name]
-    node.excuses += [*DISK_FULL, *STOPPED]
+    _excuse(world, name, DISK_FULL)
     ballast = node.data / "ballast"
 
     def fill() -> None:
@@ -373,7 +379,7 @@ async def disk_full(world: World) -> AsyncIterator[str]:
 
 
 @fault("clock-jump", "clock", (1.5, 6.0), needs=["clocks"])
-async def clock_jump(world: World) -> AsyncIterator[str]:
+async def clock_jump(world: World) -> AsyncGenerator[str]:
     """The wall clock of some nodes is wrong from one second to the next, and right again later."""
     names = world.some(world.chance.randint(1, len(world.names)))
     offset_s = world.chance.choice([-240, -30, -2, 2, 30, 3_600, _DAY_S, 200 * _DAY_S])

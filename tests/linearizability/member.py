@@ -46,4 +46,4 @@ def install(replaced: Replaced) -> None:
 
 if __name__ == "__main__":
     install(msgspec.json.decode(sys.argv[2], type=Replaced))
-    sys.exit(run_child("raft", raft.run_raft, raft.REFUSALS))
+    sys.exit(run_child("raft", raft.run_raft, raft.REFUSALS, raft.FAILURES))

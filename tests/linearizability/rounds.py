@@ -78,6 +78,8 @@ class Report(msgspec.Struct):
     check_steps: int
     problems: list[str]
     undecided: list[str]
+    stopped_by_disk: int = 0
+    """Times that a node stopped itself because its disk failed or was full."""
     kept: str = ""
     """Where the evidence lies, when there is a problem."""
 
@@ -186,4 +188,5 @@ class _Round:
             check_steps=judgement.steps,
             problems=problems,
             undecided=judgement.undecided,
+            stopped_by_disk=self._cluster.excused_ends,
         )

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -93,8 +94,8 @@ def _work(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 70
+        traceback.print_exc()
+        code = os.EX_SOFTWARE
     sys.stdout.flush()
     sys.stderr.flush()
     return code
