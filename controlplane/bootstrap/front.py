@@ -19,6 +19,7 @@ from controlplane.model.commands import UnknownEntryError
 from controlplane.reconcile.presence import PresenceWatch
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
+from controlplane.replica.addresses import AddressBook, Announcer
 from controlplane.settings import NodeSettings, split_address
 from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
@@ -32,6 +33,12 @@ async def run_front(settings: NodeSettings) -> None:
     clock, ids = SystemClock(), Ulids()
     log = LogClient(socket_path(settings))
     replica = Replica(log, cluster_id=settings.cluster_id, clock=clock, ids=ids)
+    addresses = AddressBook(
+        lambda: replica.status,
+        api={settings.node: settings.http.address, **settings.http.peers},
+        gateway={settings.node: settings.gateway.address, **settings.gateway.peers},
+    )
+    announcer = Announcer(lambda: replica.status, log, api=settings.http.address, gateway=settings.gateway.address)
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -39,8 +46,7 @@ async def run_front(settings: NodeSettings) -> None:
         proposer=replica,
         ids=ids,
         clock=clock,
-        peers=settings.gateway.peers,
-        advertise={settings.node: settings.gateway.address, **settings.gateway.peers},
+        nodes=addresses.gateways,
         tls=settings.tls,
         listen=settings.gateway.listen,
     )
@@ -56,7 +62,7 @@ async def run_front(settings: NodeSettings) -> None:
         settings=ApiSettings(
             node=settings.node,
             version=version("flintlock-controlplane"),
-            addresses={settings.node: settings.http.address, **settings.http.peers},
+            addresses=addresses.apis,
         ),
     )
     host, port = split_address(settings.http.listen)
@@ -72,7 +78,7 @@ async def run_front(settings: NodeSettings) -> None:
         timeout_s=settings.host_timeout_s,
     )
     async with asyncio.TaskGroup() as tasks:
-        for runner in (replica.run(), scheduler.run(), presence.run()):
+        for runner in (replica.run(), scheduler.run(), presence.run(), announcer.run()):
             tasks.create_task(runner)
         try:
             await patiently(gateway.start, GatewayError)

@@ -128,8 +128,7 @@ class Cluster:
             proposer=self.views[node],
             ids=Ulids(),
             clock=SystemClock(),
-            peers={other: address for other, address in self.addresses.items() if other != node},
-            advertise=self.addresses,
+            nodes=lambda: self.addresses,
             tls=self.certificate("node", node),
             listen=self.addresses[node],
         )

@@ -8,7 +8,7 @@ circles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -47,19 +47,28 @@ class Link:
     """Implements `ports.AgentLink`."""
 
     def __init__(
-        self, *, node: str, reader: StateReader, sessions: Sessions, peers: Mapping[str, str], tls: TlsFiles
+        self,
+        *,
+        node: str,
+        reader: StateReader,
+        sessions: Sessions,
+        nodes: Callable[[], Mapping[str, str]],
+        tls: TlsFiles,
     ) -> None:
+        """`nodes` gives the gateway of every node; empty where it is not known."""
         self._node = node
         self._reader = reader
         self._sessions = sessions
-        self._peers = peers
+        self._nodes = nodes
         self._tls = tls
-        self._channels: dict[str, aio.Channel] = {}
+        self._channels: dict[str, tuple[str, aio.Channel]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         channels, self._channels = self._channels, {}
-        for channel in channels.values():
+        for _, channel in channels.values():
             await channel.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
         bids: dict[str, Bid] = {}
@@ -85,7 +94,7 @@ class Link:
             raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
-        peers = [node for node in sorted(self._peers) if node != self._node]
+        peers = [node for node in sorted(self._nodes()) if node != self._node]
         answers = await asyncio.gather(*(self._presence_at(node, timeout_s) for node in peers))
         present = local_presence(self._node, self._sessions)
         silent: list[str] = []
@@ -119,7 +128,7 @@ class Link:
         node = record.node if record is not None else None
         if node is None or node == self._node:
             raise HostUnreachableError(f"the agent of host {host} has no session")
-        if node not in self._peers:
+        if not self._nodes().get(node):
             raise HostUnreachableError(f"the agent of host {host} is at node {node}, which this node does not know")
         request = wire.AskRequest(host=host, question=question, timeout_ms=round(timeout_s * 1000))
         try:
@@ -131,16 +140,24 @@ class Link:
         return reply.answer
 
     def _stub(self, node: str) -> rpc.NodeRelayAsyncStub:
-        """Raises OSError when the certificate files cannot be read."""
-        channel = self._channels.get(node)
-        if channel is None:
+        """Raises OSError when the node's address is not known or the certificate files cannot be read."""
+        address = self._nodes().get(node)
+        if not address:
+            raise OSError(f"the gateway of node {node} is not known")
+        dialled, channel = self._channels.get(node, ("", None))
+        if channel is None or dialled != address:
+            if channel is not None:
+                # Calls that are under way at the old address end by their own deadlines.
+                closing = asyncio.create_task(channel.close(grace=MAX_ASK_S))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             credentials = grpc.ssl_channel_credentials(
                 root_certificates=self._tls.ca.read_bytes(),
                 private_key=self._tls.key.read_bytes(),
                 certificate_chain=self._tls.certificate.read_bytes(),
             )
-            channel = aio.secure_channel(self._peers[node], credentials, options=_CHANNEL_OPTIONS)
-            self._channels[node] = channel
+            channel = aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+            self._channels[node] = (address, channel)
         return rpc.NodeRelayStub(channel)
 
 

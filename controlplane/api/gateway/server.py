@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -39,7 +39,8 @@ class GatewayError(Exception):
 
 
 class Gateway:
-    """`peers` are the other nodes' gateways, `advertise` what agents are told to dial: node to HOST:PORT each."""
+    """`nodes` gives the gateway of every node as HOST:PORT, this one included; empty where it is not known. Other nodes
+    are asked there, and agents are told to dial them."""
 
     def __init__(
         self,
@@ -49,8 +50,7 @@ class Gateway:
         proposer: Proposer,
         ids: Ids,
         clock: Clock,
-        peers: Mapping[str, str],
-        advertise: Mapping[str, str],
+        nodes: Callable[[], Mapping[str, str]],
         tls: TlsFiles,
         listen: str,
     ) -> None:
@@ -59,7 +59,7 @@ class Gateway:
         self._tls = tls
         self._listen = listen
         self._sessions = Sessions()
-        self._link = Link(node=node, reader=reader, sessions=self._sessions, peers=peers, tls=tls)
+        self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls)
         self._service = SessionService(
             node=node,
             cluster_id=cluster_id,
@@ -67,7 +67,7 @@ class Gateway:
             proposer=proposer,
             ids=ids,
             clock=clock,
-            advertise=advertise,
+            nodes=nodes,
             sessions=self._sessions,
         )
         self._server: aio.Server | None = None

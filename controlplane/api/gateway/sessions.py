@@ -7,7 +7,7 @@ to earlier sessions before the first assignments are computed from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -68,7 +68,7 @@ class SessionService(rpc.AgentGatewayServicer):
         proposer: Proposer,
         ids: Ids,
         clock: Clock,
-        advertise: Mapping[str, str],
+        nodes: Callable[[], Mapping[str, str]],
         sessions: Sessions,
     ) -> None:
         self._node = node
@@ -77,7 +77,7 @@ class SessionService(rpc.AgentGatewayServicer):
         self._proposer = proposer
         self._ids = ids
         self._clock = clock
-        self._advertise = advertise
+        self._nodes = nodes
         self._sessions = sessions
 
     async def Session(  # noqa: N802 - the wire's name
@@ -161,7 +161,7 @@ class SessionService(rpc.AgentGatewayServicer):
             cluster_id=self._cluster_id,
             node=self._node,
             admitted=record is not None and record.declared,
-            endpoints=[wire.Endpoint(node=node, address=address) for node, address in sorted(self._advertise.items())],
+            endpoints=[wire.Endpoint(node=node, address=at) for node, at in sorted(self._nodes().items()) if at],
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 MIB = 1024 * 1024
 
@@ -12,8 +12,8 @@ MIB = 1024 * 1024
 class ApiSettings:
     node: str
     version: str
-    addresses: Mapping[str, str] = field(default_factory=dict[str, str])
-    """API addresses (`host:port`) of the nodes by name, as `GET /cluster` shows them."""
+    addresses: Callable[[], Mapping[str, str]] = dict[str, str]
+    """Gives the API addresses (`host:port`) of the nodes by name, as `GET /cluster` shows them; empty: not known."""
     read_timeout_s: float = 5.0
     write_timeout_s: float = 10.0
     preview_timeout_s: float = 2.0

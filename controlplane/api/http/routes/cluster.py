@@ -67,7 +67,7 @@ async def _presence(services: Services) -> tuple[list[Presence], set[str]] | Non
 def _nodes(
     services: Services, log: LogStatus | None, presence: tuple[list[Presence], set[str]] | None
 ) -> list[shapes.NodeShape]:
-    own, addresses = services.settings.node, services.settings.addresses
+    own, addresses = services.settings.node, services.settings.addresses()
     peers = {peer.node: peer for peer in log.peers} if log is not None else {}
     nodes: list[shapes.NodeShape] = []
     for node in sorted({own, *peers, *addresses}):
@@ -82,7 +82,9 @@ def _nodes(
         if presence is not None and node not in presence[1]:
             agents = sum(1 for session in presence[0] if session.node == node)
         nodes.append(
-            shapes.NodeShape(node=node, address=addresses.get(node), reachable=reachable, role=role, agents=agents)
+            shapes.NodeShape(
+                node=node, address=addresses.get(node) or None, reachable=reachable, role=role, agents=agents
+            )
         )
     return nodes
 
