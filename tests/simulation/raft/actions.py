@@ -1,0 +1,373 @@
+"""The vocabulary of schedules. An action is a frozen record of what happens and how long after the one before; it draws
+itself from a generator and applies itself to a world. A new one is a class here and a line in `VOCABULARY`.
+
+Actions name processes by number, or the present leader by -1, so that dropping one from a schedule leaves the others
+with a meaning.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import msgspec
+from simulation.raft.network import Pair, Weather
+
+if TYPE_CHECKING:
+    from simulation.raft.world import World
+
+
+def someone(chance: random.Random) -> int:
+    return -1 if chance.random() < 0.4 else chance.randrange(60)
+
+
+class Action(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    weight: ClassVar[float] = 1.0
+    after_s: float
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        raise NotImplementedError
+
+    def apply(self, world: World) -> None:
+        raise NotImplementedError
+
+
+class Propose(Action, frozen=True):
+    """Clients write, at a leader or anywhere else."""
+
+    weight: ClassVar[float] = 30.0
+    who: int
+    count: int
+    size: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), count=chance.choice((1, 1, 2, 5, 15)), size=chance.choice((0, 0, 200)))
+
+    def apply(self, world: World) -> None:
+        for _ in range(self.count):
+            world.propose(world.pick(self.who), self.size)
+
+
+class ReadState(Action, frozen=True):
+    """A client reads, linearizably."""
+
+    weight: ClassVar[float] = 12.0
+    who: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance))
+
+    def apply(self, world: World) -> None:
+        world.read(world.pick(self.who))
+
+
+class Wait(Action, frozen=True):
+    """Nothing new for a while."""
+
+    weight: ClassVar[float] = 3.0
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=chance.uniform(0.3, 2.5))
+
+    def apply(self, world: World) -> None:
+        pass
+
+
+class Crash(Action, frozen=True):
+    """A process dies; it comes back at once or by a later `Restart`."""
+
+    weight: ClassVar[float] = 4.0
+    who: int
+    power: bool
+    back: bool
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), power=chance.random() < 0.7, back=chance.random() < 0.5)
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.up:
+            process.die(power=self.power)
+            if self.back:
+                world.start(process)
+
+
+class CrashInDisk(Action, frozen=True):
+    """A process will die inside one of its next disk operations."""
+
+    weight: ClassVar[float] = 4.0
+    who: int
+    operations: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), operations=chance.choice((1, 1, 2, 3, 5)))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.up:
+            process.disk.dies_in = self.operations
+
+
+class Restart(Action, frozen=True):
+    """Every process that is down comes back."""
+
+    weight: ClassVar[float] = 6.0
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s)
+
+    def apply(self, world: World) -> None:
+        for process in world.processes.values():
+            if not process.up:
+                world.start(process)
+
+
+class CrashAll(Action, frozen=True):
+    """The power fails everywhere at once, and returns."""
+
+    weight: ClassVar[float] = 1.0
+    power: bool
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, power=chance.random() < 0.8)
+
+    def apply(self, world: World) -> None:
+        world.count("all restarted at once")
+        for process in world.processes.values():
+            if process.up:
+                process.die(power=self.power)
+        for process in world.processes.values():
+            world.start(process)
+
+
+class Pause(Action, frozen=True):
+    """A process stands still (SIGSTOP, a suspended machine); what arrives waits."""
+
+    weight: ClassVar[float] = 3.0
+    who: int
+    for_s: float
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), for_s=chance.choice((0.2, 0.8, 2.0, 5.0)) * chance.random())
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.up:
+            world.count("paused")
+            process.pause(self.for_s)
+
+
+class SlowDisk(Action, frozen=True):
+    """Syncs of one process take long, until the next action of this kind changes it."""
+
+    weight: ClassVar[float] = 2.0
+    who: int
+    up_to_s: float
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), up_to_s=chance.choice((0.0, 0.01, 0.1, 0.6)))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        process.sync_s = (0.0, self.up_to_s)
+        if process.up:
+            world.count("slow disk")
+            process.disk.sync_s = process.sync_s
+
+
+class ClockJump(Action, frozen=True):
+    """A process's monotonic clock jumps: it never should, and nothing but speed may depend on that."""
+
+    weight: ClassVar[float] = 2.0
+    who: int
+    by_s: float
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), by_s=chance.choice((0.3, 1.0, 60.0, -0.5, -3.0)))
+
+    def apply(self, world: World) -> None:
+        world.count("clock jumped")
+        world.pick(self.who).jump_clock(self.by_s)
+
+
+class ClockRate(Action, frozen=True):
+    """A process's clock runs at another speed."""
+
+    weight: ClassVar[float] = 1.0
+    who: int
+    rate: float
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), rate=chance.choice((0.3, 0.8, 1.0, 1.3, 4.0)))
+
+    def apply(self, world: World) -> None:
+        world.count("clock rate changed")
+        world.pick(self.who).clock.run_at(self.rate, world.now_s)
+
+
+class Partition(Action, frozen=True):
+    """Groups that cannot reach each other. Kinds: `symmetric`; `asymmetric` (only one direction is cut); `bridge` (two
+    groups that see each other only through one process); `isolated` (one process alone)."""
+
+    weight: ClassVar[float] = 6.0
+    kind: str
+    who: int
+    hold: bool
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        kind = chance.choice(("symmetric", "asymmetric", "bridge", "isolated"))
+        return cls(after_s=after_s, kind=kind, who=someone(chance), hold=chance.random() < 0.5)
+
+    def apply(self, world: World) -> None:
+        world.count(f"partition {self.kind}")
+        world.network.partition(self._pairs(world), hold=self.hold)
+
+    def _pairs(self, world: World) -> list[Pair]:
+        names = sorted(world.processes)
+        one = world.pick(self.who).name
+        names.remove(one)
+        middle = (len(names) + 1) // 2
+        match self.kind:
+            case "isolated":
+                left, right = [one], names
+            case "bridge":
+                left, right = names[:middle], names[middle:]
+            case _:
+                left, right = [one, *names[: middle - 1]], names[middle - 1 :]
+        pairs = [(a, b) for a in left for b in right]
+        return pairs if self.kind == "asymmetric" else [*pairs, *((b, a) for a, b in pairs)]
+
+
+class Heal(Action, frozen=True):
+    """The network is whole again."""
+
+    weight: ClassVar[float] = 9.0
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s)
+
+    def apply(self, world: World) -> None:
+        world.network.heal(world.now_s)
+        world.connect()
+
+
+class ChangeWeather(Action, frozen=True):
+    """Another quality of the network."""
+
+    weight: ClassVar[float] = 2.0
+    loss: float
+    duplicate: float
+    reorder: float
+    delay_s: tuple[float, float]
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        weather = draw_weather(chance)
+        return cls(
+            after_s=after_s,
+            loss=weather.loss,
+            duplicate=weather.duplicate,
+            reorder=weather.reorder,
+            delay_s=weather.delay_s,
+        )
+
+    def apply(self, world: World) -> None:
+        world.network.weather = Weather(self.loss, self.duplicate, self.reorder, self.delay_s)
+
+
+def draw_weather(chance: random.Random) -> Weather:
+    slowest_s = chance.choice((0.001, 0.005, 0.05, 0.4, 2.0))
+    return Weather(
+        loss=chance.choice((0, 0, 0.02, 0.2)),
+        duplicate=chance.choice((0, 0, 0.05, 0.3)),
+        reorder=chance.choice((0, 0, 0.1, 0.7)),
+        delay_s=(0.0002, slowest_s),
+    )
+
+
+class Reset(Action, frozen=True):
+    """A connection breaks, losing what it held, and is made again."""
+
+    weight: ClassVar[float] = 3.0
+    source: int
+    target: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, source=someone(chance), target=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        source, target = world.pick(self.source), world.pick(self.target)
+        if source is not target and source.up:
+            world.count("connection reset")
+            world.reset(source, target)
+
+
+class Campaign(Action, frozen=True):
+    """A process calls an election without asking first, as a leader's transfer makes it do."""
+
+    weight: ClassVar[float] = 3.0
+    who: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.core is not None and not process.core.is_leader:
+            world.count("election forced")
+            process.run(process.core.campaign)
+
+
+class Snapshot(Action, frozen=True):
+    """A process takes a snapshot now and compacts its log."""
+
+    weight: ClassVar[float] = 3.0
+    who: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.core is not None:
+            process.run(process.core.request_snapshot)
+
+
+VOCABULARY: tuple[type[Action], ...] = (
+    Propose,
+    ReadState,
+    Wait,
+    Crash,
+    CrashInDisk,
+    Restart,
+    CrashAll,
+    Pause,
+    SlowDisk,
+    ClockJump,
+    ClockRate,
+    Partition,
+    Heal,
+    ChangeWeather,
+    Reset,
+    Campaign,
+    Snapshot,
+)
+ALWAYS = (Propose, ReadState, Restart, Heal)
+"""Without these a schedule gets nowhere."""
