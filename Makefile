@@ -80,6 +80,13 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest
 
 # -- longer runs ------------------------------------------------------------------------------------------------------
+SEEDS ?= 1000
+FROM ?= 0
+JOBS ?= $(shell nproc)
+.PHONY: raft-schedules
+raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
+	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
+
 .PHONY: bench-vms bench-log bench-etcd bench-boot bench-starts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms

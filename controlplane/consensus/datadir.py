@@ -101,8 +101,10 @@ class DataDirectory:
         self._disk.replace(self._path / "peers.json", msgspec.json.encode(self.stores) + b"\n")
 
     def close(self) -> None:
-        self.journal.close()
-        os.close(self._lock_fd)
+        try:
+            self.journal.close()
+        finally:
+            os.close(self._lock_fd)
 
     def _lock(self) -> None:
         try:

@@ -8,6 +8,7 @@ also kept as a file that `--plan` runs again.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from simulation.raft.schedule import Plan, decode_plan, draw_plan, encode_plan
 
 def main() -> int:
     options = _options()
+    logging.disable()
     build = BROKEN[options.build] if options.build else Build()
     if options.plan is not None:
         return replay(decode_plan(options.plan.read_bytes()), build, options.out, shorten=False)

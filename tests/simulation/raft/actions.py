@@ -43,7 +43,9 @@ class Propose(Action, frozen=True):
 
     @classmethod
     def draw(cls, chance: random.Random, after_s: float) -> Self:
-        return cls(after_s=after_s, who=someone(chance), count=chance.choice((1, 1, 2, 5, 15)), size=chance.choice((0, 0, 200)))
+        return cls(
+            after_s=after_s, who=someone(chance), count=chance.choice((1, 1, 2, 5, 15)), size=chance.choice((0, 0, 200))
+        )
 
     def apply(self, world: World) -> None:
         for _ in range(self.count):
@@ -219,17 +221,25 @@ class ClockRate(Action, frozen=True):
 
 class Partition(Action, frozen=True):
     """Groups that cannot reach each other. Kinds: `symmetric`; `asymmetric` (only one direction is cut); `bridge` (two
-    groups that see each other only through one process); `isolated` (one process alone)."""
+    groups that see each other only through one process); `isolated` (one process alone); `pair` (two processes alone);
+    `link` (what `other` says to `who`)."""
 
     weight: ClassVar[float] = 6.0
     kind: str
     who: int
+    other: int
     hold: bool
 
     @classmethod
     def draw(cls, chance: random.Random, after_s: float) -> Self:
-        kind = chance.choice(("symmetric", "asymmetric", "bridge", "isolated"))
-        return cls(after_s=after_s, kind=kind, who=someone(chance), hold=chance.random() < 0.5)
+        kind = chance.choice(("symmetric", "asymmetric", "bridge", "isolated", "pair", "link", "link"))
+        return cls(
+            after_s=after_s,
+            kind=kind,
+            who=someone(chance),
+            other=chance.randrange(60),
+            hold=chance.random() < 0.6,
+        )
 
     def apply(self, world: World) -> None:
         world.count(f"partition {self.kind}")
@@ -237,10 +247,14 @@ class Partition(Action, frozen=True):
 
     def _pairs(self, world: World) -> list[Pair]:
         names = sorted(world.processes)
-        one = world.pick(self.who).name
+        one, other = world.pick(self.who).name, world.pick(self.other).name
         names.remove(one)
         middle = (len(names) + 1) // 2
         match self.kind:
+            case "link":
+                return [(other, one)] if other != one else []
+            case "pair":
+                left, right = [one, other], [name for name in names if name != other]
             case "isolated":
                 left, right = [one], names
             case "bridge":
@@ -262,6 +276,37 @@ class Heal(Action, frozen=True):
 
     def apply(self, world: World) -> None:
         world.network.heal(world.now_s)
+        world.connect()
+
+
+class HealLink(Action, frozen=True):
+    """One direction between two processes works again; what it held arrives."""
+
+    weight: ClassVar[float] = 2.0
+    source: int
+    target: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, source=chance.randrange(60), target=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        pair = world.pick(self.source).name, world.pick(self.target).name
+        world.network.heal(world.now_s, lambda other: other == pair)
+        world.connect()
+
+
+class HealCuts(Action, frozen=True):
+    """What was dropped gets through again; what is held stays held."""
+
+    weight: ClassVar[float] = 2.0
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s)
+
+    def apply(self, world: World) -> None:
+        world.network.heal(world.now_s, lambda pair: not world.network.holds(pair))
         world.connect()
 
 
@@ -334,6 +379,23 @@ class Campaign(Action, frozen=True):
             process.run(process.core.campaign)
 
 
+class Transfer(Action, frozen=True):
+    """The leader hands over, to one process or to whoever is best."""
+
+    weight: ClassVar[float] = 3.0
+    target: int | None
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, target=chance.choice((None, chance.randrange(60))))
+
+    def apply(self, world: World) -> None:
+        leader = world.leader()
+        if leader is not None and leader.core is not None:
+            target = None if self.target is None else world.pick(self.target).name
+            leader.run(leader.core.transfer, target, lambda why: world.count("transfer failed" if why else "transfer"))
+
+
 class Snapshot(Action, frozen=True):
     """A process takes a snapshot now and compacts its log."""
 
@@ -364,9 +426,12 @@ VOCABULARY: tuple[type[Action], ...] = (
     ClockRate,
     Partition,
     Heal,
+    HealLink,
+    HealCuts,
     ChangeWeather,
     Reset,
     Campaign,
+    Transfer,
     Snapshot,
 )
 ALWAYS = (Propose, ReadState, Restart, Heal)

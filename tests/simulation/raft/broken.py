@@ -2,15 +2,15 @@
 the real core uses; nothing of this is in the shipped code.
 """
 
+# ruff: noqa: N803 - overridden methods have the names the engine gave them
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from simulation.raft.process import Build, Process
 
-from controlplane.consensus import engine
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.engine import EngineNode
 from controlplane.consensus.messages import AppendEntries, AppendReply

@@ -6,12 +6,25 @@ from collections import Counter
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "elections": ("leader elected", "vote granted", "vote refused", "pre-vote granted", "election forced"),
+    "transfers": ("transfer", "transfer failed"),
     "conflicts": ("append refused", "entries truncated", "proposal discarded"),
     "snapshots": ("snapshot taken", "snapshot chunk sent", "snapshot of several chunks", "snapshot installed"),
     "clients": ("proposal acknowledged", "proposal refused", "proposal unknown", "read answered", "read refused"),
     "messages": ("message lost", "message duplicated", "message held", "connection reset"),
-    "partitions": ("partition symmetric", "partition asymmetric", "partition bridge", "partition isolated"),
-    "crashes": ("killed", "power lost", "unsynced bytes at a power loss", "all restarted at once"),
+    "partitions": (
+        "partition symmetric",
+        "partition asymmetric",
+        "partition bridge",
+        "partition isolated",
+        "partition link",
+    ),
+    "crashes": (
+        "killed",
+        "power lost",
+        "unsynced bytes at a power loss",
+        "removed file back after a power loss",
+        "all restarted at once",
+    ),
     "crashes inside the disk": ("died in append", "died in sync", "died in replace"),
     "time": ("paused", "stall excused", "slow disk", "clock jumped", "clock rate changed"),
 }

@@ -7,6 +7,7 @@ file. A process can also die inside an operation, with half of a write done.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter
@@ -29,6 +30,7 @@ class SimulatedDisk(Disk):
         self._spend = spend
         self._seen = seen
         self._synced: dict[int, int] = {}
+        self._removed: dict[Path, bytes] = {}
         self._inside = False
         self.sync_s = (0.0, 0.0)
         """Range of true seconds that a sync takes."""
@@ -44,7 +46,7 @@ class SimulatedDisk(Disk):
             super().append(fd, data)
             return
         if self.dead:
-            return
+            raise OSError(errno.EIO, "the process is dead")
         status = os.fstat(fd)
         known = self._synced.get(status.st_ino)
         if known is None or known > status.st_size:
@@ -55,8 +57,7 @@ class SimulatedDisk(Disk):
         super().append(fd, data)
 
     def sync(self, fd: int) -> None:
-        if self.dead:
-            return
+        assert not self.dead, "nothing is written before it is appended"
         dies = self._dies("sync")
         if dies and self._chance.random() < 0.5:
             raise ProcessDiedError
@@ -67,8 +68,7 @@ class SimulatedDisk(Disk):
             raise ProcessDiedError
 
     def replace(self, path: Path, *parts: bytes | bytearray) -> None:
-        if self.dead:
-            return
+        assert not self.dead, "nothing is written before it is appended"
         dies = self._dies("replace")
         if dies and self._chance.random() < 0.5:
             path.with_name(path.name + ".tmp").write_bytes(b"".join(parts)[: self._chance.randint(0, 600)])
@@ -79,18 +79,30 @@ class SimulatedDisk(Disk):
             super().replace(path, *parts)
         finally:
             self._inside = False
-        self._synced.pop(path.stat().st_ino, None)
+        self._removed.pop(path, None)
+        if self.honest:
+            self._synced.pop(path.stat().st_ino, None)
+        else:
+            self._synced[path.stat().st_ino] = 0
         if dies:
             raise ProcessDiedError
 
-    def truncate(self, fd: int, size: int) -> None:
-        if self.dead:
-            return
-        dies = self._dies("truncate")
-        super().truncate(fd, size)
-        self._synced.pop(os.fstat(fd).st_ino, None)
+    def remove(self, path: Path) -> None:
+        assert not self.dead, "nothing is written before it is appended"
+        dies = self._dies("remove")
+        if not dies or self._chance.random() < 0.5:
+            if path.is_file():
+                self._removed[path] = path.read_bytes()
+            super().remove(path)
         if dies:
             raise ProcessDiedError
+
+    def sync_directory(self, path: Path) -> None:
+        if self.honest:
+            self._removed = {gone: data for gone, data in self._removed.items() if gone.parent != path}
+
+    def free_bytes(self, path: Path) -> int:
+        return 1 << 40
 
     def _dies(self, operation: str) -> bool:
         if self.dies_in is None:
@@ -103,7 +115,12 @@ class SimulatedDisk(Disk):
         return True
 
     def lose_power(self, directory: Path) -> None:
-        """Keep a random part of what was not synced below `directory`."""
+        """Keep a random part of what was not synced below `directory`; what was removed may be there again."""
+        for path, data in self._removed.items():
+            if self._chance.random() < 0.5 and not path.exists():
+                self._seen["removed file back after a power loss"] += 1
+                path.write_bytes(data)
+        self._removed.clear()
         for path in sorted(path for path in directory.rglob("*") if path.is_file()):
             status = path.stat()
             synced = self._synced.get(status.st_ino)

@@ -8,7 +8,7 @@ write acknowledged before they began. Each is stated on what processes did and s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from simulation.raft.process import Process, Proposal, Read
 
@@ -36,8 +36,9 @@ class Violation(AssertionError):  # noqa: N818 - the word for it
 
 
 class Checker:
-    def __init__(self, seen: Counter[str]) -> None:
+    def __init__(self, seen: Counter[str], processes: Mapping[str, Process]) -> None:
         self._seen = seen
+        self._processes = processes
         self.leaders: dict[int, str] = {}
         self.votes: dict[tuple[str, int], str] = {}
         self.entries: dict[tuple[int, int], tuple[bytes, int]] = {}
@@ -198,8 +199,22 @@ class Checker:
                 "commit by an old term",
                 f"{process.name} leads in term {core.term} and counted entry {commit} of {journal.term_at(commit)}",
             )
+        if leads and memory.led_term == core.term:
+            self._on_a_majority(process, commit, core.term)
         self._compare_committed(process, max(memory.commit_index, journal.base_index), commit)
         memory.commit_index = commit
+
+    def _on_a_majority(self, leader: Process, index: int, term: int) -> None:
+        """What a leader counts as committed is what a majority has acknowledged and still has."""
+        having = {
+            name
+            for name, other in self._processes.items()
+            if other.memory.promised_index >= index
+            and (other.memory.log_terms.get(index) == term or other.data.journal.base_index >= index)
+        }
+        voters = leader.voters()
+        if len((having | {leader.name}) & voters) <= len(voters) // 2:
+            raise Violation("committed without a majority", f"{leader.name} counts entry {index}, {having} have it")
 
     def _compare_committed(self, process: Process, after: int, up_to: int) -> None:
         journal = process.data.journal

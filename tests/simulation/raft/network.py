@@ -102,11 +102,15 @@ class Network:
     def partition(self, pairs: Iterable[Pair], *, hold: bool) -> None:
         (self._holding if hold else self._dropping).update(pairs)
 
-    def heal(self, now_s: float) -> None:
-        holding = sorted(self._holding)
-        self._holding.clear()
-        self._dropping.clear()
-        for source, target in holding:
+    def holds(self, pair: Pair) -> bool:
+        return pair in self._holding
+
+    def heal(self, now_s: float, which: Callable[[Pair], bool] = lambda pair: True) -> None:
+        """Directions that `which` names work again; what they held arrives in its order."""
+        healed = sorted(pair for pair in self._holding if which(pair))
+        self._holding.difference_update(healed)
+        self._dropping = {pair for pair in self._dropping if not which(pair)}
+        for source, target in healed:
             link = self.link(source, target)
             held, link.held = link.held, []
             if (source, target) in self.connected:

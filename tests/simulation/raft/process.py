@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from unit.consensus.support import ListState
 from controlplane.consensus import engine
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
+from controlplane.consensus.errors import DiskError
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
 from controlplane.consensus.settings import RaftSettings
 
@@ -129,6 +131,10 @@ class Process:
     def directory(self) -> Path:
         return self.settings.data_dir
 
+    def voters(self) -> set[str]:
+        """Whose majority decides, as this process knows it."""
+        return {self.name, *self.settings.peers}
+
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -141,9 +147,12 @@ class Process:
         self.state = ListState()
         self._build.prepare(self)
         self.clock.lag_s = 0.0
-        self.data = DataDirectory(self.directory, self.name, self.settings.cluster_id, self.disk)
+        settings = self.settings
+        self.data = DataDirectory(
+            self.directory, self.name, settings.cluster_id, self.disk, segment_bytes=settings.segment_bytes
+        )
         self.core = self._build.core(
-            self.settings,
+            settings,
             journal=self.data.journal,
             snapshots=self.data.snapshots,
             state=self.state,
@@ -173,7 +182,8 @@ class Process:
     def close(self) -> None:
         """Give back the file descriptors without writing anything."""
         self.disk.dead = True
-        self.data.close()
+        with suppress(DiskError):
+            self.data.close()
 
     def jump_clock(self, by_s: float) -> None:
         """The clock is read at the next event; a timer that is due by then fires with it."""
@@ -198,7 +208,7 @@ class Process:
             self.world.after(self, died=True)
             self.die(power=self.chance.random() < 0.7)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, this process stops and the world says why
+        except Exception as error:
             self.world.failed(self, error)
             return
         self._end_event()

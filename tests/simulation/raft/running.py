@@ -173,8 +173,8 @@ def load(file: Path, code: str, first: int, count: int) -> tuple[Tally, set[int]
         record = json.loads(line)
         start, seeds = record.pop("first"), record["seeds"]
         whole = seeds == BLOCK or start + seeds == first + count
-        if record.pop("code") == code and first <= start < first + count and start not in done and whole:
-            if (start - first) % BLOCK == 0 and start + seeds <= first + count:
-                done.add(start)
-                total.add(Tally(**{**record, "seen": Counter(record["seen"])}))
+        inside = first <= start and start + seeds <= first + count and (start - first) % BLOCK == 0
+        if record.pop("code") == code and inside and whole and start not in done:
+            done.add(start)
+            total.add(Tally(**{**record, "seen": Counter(record["seen"])}))
     return total, done

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from simulation.raft.actions import ALWAYS, VOCABULARY, Action, draw_weather
 from simulation.raft.network import Weather
+from simulation.raft.patterns import PATTERNS
 
 ACTIONS = 120
 
@@ -23,6 +24,7 @@ class Profile(msgspec.Struct, frozen=True):
     election_s: tuple[float, float]
     snapshot_entries: int
     retain_entries: int
+    segment_bytes: int
     batch_bytes: int
     chunk_bytes: int
     weather: Weather
@@ -39,11 +41,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 def draw_profile(chance: random.Random) -> Profile:
     return Profile(
-        members=chance.choice((1, 2, 3, 3, 3, 3, 4, 5, 5)),
+        members=chance.choice((1, 2, 3, 3, 3, 3, 4, 5, 5, 5)),
         heartbeat_s=0.12,
         election_s=chance.choice(((0.4, 0.8), (0.5, 1.0), (0.4, 3.0))),
         snapshot_entries=chance.choice((4, 12, 12, 40)),
         retain_entries=chance.choice((0, 2, 10)),
+        segment_bytes=chance.choice((1024, 4096, 16 << 20)),
         batch_bytes=chance.choice((1, 30, 1 << 20)),
         chunk_bytes=chance.choice((500, 2000, 1 << 20)),
         weather=draw_weather(chance),
@@ -58,13 +61,14 @@ def draw_plan(seed: int) -> Plan:
     profile = draw_profile(chance)
     kinds = [kind for kind in VOCABULARY if kind in ALWAYS or chance.random() < 0.65]
     intensity = chance.choice((0.15, 0.4, 1.0))
-    weights = [
-        kind.weight * (1.0 if kind in ALWAYS else intensity * 3 ** chance.uniform(-1, 1)) for kind in kinds
-    ]
+    weights = [kind.weight * (1.0 if kind in ALWAYS else intensity * 3 ** chance.uniform(-1, 1)) for kind in kinds]
     slowest_s = chance.choice((0.02, 0.2, 0.8))
     actions: list[Action] = []
     for kind in chance.choices(kinds, weights, k=ACTIONS):
         actions.append(kind.draw(chance, round(0.001 * (slowest_s / 0.001) ** chance.random(), 6)))
+    if chance.random() < 0.3:
+        at = chance.randrange(ACTIONS)
+        actions[at:at] = chance.choice(PATTERNS)(chance)
     return Plan(seed, profile, actions)
 
 

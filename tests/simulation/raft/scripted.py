@@ -12,7 +12,7 @@ import random
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from unit.consensus.support import ListState
 from controlplane.consensus import engine
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
+from controlplane.consensus.errors import DiskError
 from controlplane.consensus.settings import RaftSettings
 
 ELECTION_S = (0.5, 1.0)
@@ -199,7 +200,8 @@ class Ours:
 
     def close(self) -> None:
         self.disk.dead = True
-        self.data.close()
+        with suppress(DiskError):
+            self.data.close()
 
 
 Member = Stock | Ours
@@ -294,8 +296,8 @@ class Script:
                             self.deliver(source, target)
 
     def elect(self, name: str, *voters: str) -> None:
-        """`name` hears no leader for so long that it campaigns, and only `voters` hear of it; none of them has heard of a
-        leader lately either."""
+        """`name` hears no leader for so long that it campaigns, and only `voters` hear of it; none of them has
+        heard of a leader lately either."""
         self.elapse(ELECTION_S[0] * 1.01, *voters)
         for step in range(9):
             if step % 3 == 0:
@@ -355,5 +357,3 @@ def restore(copy: Path, directory: Path) -> None:
     """Put the files of `directory` back to what they were in `copy`."""
     shutil.rmtree(directory)
     shutil.copytree(copy, directory)
-
-

@@ -42,7 +42,8 @@ class World:
     def __init__(self, plan: Plan, directory: Path, build: Build) -> None:
         self.plan = plan
         self.seen: Counter[str] = Counter()
-        self.checker = Checker(self.seen)
+        self.processes: dict[str, Process] = {}
+        self.checker = Checker(self.seen, self.processes)
         self.clock = Clock()
         self.steps = 0
         self.trace = 0
@@ -56,7 +57,6 @@ class World:
         self._acknowledged: list[tuple[Proposal, int]] = []
         self._directory = directory
         self._build = build
-        self.processes: dict[str, Process] = {}
         for name in NAMES[: plan.profile.members]:
             self._add_process(name)
 
@@ -75,6 +75,7 @@ class World:
             election_max_s=profile.election_s[1],
             snapshot_entries=profile.snapshot_entries,
             retain_entries=profile.retain_entries,
+            segment_bytes=profile.segment_bytes,
         )
         process = Process(
             settings,
