@@ -62,9 +62,9 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
         )
         draft.put_key(_key(envelope), remembered)
         outcome = replace(outcome, revision=draft.revision)
-    if draft.state.digest == state.digest:
+    if draft.digest == state.digest:
         return state, outcome, ()
-    return replace(draft.state, revision=draft.revision), outcome, tuple(draft.events)
+    return draft.result(), outcome, tuple(draft.events)
 
 
 def _handle(draft: Draft, command: Command) -> Outcome:
@@ -97,10 +97,10 @@ def _handle(draft: Draft, command: Command) -> Outcome:
 
 def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
     """Every command of the batch on one draft: all of them, or the first refusal."""
-    before = draft.state
+    before = draft.digest
     parts: list[Applied] = []
     for number, envelope in enumerate(batch.commands):
-        draft.base = draft.state
+        draft.base = draft.digest
         command = open_payload(envelope)
         if not isinstance(command, _BATCHED):
             message = f"a batch cannot hold the command {envelope.kind}"
@@ -110,9 +110,10 @@ def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
             return replace(outcome, part=number)
         parts.append(outcome)
     draft.base = before
-    revision = draft.revision if draft.changed else before.revision
+    revision = draft.revision if draft.changed else draft.state.revision
     change = Change.CHANGED if draft.changed else Change.UNCHANGED
-    return Applied(revision=revision, change=change, parts=tuple(replace(part, revision=revision) for part in parts))
+    same = tuple(part if part.revision == revision else replace(part, revision=revision) for part in parts)
+    return Applied(revision=revision, change=change, parts=same)
 
 
 # -- idempotency keys --------------------------------------------------------------------------------------------------

@@ -233,6 +233,7 @@ def _meta(
             labels=command.labels,
             annotations=command.annotations,
             intent_revision=draft.revision,
+            revision=draft.revision,
             created_at=draft.at,
             updated_at=draft.at,
         )

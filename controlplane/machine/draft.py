@@ -48,9 +48,11 @@ def digest_of(key: str, value: Record) -> int:
 
 class Draft:
     def __init__(self, state: State, *, at: int, actor: str) -> None:
-        self.base = state
-        """What `changed` compares with: the state before the command; in a batch, before each of its commands."""
         self.state = state
+        """As edited so far, but for `digest` and `revision`, which `result` puts in."""
+        self.digest = state.digest
+        self.base = state.digest
+        """What `changed` compares with: the digest before the command; in a batch, before each of its commands."""
         self.at = at
         self.actor = actor
         self.revision = state.revision + 1
@@ -58,7 +60,11 @@ class Draft:
 
     @property
     def changed(self) -> bool:
-        return self.state.digest != self.base.digest
+        return self.digest != self.base
+
+    def result(self) -> State:
+        """The state that the accepted commands lead to."""
+        return replace(self.state, digest=self.digest, revision=self.revision)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -146,6 +152,8 @@ class Draft:
         """`new` with this draft's revision, or None when it says nothing new."""
         if old is not None and replace(new, meta=replace(new.meta, revision=old.meta.revision)) == old:
             return None
+        if new.meta.revision == self.revision:
+            return new
         return replace(new, meta=replace(new.meta, revision=self.revision))
 
     def _hold(self, old: MicroVM | None, new: MicroVM | None) -> None:
@@ -169,12 +177,12 @@ class Draft:
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject))
 
     def _digest(self, key: str, old: Record | None, new: Record | None) -> None:
-        total = self.state.digest
+        total = self.digest
         if old is not None:
             total -= digest_of(key, old)
         if new is not None:
             total += digest_of(key, new)
-        self.state = replace(self.state, digest=total % DIGEST_MODULUS)
+        self.digest = total % DIGEST_MODULUS
 
 
 def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:
