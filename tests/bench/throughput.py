@@ -79,12 +79,13 @@ class Bench:
             first=0 if modulo else self._next,
             modulo=modulo,
         )
-        used_s = sum(proc.used_since(before, {name: proc.cpu_s(pid) for name, pid in pids.items()}).values())
+        used_s = proc.used_since(before, {name: proc.cpu_s(pid) for name, pid in pids.items()})
         if not modulo:
             self._next += load.asked * request.step
         per_s = load.per_s * request.step
-        figures = asdict(load) | {"objects_per_s": round(per_s, 1), "cpu_s": round(used_s, 2)}
-        self.tally.add(section, system=self.system.name, at=at, clients=clients, value_bytes=len(self.value), **figures)
+        figures = asdict(load) | {"objects_per_s": round(per_s, 1), "cpu_s": round(sum(used_s.values()), 2)}
+        figures |= {"value_bytes": len(self.value), "cpu_s_of": used_s}
+        self.tally.add(section, system=self.system.name, at=at, clients=clients, **figures)
         warning = f"  FAILED {load.failed}: {load.failures}" if load.failed else ""
         warning += f"  GENERATOR AT {load.loadgen_core:.0%} OF A CORE" if load.loadgen_core > MAX_CORE else ""
         print(
