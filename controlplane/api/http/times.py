@@ -8,6 +8,7 @@ from typing import Annotated, overload
 from pydantic import WithJsonSchema
 
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+_TO_SECONDS = len("2026-11-22T20:08:18")
 _LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: a host's clock may say anything, and is only shown."""
 
@@ -21,4 +22,4 @@ def iso(at_ms: int | None) -> str | None:
     if at_ms is None:
         return None
     seconds, milliseconds = divmod(min(max(at_ms, 0), _LAST_MS), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:_TO_SECONDS]}.{milliseconds:03d}Z"
