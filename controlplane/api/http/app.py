@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
-from controlplane.api.http import openapi, params, problems
+from controlplane.api.http import openapi, problems
 from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
@@ -30,6 +29,7 @@ from controlplane.api.http.routes import (
     raft,
     watch,
 )
+from controlplane.api.http.routing import check_routes
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.watch import WatchCounter
@@ -85,17 +85,14 @@ def create_app(
 
 
 def _add_routes(app: FastAPI) -> None:
-    known_query = Depends(params.refuse_unknown_query)
-    # The middleware has let the request in already; this is how OpenAPI comes to say so.
-    bearer = Depends(HTTPBearer(auto_error=False, scheme_name="token", description="A token of this cluster."))
-    api = APIRouter(prefix=PREFIX, dependencies=[known_query, bearer])
     for module in _ROUTERS:
-        api.include_router(module.router)
-    app.include_router(api)
-    app.include_router(cluster.health, dependencies=[known_query])
+        check_routes(module.router)
+        app.include_router(module.router, prefix=PREFIX)
+    check_routes(cluster.health)
+    app.include_router(cluster.health)
     for name in ("openapi.json", "docs"):
         app.add_route(f"/{name}", partial(_redirect, f"{PREFIX}/{name}"), include_in_schema=False)
-    app.openapi = partial(openapi.describe, app)
+    app.openapi = partial(openapi.describe, app, PREFIX)
 
 
 async def _redirect(target: str, _request: object) -> RedirectResponse:

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import Depends
+from starlette.requests import Request
 from starlette.responses import Response
 
-from controlplane.api.http import dryrun, reads, shapes, writes
+from controlplane.api.http import dryrun, params, reads, shapes, writes
 from controlplane.api.http.answers import respond
-from controlplane.api.http.auth import Principal
+from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.declarations import Declaration
-from controlplane.api.http.services import Services
+from controlplane.api.http.services import Services, services_in
+from controlplane.model.commands import Precondition
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, and what the headers and the query say of how."""
+
+    services: Services
+    actor: Principal
+    when: Precondition
+    key: str | None
+    dry_run: bool
+
+    def new_uid(self) -> str:
+        """For the object, should it have to be made."""
+        return self.services.ids.new()
+
+
+async def _asked(
+    request: Request,
+    if_match: params.IfMatchHeader = None,
+    if_none_match: params.IfNoneMatchHeader = None,
+    key: params.IdempotencyKeyHeader = None,
+    dry_run: params.DryRunParam = False,
+) -> Asked:
+    # One dependency for all of it: each one costs as much as the rest of a handler.
+    return Asked(
+        services=services_in(request),
+        actor=await principal_of(request),
+        when=params.precondition(if_match, if_none_match),
+        key=params.idempotency_key(key),
+        dry_run=dry_run,
+    )
+
+
+Declaring = Annotated[Asked, Depends(_asked)]
 
 
 async def declare(
-    services: Services,
-    actor: Principal,
-    command: Declaration,
-    model: type[shapes.Declared],
-    *,
-    key: str | None,
-    dry_run: bool,
-    warnings: Sequence[str] = (),
+    asked: Asked, command: Declaration, model: type[shapes.Declared], *, warnings: Sequence[str] = ()
 ) -> Response:
     """The object as `model` with `warnings`, or what a dry run found. Raises ApiError and LogError."""
-    if dry_run:
+    services, actor = asked.services, asked.actor
+    if asked.dry_run:
         state = await reads.snapshot(services)
         return respond(await dryrun.declare(services, actor, state, command, warnings), state)
-    outcome, state = await writes.propose(services, actor, command, key=key)
+    outcome, state = await writes.propose(services, actor, command, key=asked.key)
     return writes.answer_declared(state, command, outcome, model, warnings)

@@ -19,8 +19,8 @@ _DESCRIPTION = (
 )
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+def describe(app: FastAPI, prefix: str) -> dict[str, Any]:
+    """The document, made once. What is below `prefix` needs a token, as the authentication in front of it says."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(
@@ -39,8 +39,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
         "description": "A problem.",
         "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
-    for path in document["paths"].values():
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "A token of this cluster."}
+    }
+    for name, path in document["paths"].items():
         for operation in path.values():
+            if name.startswith(prefix):
+                operation["security"] = [{"token": []}]
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = refusal
     app.openapi_schema = document

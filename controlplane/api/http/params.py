@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Path, Query
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
-from starlette.requests import Request
 
 from controlplane.api.http import problems
 from controlplane.model.commands import Precondition
@@ -49,7 +46,8 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-async def precondition(if_match: IfMatchHeader = None, if_none_match: IfNoneMatchHeader = None) -> Precondition:
+def precondition(if_match: str | None, if_none_match: str | None) -> Precondition:
+    """What the two headers demand. Raises ApiError."""
     if if_none_match is not None and if_none_match.strip() != "*":
         raise problems.invalid("/header/if-none-match", "only * is supported")
     if if_match is not None and if_none_match is not None:
@@ -61,15 +59,19 @@ async def expected_revision(if_match: IfMatchHeader = None) -> int | None:
     return parse_etag(if_match)
 
 
-async def idempotency_key(key: IdempotencyKeyHeader = None) -> str | None:
+def idempotency_key(key: str | None) -> str | None:
+    """The key if it is one. Raises ApiError."""
     if key is not None and _KEY.fullmatch(key) is None:
         raise problems.invalid("/header/idempotency-key", "must be 1 to 128 printable ASCII characters without spaces")
     return key
 
 
-When = Annotated[Precondition, Depends(precondition)]
+async def _asked_key(key: IdempotencyKeyHeader = None) -> str | None:
+    return idempotency_key(key)
+
+
 ExpectedRevision = Annotated[int | None, Depends(expected_revision)]
-Key = Annotated[str | None, Depends(idempotency_key)]
+Key = Annotated[str | None, Depends(_asked_key)]
 
 
 def parse_etag(value: str | None) -> int | None:
@@ -97,27 +99,3 @@ def parse_labels(values: Sequence[str]) -> dict[str, str]:
             raise problems.invalid("/query/label", f"asks for two values of {key}: nothing has both")
         wanted[key] = text
     return wanted
-
-
-async def refuse_unknown_query(request: Request) -> None:
-    """A misspelt `?dry_run` must not turn into a write."""
-    route = request.scope.get("route")
-    if not request.query_params or not isinstance(route, APIRoute):
-        return
-    known = set(_query_names(route.dependant))
-    unknown = sorted(set(request.query_params) - known)
-    if unknown:
-        allowed = ", ".join(sorted(known)) or "none"
-        errors = [
-            problems.FieldError(
-                pointer=f"/query/{problems.escape(name)}", message=f"unknown parameter; known here: {allowed}"
-            )
-            for name in unknown[: problems.MAX_ERRORS]
-        ]
-        raise problems.problem("invalid", f"unknown query parameter {unknown[0]!r}", *errors)
-
-
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    yield from (field.alias for field in dependant.query_params)
-    for inner in dependant.dependencies:
-        yield from _query_names(inner)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from fastapi import Depends
+from starlette.requests import Request
 
 from controlplane.api.http import params, problems
 from controlplane.api.http.params import ConsistencyParam
-from controlplane.api.http.services import With
+from controlplane.api.http.services import Services, services_in
 from controlplane.api.http.views import Record
 from controlplane.machine.state import State
 from controlplane.model.commands import (
@@ -36,14 +37,19 @@ Item = TypeVar("Item")
 Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy)
 
 
-async def snapshot(services: With, consistency: ConsistencyParam = "linearizable") -> State:
+async def snapshot(services: Services, *, stale: bool = False) -> State:
     """The state to answer from. Raises NoLeaderError when freshness cannot be had."""
-    if consistency == "stale":
+    if stale:
         return services.reader.state
     return await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
 
 
-Snapshot = Annotated[State, Depends(snapshot)]
+async def _asked_snapshot(request: Request, consistency: ConsistencyParam = "linearizable") -> State:
+    # It looks for the services itself: a dependency of a dependency costs as much again.
+    return await snapshot(services_in(request), stale=consistency == "stale")
+
+
+Snapshot = Annotated[State, Depends(_asked_snapshot)]
 
 
 # -- one object --------------------------------------------------------------------------------------------------------

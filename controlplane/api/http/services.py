@@ -28,8 +28,12 @@ class Services:
     """Set when the server shuts down: whoever only waits answers at once."""
 
 
-async def services_of(request: Request) -> Services:
+def services_in(request: Request) -> Services:
     return cast("Services", request.app.state.services)
+
+
+async def services_of(request: Request) -> Services:
+    return services_in(request)
 
 
 With = Annotated[Services, Depends(services_of)]

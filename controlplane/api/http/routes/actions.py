@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from controlplane.api.http import params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import Act, Action
 from controlplane.ports import DriverError, HostUnreachableError
@@ -18,7 +19,7 @@ CONSOLE_MAX = 1024 * 1024
 OFFSET_HEADER = "Flintlock-Console-Offset"
 _OFFSET_LIMIT = 2**53
 
-router = APIRouter(tags=["MicroVMs"])
+router = APIRouter(tags=["MicroVMs"], route_class=StrictRoute)
 _ONE = "/namespaces/{namespace}/microvms/{name}"
 
 

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from controlplane.api.http import batch, params, shapes
 from controlplane.api.http.answers import respond
 from controlplane.api.http.declarations import ApplyBody
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 
-router = APIRouter(tags=["Batches"])
+router = APIRouter(tags=["Batches"], route_class=StrictRoute)
 
 
 @router.post("/apply", response_model=shapes.Applied)

@@ -11,14 +11,15 @@ from starlette.responses import Response
 
 from controlplane.api.http import problems, raft_views, shapes, views
 from controlplane.api.http.answers import respond
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
 from controlplane.machine.codec import digest_text
 from controlplane.machine.convergence import current_observation
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
 from controlplane.ports import LogError, LogStatus, Presence
 
-router = APIRouter(tags=["Cluster"])
-health = APIRouter(tags=["Health"])
+router = APIRouter(tags=["Cluster"], route_class=StrictRoute)
+health = APIRouter(tags=["Health"], route_class=StrictRoute)
 
 
 @router.get("/cluster", response_model=shapes.ClusterShape)

@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from controlplane.api.http import params, reads, shapes, views
 from controlplane.api.http.answers import respond
+from controlplane.api.http.routing import StrictRoute
 from controlplane.decide.drift import Drift, DriftClass, classify, unmanaged
 from controlplane.machine.state import State
 from controlplane.model.resources import HostPhase
 from controlplane.model.types import Kind
 
-router = APIRouter(tags=["Drift"])
+router = APIRouter(tags=["Drift"], route_class=StrictRoute)
 
 
 @router.get("/drift", response_model=shapes.DriftReport)

@@ -13,28 +13,25 @@ from starlette.responses import Response
 from controlplane.api.http import declaring, params, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import Delete
 from controlplane.model.types import Kind
 
-router = APIRouter(tags=["Hosts"])
+router = APIRouter(tags=["Hosts"], route_class=StrictRoute)
 
 
 @router.put(
     "/hosts/{name}", response_model=shapes.DeclaredHost | shapes.DryRun, responses={201: {"model": shapes.DeclaredHost}}
 )
 async def declare_host(
-    services: With,
-    actor: Actor,
+    asked: declaring.Declaring,
     name: params.NameParam,
     body: HostBody,
-    when: params.When,
-    key: params.Key,
-    dry_run: params.DryRunParam = False,
 ) -> Response:
     """Create or change a host."""
-    command = body.command(name, uid=services.ids.new(), when=when)
-    return await declaring.declare(services, actor, command, shapes.DeclaredHost, key=key, dry_run=dry_run)
+    command = body.command(name, uid=asked.new_uid(), when=asked.when)
+    return await declaring.declare(asked, command, shapes.DeclaredHost)
 
 
 @router.get("/hosts/{name}", response_model=shapes.HostResource)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from controlplane.api.http import declaring, params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.api.http.wait import WAIT_HEADER, WaitEnd, WaitFor, wait_until
 from controlplane.machine.state import State
@@ -18,7 +19,7 @@ from controlplane.model.commands import Delete
 from controlplane.model.resources import MicroVM
 from controlplane.model.types import Kind
 
-router = APIRouter(tags=["MicroVMs"])
+router = APIRouter(tags=["MicroVMs"], route_class=StrictRoute)
 _ONE = "/namespaces/{namespace}/microvms/{name}"
 _WAIT_HEADERS = {
     WAIT_HEADER: {
@@ -32,21 +33,15 @@ _WAIT_HEADERS = {
     _ONE, response_model=shapes.DeclaredMicroVM | shapes.DryRun, responses={201: {"model": shapes.DeclaredMicroVM}}
 )
 async def declare_microvm(
-    services: With,
-    actor: Actor,
+    asked: declaring.Declaring,
     namespace: params.NamespaceParam,
     name: params.NameParam,
     body: MicroVMBody,
-    when: params.When,
-    key: params.Key,
-    dry_run: params.DryRunParam = False,
 ) -> Response:
     """Create or change a microVM."""
-    command = body.command(namespace, name, uid=services.ids.new(), when=when)
+    command = body.command(namespace, name, uid=asked.new_uid(), when=asked.when)
     warnings = writes.warnings_for(body.spec)
-    return await declaring.declare(
-        services, actor, command, shapes.DeclaredMicroVM, key=key, dry_run=dry_run, warnings=warnings
-    )
+    return await declaring.declare(asked, command, shapes.DeclaredMicroVM, warnings=warnings)
 
 
 @router.get(_ONE, response_model=shapes.MicroVMResource, responses={200: {"headers": _WAIT_HEADERS}})

@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from controlplane.api.http import params, problems, reads, shapes, views
 from controlplane.api.http.answers import respond, respond_list
+from controlplane.api.http.routing import StrictRoute
 
-router = APIRouter(tags=["Operations"])
+router = APIRouter(tags=["Operations"], route_class=StrictRoute)
 
 
 @router.get("/operations", response_model=shapes.OperationList)

@@ -8,11 +8,12 @@ from starlette.responses import Response
 from controlplane.api.http import declaring, params, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import PlacementPolicyBody
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import Delete
 from controlplane.model.types import Kind
 
-router = APIRouter(tags=["Placement policies"])
+router = APIRouter(tags=["Placement policies"], route_class=StrictRoute)
 
 
 @router.put(
@@ -21,17 +22,13 @@ router = APIRouter(tags=["Placement policies"])
     responses={201: {"model": shapes.DeclaredPlacementPolicy}},
 )
 async def declare_placement_policy(
-    services: With,
-    actor: Actor,
+    asked: declaring.Declaring,
     name: params.NameParam,
     body: PlacementPolicyBody,
-    when: params.When,
-    key: params.Key,
-    dry_run: params.DryRunParam = False,
 ) -> Response:
     """Create or change a placement policy."""
-    command = body.command(name, uid=services.ids.new(), when=when)
-    return await declaring.declare(services, actor, command, shapes.DeclaredPlacementPolicy, key=key, dry_run=dry_run)
+    command = body.command(name, uid=asked.new_uid(), when=asked.when)
+    return await declaring.declare(asked, command, shapes.DeclaredPlacementPolicy)
 
 
 @router.get("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)

@@ -14,13 +14,14 @@ from starlette.responses import Response
 
 from controlplane.api.http import raft_views, shapes
 from controlplane.api.http.answers import respond
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
 from controlplane.ports import Member
 from controlplane.settings import split_address
 
 NODE_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 
-router = APIRouter(tags=["Raft"])
+router = APIRouter(tags=["Raft"], route_class=StrictRoute)
 
 
 def _check_address(address: str) -> str:

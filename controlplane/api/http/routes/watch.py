@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import params, problems, reads
+from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import With
 from controlplane.api.http.watch import Filter, WatchResponse
 from controlplane.model.types import Kind
 
-router = APIRouter(tags=["Watch"])
+router = APIRouter(tags=["Watch"], route_class=StrictRoute)
 _REVISION_LIMIT = 2**53
 
 
