@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from unit.consensus.rig import Rig
+from unit.consensus.support import Authority, ListState, ProcessCluster, peer_settings, until
 
-from controlplane.consensus import engine
+from controlplane.consensus import RaftNode, engine
 from controlplane.consensus.messages import StateHash, TimeoutNow, VoteReply, VoteRequest
+from controlplane.ports import LogError, RefusedError
 
 
 @pytest.fixture
@@ -170,3 +176,95 @@ def test_a_node_whose_state_is_in_doubt_does_not_stand_for_election(tmp_path: Pa
     assert rig.sent(VoteRequest) == []
     rig.core.request_snapshot()
     assert rig.snapshots_due == 0
+
+
+# -- whole members -----------------------------------------------------------------------------------------------------
+
+
+async def elected(nodes: dict[str, RaftNode]) -> str:
+    """The leader that all of them follow."""
+
+    async def found() -> str | None:
+        leaders = {(await node.status()).leader for node in nodes.values()}
+        return leaders.pop() if len(leaders) == 1 else None
+
+    return str(await until(found, "a leader", timeout_s=30))
+
+
+async def test_leadership_goes_where_it_is_asked_to_and_back(tmp_path: Path) -> None:
+    settings = peer_settings(tmp_path, None, ["n1", "n2", "n3"])
+    nodes = {name: RaftNode(each, ListState()) for name, each in settings.items()}
+    for node in nodes.values():
+        await node.start()
+    first = await elected(nodes)
+    second = next(name for name in nodes if name != first)
+    term = (await nodes[first].status()).term
+    assert await nodes[first].transfer_leadership(second, timeout_s=5) == second
+    assert await nodes[second].transfer_leadership(second, timeout_s=5) == second
+    assert await nodes[second].transfer_leadership(None, timeout_s=5) != second
+    leader = await elected(nodes)
+    with pytest.raises(RefusedError, match="n9 is not another voter of this cluster"):
+        await nodes[leader].transfer_leadership("n9", timeout_s=5)
+    assert (await nodes[leader].status()).term == term + 2, "two handovers and no other election"
+    for node in nodes.values():
+        await node.stop()
+
+
+async def test_a_rolling_restart_has_no_election_timeout_in_it(tmp_path: Path) -> None:
+    """With timeouts of 3 to 6 s, no write waits for even a second while every member is stopped and started again."""
+    names = ["n1", "n2", "n3"]
+    limits = {"election_min_s": 3.0, "election_max_s": 6.0}
+    cluster = ProcessCluster(peer_settings(tmp_path, Authority(tmp_path / "ca"), names, **limits), tmp_path)
+    await cluster.start()
+    try:
+        leader = await cluster.leader(timeout_s=40)
+        status = await cluster.status(leader)
+        assert status is not None
+        writer = _Writer(cluster)
+        writing = asyncio.create_task(writer.run())
+        led = 0
+        for name in [leader, *(each for each in names if each != leader)]:
+            led += await cluster.leader() == name
+            before = writer.acknowledged
+            await cluster.kill(name, how=signal.SIGTERM)
+            writer.through = next(each for each in names if each != name)
+            await cluster.start(name)
+            await cluster.leader()
+            await until(writer.beyond(before + 20), "writes go on")
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert writer.failed == []
+        assert writer.longest_s < 1.0
+        after = await cluster.status(leader)
+        assert after is not None
+        assert led >= 1
+        assert after.term == status.term + led, "every election was a handover"
+    finally:
+        await cluster.close()
+
+
+class _Writer:
+    """Writes one entry after the other through a member that is not being stopped."""
+
+    def __init__(self, cluster: ProcessCluster) -> None:
+        self._cluster = cluster
+        self.through = "n1"
+        self.acknowledged = 0
+        self.longest_s = 0.0
+        self.failed: list[Exception] = []
+
+    def beyond(self, count: int) -> Callable[[], Awaitable[bool]]:
+        async def written() -> bool:
+            return self.acknowledged > count or bool(self.failed)
+
+        return written
+
+    async def run(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._cluster.clients[self.through].append(b"x", timeout_s=20)
+            except LogError as error:
+                self.failed.append(error)
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+            self.acknowledged += 1
