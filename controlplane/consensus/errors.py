@@ -31,6 +31,10 @@ class DataDirectoryLockedError(ConsensusError):
     """Another live process uses the data directory."""
 
 
+class CertificateError(ConsensusError):
+    """This node's certificate or its CA's is out of date, so no peer would talk to it."""
+
+
 class EngineMismatchError(ConsensusError):
     """The installed PySyncObj is not the one this package was written against."""
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from controlplane.consensus import engine
 from controlplane.consensus.calls import Calls
@@ -24,7 +25,7 @@ from controlplane.consensus.journal import Journal
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
 from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
-from controlplane.consensus.tls import load_contexts
+from controlplane.consensus.tls import check_validity, load_contexts
 from controlplane.consensus.transport import PeerTransport
 from controlplane.ports import NoLeaderError, ReplicatedState
 
@@ -69,6 +70,13 @@ class Runner:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
         settings = self.settings
         tls = load_contexts(settings.tls) if settings.tls is not None and settings.listen else None
+        if tls is not None and settings.tls is not None:
+            check_validity(settings.tls, datetime.now(UTC))
+        if settings.fsync == "never":
+            _log.warning(
+                "%s: fsync is 'never': a power failure loses acknowledged writes, and may make this node vote twice",
+                settings.node,
+            )
         self._started_at_s = engine.monotonic_s()
         self._directory = DataDirectory(
             settings.data_dir,

@@ -2,8 +2,10 @@
 
 It implements ports.StateReader and ports.Proposer for everything in the process. The log delivers committed entries in
 order; each is applied with the same machine as on every node, its outcomes answer the proposals made here, and its
-events wake watchers. A linearizable read asks the log for a read index and waits until the replica has applied it;
-reads that arrive while such a question is under way share the next one.
+events wake watchers. The raft process holds the same state, so wherever both stand at one index their digests are
+compared, and a replica that differs ends: its process starts again from the log. A linearizable read asks the log for
+a read index and waits until the replica has applied it; reads that arrive while such a question is under way share the
+next one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from controlplane.machine.codec import load
+from controlplane.machine.codec import digest_text, load
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
@@ -42,6 +44,10 @@ ALLOWED_LAG_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
+class ReplicaDivergedError(Exception):
+    """The replica's state is not the one that the raft process has at the same index."""
+
+
 class Replica:
     def __init__(self, log: Log, *, cluster_id: str, clock: Clock, ids: Ids) -> None:
         self._log = log
@@ -60,7 +66,10 @@ class Replica:
         self._round_lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Follow the log until cancelled; an entry that this build cannot read ends it with UnknownEntryError."""
+        """Follow the log until cancelled.
+
+        Ends with UnknownEntryError at an entry that this build cannot read, and with ReplicaDivergedError.
+        """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             tasks.create_task(self._batcher.run())
@@ -159,6 +168,7 @@ class Replica:
         while True:
             try:
                 status = await self._log.status()
+                self._compare(status)
                 self._log_ends.append(status.entry_index)
                 self._status = status
             except LogError as error:
@@ -167,6 +177,15 @@ class Replica:
                 self._status = None
                 self._log_ends.clear()
             await asyncio.sleep(STATUS_PERIOD_S)
+
+    def _compare(self, status: LogStatus) -> None:
+        # Between the last entry and the index of the hash nothing changed the state.
+        if self._index != status.entry_index or not status.state_hash:
+            return
+        own = digest_text(self._state)
+        if own != status.state_hash:
+            _log.critical("replica.diverged", index=self._index, digest=own, expected=status.state_hash)
+            raise ReplicaDivergedError(f"at index {self._index} the digest is {own}, the log's is {status.state_hash}")
 
     async def _shared_read_index(self, timeout_s: float) -> int:
         """One question to the log for everyone who asked before it was sent."""

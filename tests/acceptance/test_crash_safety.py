@@ -19,6 +19,8 @@ from acceptance.terraform.steps import HEADER, assert_plan_empty
 from support.cluster import (
     assert_nothing_left,
     assert_witnesses_agree,
+    child_of,
+    command_line,
     declared,
     items,
     leader_of,
@@ -95,21 +97,6 @@ def provider_of(terraform: subprocess.Popen[str]) -> list[ProcessId]:
     leader = processes.identify(terraform.pid)
     assert leader is not None
     return [each for each in processes.session_of(leader) if b"provider_shim" in command_line(each)]
-
-
-def child_of(cluster: DevCluster, node: str, child: str) -> ProcessId | None:
-    """A node's `front` or `raft` process, if it runs now."""
-    parent = processes.recorded(cluster.layout.run_file(node))
-    assert parent is not None
-    wanted = f"controlplane.bootstrap.{child}".encode()
-    return next((each for each in processes.session_of(parent) if wanted in command_line(each)), None)
-
-
-def command_line(process: ProcessId) -> bytes:
-    try:
-        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    except OSError:
-        return b""  # it ended
 
 
 # -- Terraform's side --------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from acceptance.terraform.runner import Terraform
 from provider_shim.mirror import cli_config, lay_out
 
 from controlplane.cli.client import Client
-from controlplane.cli.dev import setup
+from controlplane.cli.dev import processes, setup
 from controlplane.cli.dev.cluster import DevCluster
+from controlplane.cli.dev.processes import ProcessId
 from controlplane.cli.dev.progress import Progress
 from controlplane.cli.errors import ProblemError
 from controlplane.drivers.simulated.store import Store
@@ -90,6 +91,24 @@ def make_empty(cluster: DevCluster) -> None:
             except ProblemError as problem:
                 if problem.code != "not_found":  # an agent that nobody declared
                     raise
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def child_of(cluster: DevCluster, node: str, child: str) -> ProcessId | None:
+    """A node's `front` or `raft` process, if it runs now."""
+    parent = processes.recorded(cluster.layout.run_file(node))
+    assert parent is not None
+    wanted = f"controlplane.bootstrap.{child}".encode()
+    return next((each for each in processes.session_of(parent) if wanted in command_line(each)), None)
+
+
+def command_line(process: ProcessId) -> bytes:
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it ended
 
 
 # -- witnesses ---------------------------------------------------------------------------------------------------------

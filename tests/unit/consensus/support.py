@@ -96,12 +96,14 @@ class Authority:
         self.ca_file = directory / f"{name}.pem"
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, node: str, *, uris: list[str] | None = None, days: float = 1, tag: str = "") -> TlsFiles:
-        """A certificate for `node`; `uris` replaces its SAN, `days` below 0 makes it expired."""
+    def issue(
+        self, node: str, *, uris: list[str] | None = None, days: float = 1, from_days: float = -30, tag: str = ""
+    ) -> TlsFiles:
+        """A certificate for `node`; `uris` replaces its SAN. Valid from `from_days` to `days` from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.UniformResourceIdentifier(u) for u in uris or [f"flintlock://node/{node}"]]
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)]), key, days=days)
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)]), key, days, from_days)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(
@@ -120,7 +122,9 @@ class Authority:
         files.key.chmod(0o600)
         return files
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float, from_days: float = -30
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -128,7 +132,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=30))
+            .not_valid_before(now - datetime.timedelta(days=-from_days))
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 

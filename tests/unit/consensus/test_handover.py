@@ -224,10 +224,14 @@ async def test_a_rolling_restart_has_no_election_timeout_in_it(tmp_path: Path) -
         writing = asyncio.create_task(writer.run())
         led = 0
         for name in [leader, *(each for each in names if each != leader)]:
-            led += await cluster.leader() == name
+            leads = await cluster.leader() == name
+            led += leads
+            # Its own front is stopped before it, as the parent of a node does.
+            writer.through = next(each for each in names if each != name)
+            await until(writer.beyond(writer.acknowledged + 1), "the writer has moved")
             before = writer.acknowledged
             await cluster.kill(name, how=signal.SIGTERM)
-            writer.through = next(each for each in names if each != name)
+            assert ("leads now; this node can stop" in cluster.log_file(name).read_text()) >= leads
             await cluster.start(name)
             await cluster.leader()
             await until(writer.beyond(before + 20), "writes go on")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.commands import DeclareNamespace, Delete, Precondition
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind
-from controlplane.ports import Committed, CompactedError, NoLeaderError, SnapshotInstalled
+from controlplane.ports import Committed, CompactedError, NoLeaderError, PeerStatus, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History
+from controlplane.replica.replica import ReplicaDivergedError
 from controlplane.system import SystemClock, Ulids
 
 
@@ -208,3 +210,36 @@ async def test_history_drops_the_oldest_and_tells_slow_watchers(tmp_path: Path) 
     with pytest.raises(CompactedError, match="no longer held"):
         await anext(history.watch(events[0].revision))
     assert (await anext(history.watch(events[1].revision))) is events[2]
+
+
+async def test_a_replica_that_differs_from_the_log_at_one_index_ends(tmp_path: Path) -> None:
+    """Its memory may be broken: what it would answer from now on cannot be trusted, and a new one is cheap."""
+    node = RaftNode(RaftSettings(node="n1", cluster_id="c1", data_dir=tmp_path), MachineState("c1"))
+    await node.start()
+    replica = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+    following = asyncio.create_task(replica.run())
+    await replica.propose(namespace("demo"), actor="test")
+    await until(lambda: replica.status is not None)
+    assert not following.done()
+    replica._state = replace(replica.state, digest=replica.state.digest ^ 1)
+    async with asyncio.timeout(10):
+        with pytest.raises(ExceptionGroup) as raised:
+            await following
+    assert raised.group_contains(ReplicaDivergedError, match="at index 3 the digest is")
+    await node.stop()
+
+
+async def test_who_leads_and_who_is_away_comes_from_the_status(tmp_path: Path) -> None:
+    async with running(tmp_path) as (node, replica):
+        assert replica.leading_term is None
+        assert replica.away(0.0) == set()
+        await until(lambda: replica.is_leader)
+        assert replica.leading_term == (await node.status()).term
+        peers = [
+            PeerStatus(node=name, address="", connected=False, match_index=None, last_contact_ms=ms)
+            for name, ms in (("heard", 900), ("long-ago", 1100), ("never", None))
+        ]
+        replica._status = replace(await node.status(), peers=peers, uptime_s=0.9)
+        assert replica.away(1.0) == set(), "this process is younger than that itself"
+        replica._status = replace(replica._status, uptime_s=1.1)
+        assert replica.away(1.0) == {"long-ago", "never"}
