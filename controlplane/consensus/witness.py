@@ -12,7 +12,7 @@ from controlplane.consensus.errors import DivergedError
 from controlplane.consensus.handover import Successor
 from controlplane.consensus.messages import StateHash
 
-_PERIOD_S = 1.0
+PERIOD_S = 1.0
 
 
 class Witness(Successor):
@@ -32,7 +32,7 @@ class Witness(Successor):
         now = monotonic_s()
         if now < self._tell_due_s:
             return
-        self._tell_due_s = now + _PERIOD_S
+        self._tell_due_s = now + PERIOD_S
         points = self._agreement.newest()
         if points and points[-1][0] > self._told_index:
             self._told_index = points[-1][0]
