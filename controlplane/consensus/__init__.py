@@ -10,6 +10,7 @@ from __future__ import annotations
 from controlplane.consensus.client import LogClient
 from controlplane.consensus.errors import ConsensusError, CorruptDataError, IdentityMismatchError
 from controlplane.consensus.node import RaftNode
+from controlplane.consensus.recovery import RecoveryPlan, plan_recovery, recover
 from controlplane.consensus.server import serve
 from controlplane.consensus.settings import RaftSettings
 
@@ -20,5 +21,8 @@ __all__ = [
     "LogClient",
     "RaftNode",
     "RaftSettings",
+    "RecoveryPlan",
+    "plan_recovery",
+    "recover",
     "serve",
 ]

@@ -6,7 +6,14 @@ all that has to be remembered there; the others are entries of the log and are f
 
 from __future__ import annotations
 
-from controlplane.consensus.configuration import FOUNDING_INDEX, Configuration
+from collections.abc import Iterable
+
+from controlplane.consensus import engine
+from controlplane.consensus.configuration import FOUNDING_INDEX, Configuration, decode
+from controlplane.consensus.errors import SafetyViolationError
+
+MEMBERSHIP_KIND = bytes([engine.MEMBERSHIP])
+"""What a membership entry begins with."""
 
 
 class Configurations:
@@ -46,3 +53,25 @@ class Configurations:
         """A snapshot covers everything up to `index`."""
         covering, _ = self.at(index)
         self._entries = [entry for entry in self._entries if entry[0] >= covering]
+
+
+def read_configurations(
+    founding: Configuration | None, snapshot: tuple[bytes, int], entries: Iterable[tuple[bytes, int, int]]
+) -> Configurations:
+    """Find them again: the `founding` one, that of the newest snapshot (encoded, and where it stands; empty when it
+    has none), then those among the log's `entries` (command, index, term). Raises SafetyViolationError.
+    """
+    encoded, index = snapshot
+    known = Configurations(decode_entry(index, encoded), index) if encoded else Configurations(founding)
+    for command, at, _ in entries:
+        if at > known.index and command[:1] == MEMBERSHIP_KIND:
+            known.add(at, decode_entry(at, command[1:]))
+    return known
+
+
+def decode_entry(index: int, data: bytes) -> Configuration:
+    """The configuration in entry `index`. Raises SafetyViolationError."""
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise SafetyViolationError(f"entry {index} of kind {engine.MEMBERSHIP} (membership): {error}") from None

@@ -49,6 +49,14 @@ class _Identity(msgspec.Struct, frozen=True):
     founding: Configuration | None = None
 
 
+def holds_store(path: Path) -> bool:
+    """Whether the directory was made, or converted, by a program that knows `store` and `founding`."""
+    try:
+        return bool(msgspec.json.decode((path / "identity.json").read_bytes(), type=_Identity).store)
+    except (OSError, *DECODE_ERRORS):
+        return False
+
+
 class DataDirectory:
     """Holds the lock from construction to `close`. Raises ConsensusError subclasses that say what to do.
 

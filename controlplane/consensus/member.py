@@ -12,9 +12,9 @@ import math
 from controlplane.consensus import engine
 from controlplane.consensus.agreement import Agreement
 from controlplane.consensus.bridge import Bridge, EngineLog, Hooks, NoPoller, Outlet
-from controlplane.consensus.configuration import Configuration, decode, encode
+from controlplane.consensus.configuration import Configuration, encode
 from controlplane.consensus.configuration import founding as found
-from controlplane.consensus.configurations import Configurations
+from controlplane.consensus.configurations import Configurations, read_configurations
 from controlplane.consensus.elections import Ballot, PreVote
 from controlplane.consensus.engine import Engine, EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
@@ -27,9 +27,6 @@ from controlplane.consensus.transfers import Incoming, Outgoing
 from controlplane.ports import Divergence, ReplicatedState
 
 _log = logging.getLogger(__name__)
-
-MEMBERSHIP_KIND = bytes([engine.MEMBERSHIP])
-"""What a membership entry begins with."""
 
 
 class Member(Engine):
@@ -129,22 +126,9 @@ class Member(Engine):
 
     def _read_configurations(self, below: SnapshotMeta | None) -> None:
         """Find the configurations again: that of the snapshot `below` the log, then those in it."""
-        known = Configurations(self._founding)
-        if below is not None and below.configuration:
-            known = Configurations(
-                self._decode_configuration(below.index, below.configuration), below.configuration_index
-            )
-        for command, index, _ in self._journal[1:]:
-            if index > known.index and command[:1] == MEMBERSHIP_KIND:
-                known.add(index, self._decode_configuration(index, command[1:]))
-        self._configurations = known
+        snapshot = (below.configuration, below.configuration_index) if below is not None else (b"", 0)
+        self._configurations = read_configurations(self._founding, snapshot, self._journal[1:])
         self._configure()
-
-    def _decode_configuration(self, index: int, data: bytes) -> Configuration:
-        try:
-            return decode(data)
-        except ValueError as error:
-            raise SafetyViolationError(f"entry {index} of kind {engine.MEMBERSHIP} (membership): {error}") from None
 
     def _configure(self) -> None:
         """Let the newest configuration in the log count from now on, committed or not."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from controlplane.consensus import engine
 from controlplane.consensus.configuration import Configuration, check_step, encode, majority
+from controlplane.consensus.configurations import MEMBERSHIP_KIND
 from controlplane.consensus.engine import monotonic_s
 from controlplane.consensus.errors import RemovedError
-from controlplane.consensus.member import MEMBERSHIP_KIND
 from controlplane.consensus.witness import Witness
 from controlplane.ports import RefusedError
 

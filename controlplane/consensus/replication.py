@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 
 from controlplane.consensus import engine
+from controlplane.consensus.configurations import MEMBERSHIP_KIND, decode_entry
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
 from controlplane.consensus.journal import FIRST_INDEX
-from controlplane.consensus.member import MEMBERSHIP_KIND
 from controlplane.consensus.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply
 from controlplane.consensus.snapshot import SnapshotMeta
 from controlplane.consensus.transfers import Outgoing
@@ -125,7 +125,7 @@ class Replicator(Voter):
                 changed = self._configurations.truncate_from(index)
             for offset, (new_term, command) in enumerate(entries[position:]):
                 if command[:1] == MEMBERSHIP_KIND:
-                    self._configurations.add(index + offset, self._decode_configuration(index + offset, command[1:]))
+                    self._configurations.add(index + offset, decode_entry(index + offset, command[1:]))
                     changed = True
                 journal.add(command, index + offset, new_term)
             if changed:
