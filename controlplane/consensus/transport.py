@@ -158,24 +158,44 @@ class PeerTransport:
 
     async def _accept_forever(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                # Out of descriptors, or the connection was gone already: the listener itself is fine.
-                _log.warning("%s: accept: %s", self.node, error)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._pending) >= _MAX_PENDING:
-                next(iter(self._pending)).cancel()
-            task = asyncio.create_task(self._admit(connection), name=f"raft {self.node} admit")
-            self._pending[task] = None
-            task.add_done_callback(lambda done: self._pending.pop(done, None))
+        arrived = asyncio.Event()
+        # Not `sock_accept`: cancelled at the wrong moment, it forgets the connection it accepted.
+        loop.add_reader(listener, arrived.set)
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                try:
+                    connection, _ = listener.accept()
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    # Out of descriptors, or the connection was gone already: the listener itself is fine.
+                    _log.warning("%s: accept: %s", self.node, error)
+                    await asyncio.sleep(0.1)
+                    continue
+                connection.setblocking(False)
+                self._begin_admitting(connection)
+        finally:
+            loop.remove_reader(listener)
 
-    async def _admit(self, connection: socket.socket) -> None:
-        """See one accepted connection through its handshake and Hello, or close it."""
-        loop = asyncio.get_running_loop()
+    def _begin_admitting(self, connection: socket.socket) -> None:
+        if len(self._pending) >= _MAX_PENDING:
+            next(iter(self._pending)).cancel()
         protocol = Inbound(self)
+        task = asyncio.create_task(self._admit(protocol, connection), name=f"raft {self.node} admit")
+        self._pending[task] = None
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._pending.pop(done, None)
+            if protocol.transport is None:
+                connection.close()
+
+        task.add_done_callback(over)
+
+    async def _admit(self, protocol: Inbound, connection: socket.socket) -> None:
+        """See one accepted connection through its handshake and Hello, or abort it."""
+        loop = asyncio.get_running_loop()
         try:
             _configure(connection)
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
@@ -189,9 +209,6 @@ class PeerTransport:
         except asyncio.CancelledError:
             protocol.abort()
             raise
-        finally:
-            if protocol.transport is None:
-                connection.close()
 
     # -- dialling ------------------------------------------------------------------------------------------------------
 
