@@ -13,6 +13,7 @@ from linearizability.checker import Result, check
 from linearizability.cluster import Cluster
 from linearizability.explain import page, text_of_disorder, text_of_violation
 from linearizability.history import Operation, Outcome
+from linearizability.nemesis import Event
 from linearizability.order import check_order
 
 CONVERGE_S = 40.0
@@ -40,6 +41,8 @@ class Service(msgspec.Struct):
     p50_ms: float
     p99_ms: float
     per_s: float
+    unavailable_s_by_fault: dict[str, float] = {}
+    """The longest time without an answer that overlapped a fault of that name."""
 
 
 def judge(operations: Sequence[Operation], *, timeout_s: float = 120.0) -> Judgement:
@@ -71,15 +74,21 @@ async def converge(cluster: Cluster) -> list[str]:
         await asyncio.sleep(_POLL_S)
 
 
-def service(operations: Sequence[Operation], begin_ns: int, end_ns: int) -> Service:
+def service(operations: Sequence[Operation], events: Sequence[Event], begin_ns: int, end_ns: int) -> Service:
     done = [o for o in operations if o.outcome in (Outcome.OK, Outcome.REFUSED) and o.return_ns is not None]
     within = sorted(o.return_ns for o in done if o.return_ns is not None and begin_ns <= o.return_ns <= end_ns)
-    edges = [begin_ns, *within, end_ns]
-    longest_ns = max(b - a for a, b in pairwise(edges))
+    gaps = list(pairwise([begin_ns, *within, end_ns]))
+    longest_ns = max(b - a for a, b in gaps)
+    by_fault: dict[str, float] = {}
+    for event in events:
+        hit_ns = max((b - a for a, b in gaps if a < event.end_ns and b > event.begin_ns), default=0)
+        by_fault[event.fault] = max(by_fault.get(event.fault, 0.0), round(hit_ns / 1e9, 2))
     latencies = sorted((o.return_ns - o.call_ns) / 1e6 for o in done if o.return_ns is not None)
 
     def percentile(share: float) -> float:
         return round(latencies[min(len(latencies) - 1, math.floor(share * len(latencies)))], 2) if latencies else 0.0
 
     seconds = (end_ns - begin_ns) / 1e9
-    return Service(round(longest_ns / 1e9, 2), percentile(0.5), percentile(0.99), round(len(within) / seconds, 1))
+    return Service(
+        round(longest_ns / 1e9, 2), percentile(0.5), percentile(0.99), round(len(within) / seconds, 1), by_fault
+    )

@@ -16,6 +16,8 @@ from linearizability.faults import Fault, World
 
 _SECOND_FAULT = 0.3
 _GAP_S = (0.3, 2.0)
+_RECOVERS = 0.85
+_RECOVERY_S = 10.0
 
 
 class Event(msgspec.Struct):
@@ -38,6 +40,8 @@ class Nemesis:
         over_s = time.monotonic() + seconds
         while time.monotonic() < over_s:
             await self._once()
+            if self._chance.random() < _RECOVERS:
+                await self._recovered()
             await asyncio.sleep(self._chance.uniform(*_GAP_S))
 
     async def _once(self) -> None:
@@ -48,6 +52,12 @@ class Nemesis:
             if others and self._chance.random() < _SECOND_FAULT:
                 hold_s = max(hold_s, await self._begin(stack, self._chance.choice(others)))
             await asyncio.sleep(hold_s)
+
+    async def _recovered(self) -> None:
+        """Wait for a leader: faults that only ever hit a cluster on its knees would show little."""
+        give_up = time.monotonic() + _RECOVERY_S
+        while time.monotonic() < give_up and await self._world.cluster.leader() is None:
+            await asyncio.sleep(0.1)
 
     def _next(self) -> Fault:
         if not self._turn:

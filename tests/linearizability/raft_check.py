@@ -112,6 +112,7 @@ def summary(reports: Sequence[Report]) -> str:
     for report in reports:
         faults.update(report.faults)
         operations.update(report.operations)
+    longest = {name: max(report.service.unavailable_s_by_fault.get(name, 0.0) for report in reports) for name in faults}
     failed = [report.name for report in reports if not report.passed]
     seconds = sum(report.faulted_s for report in reports)
     return "\n".join(
@@ -122,7 +123,8 @@ def summary(reports: Sequence[Report]) -> str:
             f"longest without an answer: {max((r.service.longest_unavailable_s for r in reports), default=0):g} s; "
             f"worst p99 of a round: {max((r.service.p99_ms for r in reports), default=0):g} ms",
             f"nodes that stopped themselves because of their disk: {sum(r.stopped_by_disk for r in reports)}",
-            "faults: " + ", ".join(f"{name} {count}" for name, count in sorted(faults.items())),
+            "faults (times; longest without an answer): "
+            + ", ".join(f"{name} {count} ({longest[name]:g} s)" for name, count in sorted(faults.items())),
         ]
     )
 

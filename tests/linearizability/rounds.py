@@ -183,7 +183,7 @@ class _Round:
             faulted_s=round((end_ns - begin_ns) / 1e9, 1),
             faults=dict(Counter(event.fault for event in events)),
             operations=counts(operations),
-            service=judge.service(operations, begin_ns, end_ns),
+            service=judge.service(operations, events, begin_ns, end_ns),
             check_s=round(judgement.check_s, 2),
             check_steps=judgement.steps,
             problems=problems,
