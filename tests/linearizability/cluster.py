@@ -30,7 +30,7 @@ from support.faulty_disk import lose_power, write_control
 from controlplane.consensus import LogClient
 from controlplane.identity import tokens
 from controlplane.identity.authority import Authority
-from controlplane.ports import LogError, LogStatus
+from controlplane.ports import LogAdmin, LogError, LogStatus, Member
 from controlplane.supervisor import EX_CONFIG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -111,6 +111,8 @@ class Cluster:
         self.excused_ends = 0
         """How often a node stopped because a fault of its disk left it no choice."""
         self.nodes = {name: Node(name, network.add(name), directory / name) for name in names}
+        self._made = len(self.nodes)
+        self._gone: list[Node] = []
         self._authority = Authority.create(directory / "pki" / "ca", name="raft-check")
         tokens.write_tokens(directory / "tokens.json", [tokens.entry_for(token, name="raft-check", roles=["admin"])])
         self._clients = {name: LogClient(node.socket) for name, node in self.nodes.items()}
@@ -124,26 +126,29 @@ class Cluster:
         """Write what every node needs. `faked_clocks`: their wall clocks can be set."""
         self.small_disk, self.faked_clocks = small_disk, faked_clocks
         for node in self.nodes.values():
-            node.directory.mkdir(mode=0o700)
-            if node.name == small_disk:
-                tmpfs(node.data, SMALL_DISK_BYTES)
-            node.clock.write_text("+0\n")
-            self._authority.issue_node(node.name, self.directory / "pki" / node.name, addresses=[node.address])
-            node.settings.write_text(yaml.safe_dump(self._settings(node), sort_keys=False))
+            self._lay_out(node)
 
-    def _settings(self, node: Node) -> dict[str, object]:
+    def _lay_out(self, node: Node, *, join: bool = False) -> None:
+        node.directory.mkdir(mode=0o700)
+        if node.name == self.small_disk:
+            tmpfs(node.data, SMALL_DISK_BYTES)
+        node.clock.write_text("+0\n")
+        self._authority.issue_node(node.name, self.directory / "pki" / node.name, addresses=[node.address])
+        node.settings.write_text(yaml.safe_dump(self._settings(node, join=join), sort_keys=False))
+
+    def _settings(self, node: Node, *, join: bool) -> dict[str, object]:
         others = [other for other in self.nodes.values() if other is not node]
 
-        def server(port: int) -> dict[str, object]:
+        def server(port: int, **more: object) -> dict[str, object]:
             peers = {other.name: f"{other.address}:{port}" for other in others}
-            return {"listen": f"{node.address}:{port}", "peers": peers}
+            return {"listen": f"{node.address}:{port}", "peers": peers, **more}
 
         pki = self.directory / "pki" / node.name
         return {
             "node": node.name,
             "cluster_id": "raft-check",
             "data_dir": str(node.data),
-            "raft": server(RAFT_PORT),
+            "raft": server(RAFT_PORT, join=join),
             "gateway": server(GATEWAY_PORT),
             "http": server(HTTP_PORT),
             "tls": {
@@ -153,6 +158,37 @@ class Cluster:
             },
             "tokens_file": str(self.directory / "tokens.json"),
         }
+
+    # -- members -------------------------------------------------------------------------------------------------------
+
+    async def make_node(self) -> Node:
+        """A node under a new name that waits to be added."""
+        self._made += 1
+        name = f"n{self._made}"
+        node = Node(name, await asyncio.to_thread(self.network.add, name), self.directory / name)
+        self.nodes[name] = node
+        self._clients[name] = LogClient(node.socket)
+        self._lay_out(node, join=True)
+        await self.start(name)
+        return node
+
+    def member(self, name: str) -> Member:
+        address = self.nodes[name].address
+        return Member(
+            name, f"{address}:{RAFT_PORT}", "voter", api=f"{address}:{HTTP_PORT}", gateway=f"{address}:{GATEWAY_PORT}"
+        )
+
+    async def discard(self, name: str) -> None:
+        """The node was removed from the cluster: it may be there no more."""
+        node = self.nodes[name]
+        await self.end(name)
+        self._gone.append(self.nodes.pop(name))
+        await self._clients.pop(name).aclose()
+        node.excuses += ["removed from the cluster"]
+
+    def admin(self, name: str) -> LogAdmin:
+        """The way to ask for changes of the membership through a node."""
+        return self._clients[name]
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
@@ -302,7 +338,7 @@ class Cluster:
     def findings(self) -> list[str]:
         """Ends that nobody ordered, and errors in the logs, that no fault excuses."""
         found: list[str] = []
-        for node in self.nodes.values():
+        for node in [*self.nodes.values(), *self._gone]:
             found += node.ends
             found += [f"{node.name} logged: {line}" for line in _errors(node.log, [*node.excuses, *_ALWAYS_EXCUSED])]
         return found

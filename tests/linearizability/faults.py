@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,12 @@ from dataclasses import dataclass, field
 from linearizability.cluster import FAKETIME, Cluster
 from linearizability.doors import HttpDoor, LogDoor
 
+from controlplane.ports import LogError
+
 DISK_FULL = ("No space left", "ENOSPC", "disk full")
 DISK_FAILED = ("Input/output error", "EIO")
 _DAY_S = 86_400
+_SETTLE_S = 40.0
 
 
 @dataclass
@@ -29,6 +33,8 @@ class World:
     doors: dict[str, LogDoor | HttpDoor]
     chance: random.Random
     notes: list[str] = field(default_factory=list[str])
+    wanted: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Changes of the membership that are not known to be done: (`add` or `remove`, node), in order."""
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +77,8 @@ class Fault:
     hold_s: tuple[float, float]
     """How long it lasts, drawn between the two."""
     needs: frozenset[str]
-    """What of a round it needs: `ledger`, `control`, `small-disk`, `clocks`, `lying-disks`."""
+    """What of a round it needs: `ledger`, `control`, `small-disk`, `clocks`, `log` (the private socket), `raft`
+    (nodes without a front), `lying-disks`."""
 
     def possible(self, offered: Iterable[str]) -> bool:
         return self.needs <= frozenset(offered)
@@ -301,6 +308,76 @@ async def delay(world: World) -> AsyncGenerator[str]:
     await world.filter(spoil)
     yield f"about {delay_ms} ms on what {', '.join(names)} send"
     await world.filter(world.cluster.network.heal)
+
+
+# -- members -----------------------------------------------------------------------------------------------------------
+
+
+@fault("transfer-leadership", "members", (0.0, 0.5), needs=["log"])
+async def transfer_leadership(world: World) -> AsyncGenerator[str]:
+    target = world.chance.choice([None, *world.names])
+    through = world.any_node()
+    try:
+        leader = await world.cluster.admin(through).transfer_leadership(target, timeout_s=2.0)
+    except LogError as error:
+        yield f"asked through {through} for {target}: {type(error).__name__}"
+    else:
+        yield f"asked through {through} for {target}: {leader} leads"
+
+
+@fault("replace-member", "members", (0.0, 1.0), needs=["raft"])
+async def replace_member(world: World) -> AsyncGenerator[str]:
+    """A new node comes, an old one goes for good: first the one or the other, and the old one may be dead already."""
+    await settle_members(world)
+    old = await world.victim()
+    dead = world.chance.random() < 0.4
+    world.cluster.nodes[old].may_end = True
+    world.cluster.nodes[old].excuses += REMOVED
+    if dead:
+        await world.cluster.end(old)
+    new = (await world.cluster.make_node()).name
+    world.doors[new] = LogDoor(world.cluster.nodes[new].socket)
+    world.wanted = [("add", new), ("remove", old)]
+    if len(world.names) > 4 and world.chance.random() < 0.5:
+        world.wanted.reverse()
+    told = await _try_members(world, timeout_s=4.0)
+    yield f"{old}{' (dead)' if dead else ''} by {new}: {told}"
+
+
+REMOVED = ("removed from the cluster",)
+
+
+async def settle_members(world: World) -> None:
+    """Bring the changes that were begun to their end. Raises RuntimeError when a healed cluster does not do them."""
+    give_up = time.monotonic() + _SETTLE_S
+    told = ""
+    while world.wanted:
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"not done within {_SETTLE_S:g} s: {world.wanted} ({told})")
+        told = await _try_members(world, timeout_s=5.0)
+        await asyncio.sleep(0.2)
+
+
+async def _try_members(world: World, *, timeout_s: float) -> str:
+    """One attempt at each change that is wanted; what became of it."""
+    told: list[str] = []
+    while world.wanted:
+        what, name = world.wanted[0]
+        through = world.chance.choice([other for other in world.names if other != name])
+        admin = world.cluster.admin(through)
+        try:
+            if what == "add":
+                await admin.add_member(world.cluster.member(name), timeout_s=timeout_s)
+            else:
+                await admin.remove_member(name, timeout_s=timeout_s)
+        except LogError as error:
+            return "; ".join([*told, f"{what} {name} through {through}: {type(error).__name__}: {error}"])
+        told.append(f"{what} {name}")
+        world.wanted.pop(0)
+        if what == "remove":
+            await world.cluster.discard(name)
+            await world.doors.pop(name).close()
+    return "; ".join(told)
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------

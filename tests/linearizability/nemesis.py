@@ -56,7 +56,9 @@ class Nemesis:
     async def _recovered(self) -> None:
         """Wait for a leader: faults that only ever hit a cluster on its knees would show little."""
         give_up = time.monotonic() + _RECOVERY_S
-        while time.monotonic() < give_up and await self._world.cluster.leader() is None:
+        while await self._world.cluster.leader() is None:
+            if time.monotonic() > give_up:
+                return
             await asyncio.sleep(0.1)
 
     def _next(self) -> Fault:

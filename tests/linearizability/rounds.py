@@ -22,7 +22,7 @@ import msgspec
 from linearizability import judge
 from linearizability.cluster import HTTP_PORT, Build, Cluster
 from linearizability.doors import HttpDoor, LogDoor
-from linearizability.faults import FAULTS, Fault, World
+from linearizability.faults import FAULTS, Fault, World, settle_members
 from linearizability.history import History, save
 from linearizability.nemesis import Event, Nemesis
 from linearizability.network import Network
@@ -51,7 +51,9 @@ class Plan:
 
     @property
     def offers(self) -> set[str]:
-        offered = {"small-disk"} if self.small_disk else set[str]()
+        offered = {"log"} if self.build.kind == "api" else {"log", "raft"}
+        if self.small_disk:
+            offered.add("small-disk")
         if self.faked_clocks:
             offered.add("clocks")
         if self.build.kind == "instrumented":
@@ -146,7 +148,8 @@ class _Round:
         cluster = self._cluster
         await cluster.start()
         await self._ready()
-        nemesis = Nemesis(World(cluster, doors, self._chance), self._faults, self._chance)
+        world = World(cluster, doors, self._chance)
+        nemesis = Nemesis(world, self._faults, self._chance)
         workload = Workload(doors, self._history, self._plan.load, self._name)
         workload.start()
         await asyncio.sleep(_WARM_UP_S)
@@ -154,6 +157,7 @@ class _Round:
         await nemesis.harm(seconds)
         end_ns = time.monotonic_ns()
         await cluster.start()
+        await settle_members(world)
         problems = await judge.converge(cluster) if not self._plan.stale_clients else []
         await workload.stop()
         if not problems:

@@ -63,7 +63,7 @@ class Workload:
 
     async def read_all(self) -> None:
         """One read of every register at every node. Raises RuntimeError when a node does not answer."""
-        for node in self._doors:
+        for node in list(self._doors):
             give_up = time.monotonic() + _ANSWER_S
             for register in self.registers:
                 while await self._read(node, register) is not Outcome.OK:
@@ -79,16 +79,17 @@ class Workload:
 
     async def _client(self, number: int) -> None:
         chance = random.Random(f"{self._seed}/client-{number}")
-        nodes = list(self._doors)
-        node = nodes[number % len(nodes)]
+        node = list(self._doors)[number % len(self._doors)]
         seen: dict[str, tuple[int, int]] = {}
         while not self._over.is_set():
             await asyncio.sleep(chance.expovariate(1 / self._load.think_s))
             register = chance.choice(self.registers)
+            if node not in self._doors:
+                node = chance.choice(list(self._doors))
             outcome = await self._one(chance, number, node, register, seen)
             if outcome in (Outcome.FAILED, Outcome.UNKNOWN):
                 if chance.random() < 0.5:
-                    node = chance.choice(nodes)
+                    node = chance.choice(list(self._doors))
                 await asyncio.sleep(_PAUSE_S * chance.random())
 
     async def _one(
