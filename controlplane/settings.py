@@ -67,6 +67,9 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
+MIN_CLEANUP_S = 300.0
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,6 +94,18 @@ class RaftServerSettings(ListenSettings):
 
     join: bool = False
     """Begin as nobody, and wait to be added by the members in `peers`."""
+
+    dead_server_cleanup_s: Annotated[float, Field(ge=0, le=2_592_000, allow_inf_nan=False)] = 0.0
+    """The leader removes a member that could not be reached for so long, for good; 0: nobody is removed."""
+
+    @model_validator(mode="after")
+    def _patient(self) -> Self:
+        if 0 < self.dead_server_cleanup_s < MIN_CLEANUP_S:
+            raise ValueError(
+                f"dead_server_cleanup_s: 0 (never) or at least {MIN_CLEANUP_S:g} s; a removed node's id never comes "
+                "back, so a restart or an update of the machine must fit in"
+            )
+        return self
 
     @model_validator(mode="after")
     def _joins_someone(self) -> Self:

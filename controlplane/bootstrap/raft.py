@@ -32,6 +32,7 @@ async def run_raft(settings: NodeSettings) -> None:
             peers=settings.raft.peers,
             tls=settings.tls,
             fsync=settings.fsync,
+            dead_server_cleanup_s=settings.raft.dead_server_cleanup_s,
             election_min_s=settings.election.min_s,
             election_max_s=settings.election.max_s,
         ),

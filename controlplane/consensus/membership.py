@@ -57,6 +57,10 @@ class Reconfigurable(Witness):
         at = self._SyncObj__lastResponseTime.get(self._node(peer))
         return at is not None and at > monotonic_s() - self._settings.election_max_s
 
+    def answered_since(self, peer: str, at_s: float) -> bool:
+        """Whether `peer`, a follower of this leader, answered after `at_s` of the engine's clock."""
+        return self._SyncObj__lastResponseTime.get(self._node(peer), 0.0) > at_s
+
     def _check_reachable(self, old: Configuration, new: Configuration) -> None:
         """No change may leave voters of which a majority does not answer now."""
         if new.voters == old.voters:

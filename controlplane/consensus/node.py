@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from controlplane.consensus import engine
-from controlplane.consensus.administration import Administrator
 from controlplane.consensus.calls import PeerLostError
+from controlplane.consensus.caretaker import Caretaker
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.journal import FIRST_INDEX
 from controlplane.consensus.messages import Propose, ReadIndex
@@ -32,7 +32,7 @@ _FOLLOW_BATCH = 512
 _FOLLOW_BATCH_BYTES = 1 << 20
 
 
-class RaftNode(Administrator):
+class RaftNode(Caretaker):
     """A member; implements `ports.Log` and `ports.LogAdmin`. Its state must be empty when `start` is called."""
 
     async def append(self, entry: bytes, *, timeout_s: float) -> Position:
@@ -163,5 +163,12 @@ class RaftNode(Administrator):
             return starting_status(self.settings)
         uptime_s = engine.monotonic_s() - self._started_at_s
         return running_status(
-            self.settings, self._core, self._journal(), self._transport, self._state, self._disk, uptime_s
+            self.settings,
+            self._core,
+            self._journal(),
+            self._transport,
+            self._state,
+            self._disk,
+            uptime_s,
+            self._removed_dead,
         )

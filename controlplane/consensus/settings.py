@@ -52,6 +52,10 @@ class RaftSettings:
     retain_bytes: int = 16 * MIB
     segment_bytes: int = 16 * MIB
     """Size at which the journal begins another file. Compaction removes whole files only."""
+    dead_server_cleanup_s: float = 0.0
+    """The leader removes a member that did not answer for so long, when three voters with a reachable majority remain;
+    0: never.
+    """
 
     def __post_init__(self) -> None:
         for name in (self.node, *self.peers):
@@ -76,6 +80,11 @@ class RaftSettings:
             raise ValueError("max_entry_bytes: at most 64 MiB")
         if self.retain_entries < 0:
             raise ValueError("retain_entries: must not be negative")
+        if self.dead_server_cleanup_s and self.dead_server_cleanup_s < 5 * self.election_max_s:
+            raise ValueError(
+                f"dead_server_cleanup_s: 0, or at least 5 x election_max_s ({5 * self.election_max_s:g} s); a member "
+                "that is only restarted must not be removed for good"
+            )
 
     def _check_addresses(self) -> None:
         if self.node in self.peers:

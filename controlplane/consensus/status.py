@@ -39,6 +39,7 @@ def running_status(
     state: ReplicatedState,
     disk: Disk,
     uptime_s: float,
+    removed_dead: tuple[str, ...],
 ) -> LogStatus:
     configuration = core.configuration
     return LogStatus(
@@ -62,6 +63,7 @@ def running_status(
         log_entries=journal.last_index - journal.base_index,
         log_bytes=journal.size_bytes,
         uptime_s=uptime_s,
+        removed_dead=removed_dead,
         peers=tuple(_peer_status(core, journal, transport, peer) for peer in sorted(transport.peers)),
         members=configuration.members if configuration is not None else (),
         configuration_index=core.configuration_index,
@@ -70,6 +72,7 @@ def running_status(
 
 
 def _peer_status(core: RaftCore, journal: Journal, transport: PeerTransport, peer: str) -> PeerStatus:
+    configuration = core.configuration
     heard_s = core.last_heard_s(peer)
     match_index = core.match_index(peer)
     return PeerStatus(
@@ -79,4 +82,5 @@ def _peer_status(core: RaftCore, journal: Journal, transport: PeerTransport, pee
         match_index=match_index,
         lag_entries=None if match_index is None else journal.last_index - match_index,
         last_contact_ms=None if heard_s is None else round(heard_s * 1000),
+        learner=configuration is not None and peer in configuration.learners,
     )

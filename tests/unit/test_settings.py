@@ -125,6 +125,10 @@ BAD_NODES: dict[str, tuple[object, list[str]]] = {
     ),
     "election order": (_with(_node(), election={"min_s": 1, "max_s": 1}), ["election: max_s (1.0) must be at least"]),
     "election nan": (_with(_node(), election={"min_s": float("nan")}), ["election.min_s:"]),
+    "impatient cleanup": (
+        _with(_node(), raft=_with(_node()["raft"], dead_server_cleanup_s=299)),
+        ["raft: dead_server_cleanup_s: 0 (never) or at least 300 s", "never comes back"],
+    ),
     "fsync": (_with(_node(), fsync="sometimes"), ["fsync: input should be 'always' or 'never'", "'sometimes'"]),
     "missing key file": (
         _with(_node(), tls=_with(_tls(), key="pki/none.key")),
