@@ -40,18 +40,22 @@ _SENT_NS = 2_000_000
 def through_api(system: System, program: Path, tally: Tally, *, fault: str, count: int, size: int) -> None:
     generator = LoadGenerator(program, system.ca)
     request = system.put(PREFIX, value_of(size))
-    first = 0
-    for number in range(count):
+    done = rounds = 0
+    while done < count:
         leader = system.leader()
         others = system.targets(*(name for name in system.members if name != leader))
+        first = rounds * 1_000_000
+        rounds += 1
         with generator.probe(request, others, clients=CLIENTS, every_s=EVERY_S, first=first) as probe:
             _settle(probe)
             time.sleep(random.uniform(0, 0.3))
+            if system.leader() != leader:
+                continue
             with _gone(system, leader, fault) as at_ns:
                 took_ms = _first_success(probe, at_ns)
-        first += 1_000_000
+        done += 1
         tally.add("failover", system=system.name, through="api", fault=fault, took_ms=round(took_ms, 1))
-        print(f"  failover {system.name} api {fault} {number + 1}/{count}: {took_ms:.0f} ms", flush=True)
+        print(f"  failover {system.name} api {fault} {done}/{count}: {took_ms:.0f} ms", flush=True)
         system.await_ready()
 
 
