@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+_SHIFTS = tuple(range(120, -1, -10))
 _RANDOM_BITS = 80
 _TIME_LIMIT = 1 << 48
 
@@ -36,16 +38,15 @@ class Ulids:
 
     def new(self) -> str:
         with self._lock:
-            fresh = (self._now_ms() % _TIME_LIMIT) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
-            # The top random bit starts as zero, which leaves room to count up within one millisecond.
-            self._last = fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
+            at = self._now_ms() % _TIME_LIMIT
+            if at > self._last >> _RANDOM_BITS:
+                # The top random bit starts as zero, which leaves room to count up within one millisecond.
+                self._last = at << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS - 1)
+            else:
+                self._last += 1
             return encode_ulid(self._last)
 
 
 def encode_ulid(value: int) -> str:
     """26 characters for 128 bits, most significant first."""
-    characters: list[str] = []
-    for _ in range(26):
-        characters.append(_ALPHABET[value & 31])
-        value >>= 5
-    return "".join(reversed(characters))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
