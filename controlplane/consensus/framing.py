@@ -12,8 +12,8 @@ import msgspec
 
 _encoder = msgspec.msgpack.Encoder()
 LENGTH_BYTES = 4
-# msgspec lets invalid UTF-8 through as UnicodeDecodeError, a ValueError.
-DECODE_ERRORS = (msgspec.MsgspecError, ValueError)
+# msgspec lets invalid UTF-8 through as UnicodeDecodeError, a ValueError, and deep nesting as RecursionError.
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding bytes of unknown origin may raise."""
 
 

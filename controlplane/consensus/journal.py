@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +62,6 @@ class Journal:
         self._run: list[tuple[int, bytes]] = []
         self._commit_dirty = False
         self._failed = False
-        self.on_synced: Callable[[float], None] = lambda elapsed_s: None
-        """Told after every durable batch how long its write and sync took, in seconds."""
         self.in_background: Callable[[Callable[[], None]], object] = lambda work: work()
         """Runs the removal of files that nobody needs, which takes milliseconds each; here and now unless set."""
 
@@ -227,11 +224,9 @@ class Journal:
         segment = self._segments[-1]
         batch, checksum = encode_batch(segment.header.salt, self._sequence, self._pending)
         self._pending.clear()
-        started = time.perf_counter()
         with self._writing(segment.path):
             self._disk.append(self._fd, batch)
             self._disk.sync(self._fd)
-        self.on_synced(time.perf_counter() - started)
         self._sequence += 1
         self._chain = checksum
         segment.size += len(batch)

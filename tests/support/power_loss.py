@@ -76,7 +76,13 @@ class JournalLife:
 
     def _attach(self) -> None:
         self._complete()
-        self._journal.on_synced = lambda _: self._complete()
+        journal_sync = self._journal.sync
+
+        def sync() -> None:
+            journal_sync()
+            self._complete()
+
+        self._journal.sync = sync  # type: ignore[method-assign]
         self._disk.on_step = self._check
 
     def _complete(self) -> None:

@@ -359,19 +359,6 @@ def test_a_reset_begins_a_new_chain(path: Path) -> None:
     assert reopened(path) == expected
 
 
-def test_every_durable_batch_is_timed(path: Path) -> None:
-    times: list[float] = []
-    journal = Journal.create(path, DISK)
-    journal.on_synced = times.append
-    journal.add(b"a", 2, 1)
-    journal.sync()
-    journal.sync()
-    journal.set_term(1, None)
-    assert len(times) == 2
-    assert all(elapsed >= 0 for elapsed in times)
-    journal.close()
-
-
 @pytest.mark.parametrize("operation", ["append", "sync", "replace"])
 def test_a_failing_operation_names_the_file_and_what_remains_true(path: Path, operation: str) -> None:
     class Broken(Disk):
