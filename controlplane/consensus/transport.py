@@ -29,6 +29,7 @@ from controlplane.consensus.messages import (
     message_decoder,
 )
 from controlplane.consensus.roster import Roster
+from controlplane.consensus.secure import SecureStream
 from controlplane.consensus.settings import parse_address
 from controlplane.consensus.tls import TlsContexts, peer_identity
 from controlplane.identity.names import IdentityError
@@ -41,6 +42,7 @@ _CONNECT_TIMEOUT_S = 3.0
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 1.0
 _MAX_PENDING = 64
+_CROWD_PAUSE_S = 0.01
 _QUEUE_HIGH_BYTES = 4 << 20
 _QUEUE_DROP_BYTES = 64 << 20
 # A peer that vanished without a word (power, cable) is noticed after this.
@@ -126,7 +128,7 @@ class PeerTransport:
         )
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._pending]
+        tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -159,10 +161,16 @@ class PeerTransport:
     async def _accept_forever(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
+
+        def ready() -> None:
+            # Asked for again when the next one may come: until then the loop must not spin on it.
+            loop.remove_reader(listener)
+            arrived.set()
+
         # Not `sock_accept`: cancelled at the wrong moment, it forgets the connection it accepted.
-        loop.add_reader(listener, arrived.set)
         try:
             while True:
+                loop.add_reader(listener, ready)
                 await arrived.wait()
                 arrived.clear()
                 try:
@@ -176,38 +184,44 @@ class PeerTransport:
                     continue
                 connection.setblocking(False)
                 self._begin_admitting(connection)
+                if len(self._pending) > _MAX_PENDING:
+                    oldest = next(iter(self._pending))
+                    del self._pending[oldest]
+                    oldest.cancel()
+                    # A crowd comes no faster than this, and the members' connections get their turns in between.
+                    await asyncio.sleep(_CROWD_PAUSE_S)
         finally:
             loop.remove_reader(listener)
 
     def _begin_admitting(self, connection: socket.socket) -> None:
-        if len(self._pending) >= _MAX_PENDING:
-            next(iter(self._pending)).cancel()
         protocol = Inbound(self)
-        task = asyncio.create_task(self._admit(protocol, connection), name=f"raft {self.node} admit")
+        outer = SecureStream(self.tls.accept, protocol, server_side=True) if self.tls else protocol
+        task = self._spawn(self._admit(protocol, outer, connection), "admit")
         self._pending[task] = None
 
         def over(done: asyncio.Task[None]) -> None:
             self._pending.pop(done, None)
-            if protocol.transport is None:
+            if not outer.was_connected:
                 connection.close()
 
         task.add_done_callback(over)
 
-    async def _admit(self, protocol: Inbound, connection: socket.socket) -> None:
-        """See one accepted connection through its handshake and Hello, or abort it."""
+    async def _admit(self, protocol: Inbound, outer: Inbound | SecureStream, connection: socket.socket) -> None:
+        """See one accepted connection through its handshake and Hello, or close it."""
         loop = asyncio.get_running_loop()
+        transport: asyncio.Transport | None = None
         try:
             _configure(connection)
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
-                await loop.connect_accepted_socket(
-                    lambda: protocol, connection, ssl=self.tls.accept if self.tls else None
-                )
+                transport, _ = await loop.connect_accepted_socket(lambda: outer, connection)
                 await protocol.admitted
         except (OSError, TimeoutError, IdentityError) as error:
             _log.info("%s: refused a connection: %s", self.node, error)
-            protocol.abort()
+            if transport is not None:
+                # What it was told, a refusal or an alert, may leave first.
+                transport.close()
         except asyncio.CancelledError:
-            protocol.abort()
+            outer.abort()
             raise
 
     # -- dialling ------------------------------------------------------------------------------------------------------
@@ -255,14 +269,14 @@ class PeerTransport:
         loop = asyncio.get_running_loop()
         host, port = parse_address("peers", address)
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            await loop.create_connection(
-                lambda: protocol,
-                host,
-                port,
-                ssl=self.tls.dial if self.tls else None,
-                server_hostname="" if self.tls else None,
+            transport, _ = await loop.create_connection(
+                lambda: SecureStream(self.tls.dial, protocol, server_side=False) if self.tls else protocol, host, port
             )
-            await protocol.welcomed
+            try:
+                await protocol.welcomed
+            except BaseException:
+                transport.abort()
+                raise
 
 
 class _Connection(asyncio.Protocol):
@@ -273,6 +287,10 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.decoder = FrameDecoder(_HELLO_BYTES)
         self.closed = asyncio.Event()
+
+    @property
+    def was_connected(self) -> bool:
+        return self.transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -298,6 +316,7 @@ class _Connection(asyncio.Protocol):
             self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.decoder = FrameDecoder(0)
         self.closed.set()
         self.lost(exc or ConnectionResetError("the other end closed the connection"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from unit.consensus.support import ListState
 
+from controlplane.bootstrap.process import calm_collector
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 
 
@@ -36,5 +37,7 @@ async def main(settings: RaftSettings, socket_path: Path) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # As in the real process: what garbage costs in between is part of what is tested.
+    calm_collector()
     raw = Path(sys.argv[1]).read_bytes()
     sys.exit(asyncio.run(main(msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path), Path(sys.argv[2]))))
