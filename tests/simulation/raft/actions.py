@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import msgspec
 from simulation.raft.network import Pair, Weather
 
+from controlplane.consensus.configuration import promoted, removed, with_member
+from controlplane.ports import Member
+
 if TYPE_CHECKING:
     from simulation.raft.world import World
 
@@ -126,8 +129,8 @@ class Restart(Action, frozen=True):
         return cls(after_s=after_s)
 
     def apply(self, world: World) -> None:
-        for process in world.processes.values():
-            if not process.up:
+        for process in list(world.processes.values()):
+            if not process.up and not process.gone:
                 world.start(process)
 
 
@@ -147,7 +150,8 @@ class CrashAll(Action, frozen=True):
             if process.up:
                 process.die(power=self.power)
         for process in world.processes.values():
-            world.start(process)
+            if not process.gone:
+                world.start(process)
 
 
 class Pause(Action, frozen=True):
@@ -396,6 +400,59 @@ class Transfer(Action, frozen=True):
             leader.run(leader.core.transfer, target, lambda why: world.count("transfer failed" if why else "transfer"))
 
 
+class AddMember(Action, frozen=True):
+    """A new process joins as a learner."""
+
+    weight: ClassVar[float] = 3.0
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s)
+
+    def apply(self, world: World) -> None:
+        leader = world.leader()
+        name = world.join() if leader is not None else None
+        if leader is not None and name is not None:
+            world.count("learner asked for")
+            leader.change(lambda now: with_member(now, Member(name, world.address_of(name), "learner")))
+
+
+class PromoteMember(Action, frozen=True):
+    """A learner becomes a voter, whether it has caught up or not: that is a matter of speed, not of safety."""
+
+    weight: ClassVar[float] = 4.0
+    which: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, which=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        leader = world.leader()
+        configuration = leader.core.configuration if leader is not None and leader.core is not None else None
+        if leader is not None and configuration is not None and configuration.learners:
+            learners = sorted(configuration.learners)
+            world.count("promotion asked for")
+            leader.change(lambda now: promoted(now, learners[self.which % len(learners)]))
+
+
+class RemoveMember(Action, frozen=True):
+    """A member is removed for good; the leader does not remove itself."""
+
+    weight: ClassVar[float] = 2.5
+    who: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        leader, name = world.leader(), world.pick(self.who).name
+        if leader is not None:
+            world.count("removal asked for")
+            leader.change(lambda now: removed(now, name))
+
+
 class Snapshot(Action, frozen=True):
     """A process takes a snapshot now and compacts its log."""
 
@@ -432,6 +489,9 @@ VOCABULARY: tuple[type[Action], ...] = (
     Reset,
     Campaign,
     Transfer,
+    AddMember,
+    PromoteMember,
+    RemoveMember,
     Snapshot,
 )
 ALWAYS = (Propose, ReadState, Restart, Heal)

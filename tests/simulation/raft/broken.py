@@ -88,6 +88,28 @@ class CountsItselfEarly(RaftCore):
             super().tick()
 
 
+class ChangesAtOnce(RaftCore):
+    """A membership change does not wait for the one before it, as in PySyncObj."""
+
+    def change_blocked(self) -> str:
+        return ""
+
+
+class ForgetsConfiguration(RaftCore):
+    """A snapshot does not say who belongs to the cluster."""
+
+    def configuration_at(self, index: int) -> tuple[bytes, int]:
+        return b"", 0
+
+
+class LearnersCount(RaftCore):
+    """A learner's acknowledgement counts as a voter's."""
+
+    def _configure(self) -> None:
+        super()._configure()
+        self._SyncObj__otherNodes = self._SyncObj__otherNodes | self._SyncObj__readonlyNodes
+
+
 @contextmanager
 def lying(core: Any) -> Iterator[None]:
     """The disk claims what is synced meanwhile."""
@@ -112,5 +134,8 @@ BROKEN: dict[str, Build] = {
     "acknowledgements without a term": Build("acknowledgements without a term", BelievesAnyTerm),
     "votes for candidates that lack entries": Build("votes for candidates that lack entries", VotesForAnyone),
     "leader counts what is not synced": Build("leader counts what is not synced", CountsItselfEarly),
+    "two membership changes at once": Build("two membership changes at once", ChangesAtOnce),
+    "snapshots without the configuration": Build("snapshots without the configuration", ForgetsConfiguration),
+    "learners count as voters": Build("learners count as voters", LearnersCount),
     "disk that does not sync": Build("disk that does not sync", prepare=_dishonest),
 }

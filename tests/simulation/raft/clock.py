@@ -8,6 +8,7 @@ the process that draws, so the order in which processes run does not matter to i
 from __future__ import annotations
 
 import random
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,11 +53,14 @@ class Clock:
         return self.reading.local_s(self.now_s)
 
     def random(self) -> float:
-        """Named as in the module that it stands for."""
+        """Named, like the others, as in the modules that it stands for."""
         return self.reading.chance.random()
 
     def getrandbits(self, bits: int) -> int:
         return self.reading.chance.getrandbits(bits)
+
+    def token_hex(self, count: int) -> str:
+        return self.reading.chance.randbytes(count).hex()
 
     def uniform(self, low: float, high: float) -> float:
         return self.reading.chance.uniform(low, high)
@@ -73,7 +77,7 @@ def virtual_time(clock: Clock) -> Iterator[None]:
             if value is _ORIGINAL:
                 replaced.append((module, name, value))
                 setattr(module, name, clock.monotonic_s)
-            elif value is random:
+            elif value is random or value is secrets:
                 replaced.append((module, name, value))
                 setattr(module, name, clock)
     assert replaced, "the engine's clock has another name"

@@ -7,6 +7,16 @@ from collections import Counter
 CLASSES: dict[str, tuple[str, ...]] = {
     "elections": ("leader elected", "vote granted", "vote refused", "pre-vote granted", "election forced"),
     "transfers": ("transfer", "transfer failed"),
+    "membership": (
+        "learner asked for",
+        "promotion asked for",
+        "removal asked for",
+        "change committed",
+        "change lost",
+        "change refused",
+        "removed member stopped",
+        "connection refused",
+    ),
     "conflicts": ("append refused", "entries truncated", "proposal discarded"),
     "snapshots": ("snapshot taken", "snapshot chunk sent", "snapshot of several chunks", "snapshot installed"),
     "clients": ("proposal acknowledged", "proposal refused", "proposal unknown", "read answered", "read refused"),

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from simulation.raft.process import Process, Proposal, Read
 
+from controlplane.consensus import engine
+from controlplane.consensus.configuration import decode
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.messages import (
     AppendEntries,
@@ -51,6 +53,9 @@ class Checker:
         self.floor = 0
         """The highest index acknowledged to a client, or seen by one of its reads."""
         self.proposals: list[Proposal] = []
+        self.belonging: list[str] = sorted(processes)
+        """The members of the newest committed configuration, and every id that was retired by any."""
+        self.retired: set[str] = set()
 
     # -- what processes say --------------------------------------------------------------------------------------------
 
@@ -223,6 +228,10 @@ class Checker:
             known = self.committed.get(index)
             if known is None:
                 self.committed[index] = term, command
+                if command[0] == engine.MEMBERSHIP:
+                    configuration = decode(command[1:])
+                    self.belonging = [member.node for member in configuration.members]
+                    self.retired.update(configuration.retired)
                 self.committed_in[index] = process.core.term if process.core else term
                 self.last_committed = max(self.last_committed, index)
             elif known != (term, command):

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +19,14 @@ from simulation.raft.disk import ProcessDiedError, SimulatedDisk
 from unit.consensus.support import ListState
 
 from controlplane.consensus import engine
+from controlplane.consensus.configuration import Configuration, founding, with_stores
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
-from controlplane.consensus.errors import DiskError
-from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
+from controlplane.consensus.errors import ConsensusError, DiskError
+from controlplane.consensus.messages import Answer, HelloReply, Message, Propose, ReadIndex
+from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
+from controlplane.ports import RefusedError
 
 NEVER_S = float("inf")
 
@@ -88,6 +91,7 @@ class Surroundings(Protocol):
     def proposal_ended(self, process: Process, proposal: Proposal, term: int) -> None: ...
     def read_ended(self, process: Process, read: Read) -> None: ...
     def count(self, what: str) -> None: ...
+    def peers_changed(self, process: Process) -> None: ...
 
 
 class Process:
@@ -109,6 +113,10 @@ class Process:
         self.clock = ProcessClock(random.Random(chance.getrandbits(64)))
         self.memory = Memory()
         self.core: RaftCore | None = None
+        self.gone = False
+        """Removed from the cluster: it never starts again."""
+        self.peers: frozenset[str] = frozenset()
+        """Whom it dials, and lets in."""
         self.life = 0
         self.busy_until_s = 0.0
         self.turn_s = (0.00005, 0.0005)
@@ -122,6 +130,8 @@ class Process:
         self._tick_wanted = False
         self._timer_s = NEVER_S
         self._followed: str | None = None
+        self._membership_version = -1
+        self._expelled: ConsensusError | None = None
 
     @property
     def up(self) -> bool:
@@ -133,7 +143,8 @@ class Process:
 
     def voters(self) -> set[str]:
         """Whose majority decides, as this process knows it."""
-        return {self.name, *self.settings.peers}
+        configuration = self.core.configuration if self.core is not None else None
+        return set(configuration.voters) if configuration is not None else set()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +160,25 @@ class Process:
         self.clock.lag_s = 0.0
         settings = self.settings
         self.data = DataDirectory(
-            self.directory, self.name, settings.cluster_id, self.disk, segment_bytes=settings.segment_bytes
+            self.directory,
+            self.name,
+            settings.cluster_id,
+            self.disk,
+            founding=founding(settings.node, settings.address, settings.peers),
+            join=settings.join,
+            segment_bytes=settings.segment_bytes,
+        )
+        settings = replace(settings, join=self.data.founding is None)
+        self._expelled = None
+        self.roster = Roster(
+            node=self.name,
+            cluster_id=settings.cluster_id,
+            contacts=settings.peers,
+            address=settings.address,
+            store=self.data.store,
+            stores=self.data.stores,
+            remember=self.data.remember_store,
+            expelled=self._expel,
         )
         self.core = self._build.core(
             settings,
@@ -158,8 +187,10 @@ class Process:
             state=self.state,
             outlet=self,
             hooks=self,
+            founding=self.data.founding,
         )
-        if not self.settings.peers:
+        self.meet_members()
+        if self.core.is_alone:
             self.core.campaign()
         self._end_event()
         self.wake()
@@ -213,6 +244,22 @@ class Process:
             return
         self._end_event()
         self.world.after(self)
+        if self._expelled is not None:
+            self.world.failed(self, self._expelled)
+
+    def _expel(self, error: ConsensusError) -> None:
+        self._expelled = error
+
+    def meet_members(self) -> None:
+        """Let connections follow the log's configuration."""
+        core = self.core
+        assert core is not None
+        self._membership_version = core.membership_version
+        self.roster.update(core.configuration, core.configuration_index, core.committed_configuration)
+        peers = frozenset(self.roster.addresses())
+        if peers != self.peers:
+            self.peers = peers
+            self.world.peers_changed(self)
 
     def _spend(self, seconds: float) -> None:
         self.clock.lag_s += seconds
@@ -240,6 +287,8 @@ class Process:
         core = self.core
         assert core is not None
         core.tick()
+        if core.membership_version != self._membership_version:
+            self.meet_members()
         if core.leader is not None and core.leader != self._followed:
             if self._followed is not None:
                 self._peer_lost(self._followed)
@@ -295,7 +344,7 @@ class Process:
         core, snapshots = self.core, self.data.snapshots
         assert core is not None
         index, term, entry_index, data = core.dump()
-        meta = snapshots.describe(index, term, entry_index, data)
+        meta = snapshots.describe(index, term, entry_index, data, *core.configuration_at(index))
         snapshots.save(meta, data)
         self.world.count("snapshot taken")
         # The thread that wrote it reports a little later; entries and even a snapshot from the leader may come before.
@@ -323,6 +372,23 @@ class Process:
                 core.read(lambda index: self._send_answer(peer, message.request, index, 0, unknown=False))
             case _:
                 core.receive(peer, message)
+
+    def greet(self, target: Process) -> bool:
+        """Dial `target`; whether both agree to talk."""
+        hello = self.roster.hello(target.name)
+        replies: list[HelloReply] = []
+        target.run(lambda: replies.append(target.roster.judge(hello)))
+        target.run(target.meet_members)
+        if not replies or not self.up:
+            return False
+        reply = replies[0]
+        if reply.refusal:
+            self.world.count("connection refused")
+            self.run(self.roster.refused, target.name, reply)
+            return False
+        objections: list[str] = []
+        self.run(lambda: objections.append(self.roster.examine(target.name, reply)))
+        return self.up and target.up and objections == [""]
 
     def peer_connected(self, peer: str) -> None:
         if self.core is not None:
@@ -358,6 +424,27 @@ class Process:
             core.read(lambda index: self._read_index(read, index))
         elif leader is None or not self._forward(leader, read, ReadIndex):
             self._read_index(read, None)
+
+    def change(self, make: Callable[[Configuration], Configuration]) -> None:
+        """An operator asks this leader for another configuration."""
+        self.run(self._change, make)
+
+    def _change(self, make: Callable[[Configuration], Configuration]) -> None:
+        core = self.core
+        assert core is not None
+        current = core.configuration
+        if current is None or core.change_blocked():
+            self.world.count("change refused")
+            return
+        try:
+            new = make(current)
+            if new != current:
+                core.change_configuration(with_stores(new, self.roster.stores), self._changed)
+        except RefusedError:
+            self.world.count("change refused")
+
+    def _changed(self, position: tuple[int, int] | None, reason: int) -> None:
+        self.world.count("change committed" if position is not None else "change lost")
 
     def _forward(self, leader: str, call: Proposal | Read, make: Callable[[int], Message]) -> bool:
         self._requests += 1

@@ -11,6 +11,7 @@ from operator import or_
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from simulation.raft.actions import ALWAYS, VOCABULARY, Action, draw_weather
 from simulation.raft.network import Weather
 from simulation.raft.patterns import PATTERNS
@@ -66,9 +67,11 @@ def draw_plan(seed: int) -> Plan:
     actions: list[Action] = []
     for kind in chance.choices(kinds, weights, k=ACTIONS):
         actions.append(kind.draw(chance, round(0.001 * (slowest_s / 0.001) ** chance.random(), 6)))
-    if chance.random() < 0.3:
-        at = chance.randrange(ACTIONS)
-        actions[at:at] = chance.choice(PATTERNS)(chance)
+    if chance.random() < 0.35:
+        pattern, members = chance.choice(PATTERNS)
+        profile = replace(profile, members=members)
+        at = chance.choice((0, chance.randrange(ACTIONS)))
+        actions[at:at] = pattern(chance)
     return Plan(seed, profile, actions)
 
 

@@ -17,7 +17,9 @@ from pysyncobj import SyncObj, SyncObjConf, journal, replicated
 from simulation.raft.scripted import ELECTION_S, HEARTBEAT_S, Member, Ours, Script, Stock, StockList, restore, script
 from unit.consensus.support import ListState
 
+from controlplane.consensus.configuration import removed
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
+from controlplane.ports import RefusedError
 
 # PySyncObj leaves the file it reads its term from open.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -168,6 +170,31 @@ def test_t3_stock_accepts_two_removals_and_commits_alone(tmp_path: Path) -> None
         faults = cluster.faults()
     assert "states differ" in faults, faults
     assert "acknowledged b'alone' is lost on b,c" in faults
+
+
+def test_t3_ours_refuses_the_second_and_rolls_the_first_back(tmp_path: Path) -> None:
+    with script(Ours, "abc", tmp_path) as cluster:
+        cluster.elect("a", "b", "c")
+        cluster.exchange("a", "b", "c")
+        member = cluster.members["a"]
+        assert isinstance(member, Ours)
+        core = member.core
+        assert core.configuration is not None
+        before = core.configuration
+        core.change_configuration(removed(core.configuration, "b"), lambda *_: None)
+        with pytest.raises(RefusedError, match="not committed yet"):
+            core.change_configuration(removed(core.configuration, "c"), lambda *_: None)
+        cluster.propose("a", b"alone")
+        for other in "bc":
+            cluster.lose("a", other)
+        assert not cluster.told[b"alone"]
+        cluster.elect("b", "c")
+        cluster.propose("b", b"majority")
+        cluster.exchange("b", "c")
+        assert cluster.told[b"majority"]
+        cluster.exchange("a", "b", "c")
+        assert cluster.faults() == []
+        assert core.configuration == before, "what was not committed does not count any more"
 
 
 # -- T4, T5: applying --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import heapq
 import random
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,14 @@ from simulation.raft.network import Network, Weather
 from simulation.raft.process import Build, Process, Proposal, Read
 
 from controlplane.consensus import replication, transfers
+from controlplane.consensus.errors import RemovedError
 from controlplane.consensus.messages import Message
 from controlplane.consensus.settings import RaftSettings
 
 if TYPE_CHECKING:
     from simulation.raft.schedule import Plan
 
-NAMES = "abcdefg"
+NAMES = "abcdefghi"
 SETTLE_S = 40.0
 """Virtual seconds after the last fault within which a leader must exist and new writes must commit everywhere."""
 _MAX_EVENTS = 60_000
@@ -57,18 +58,20 @@ class World:
         self._acknowledged: list[tuple[Proposal, int]] = []
         self._directory = directory
         self._build = build
-        for name in NAMES[: plan.profile.members]:
-            self._add_process(name)
+        founders = NAMES[: plan.profile.members]
+        for name in founders:
+            self._add_process(name, founders, join=False)
+        self.checker.belonging = list(founders)
 
-    def _add_process(self, name: str) -> None:
+    def _add_process(self, name: str, contacts: Iterable[str], *, join: bool) -> Process:
         profile = self.plan.profile
-        names = NAMES[: profile.members]
         settings = RaftSettings(
             node=name,
             cluster_id="simulation",
             data_dir=self._directory / name,
-            listen="127.0.0.1:1" if len(names) > 1 else "",
-            peers={peer: "127.0.0.1:1" for peer in names if peer != name},
+            listen=self.address_of(name),
+            peers={peer: self.address_of(peer) for peer in contacts if peer != name},
+            join=join,
             plaintext_peers_for_tests=True,
             heartbeat_s=profile.heartbeat_s,
             election_min_s=profile.election_s[0],
@@ -87,6 +90,7 @@ class World:
         process.sync_s = profile.sync_s
         process.turn_s = profile.turn_s
         self.processes[name] = process
+        return process
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -178,6 +182,13 @@ class World:
     def failed(self, process: Process, error: Exception) -> None:
         if isinstance(error, Violation):
             raise error
+        if isinstance(error, RemovedError):
+            if process.name not in self.checker.retired:
+                raise Violation("removed by nobody", f"{process.name}: {error}")
+            self.seen["removed member stopped"] += 1
+            process.gone = True
+            process.die(power=False)
+            return
         raise Violation(f"stopped by {type(error).__name__}", f"{process.name}: {error}") from error
 
     def proposal_ended(self, process: Process, proposal: Proposal, term: int) -> None:
@@ -208,7 +219,7 @@ class World:
         """Dial whatever is not connected and can be."""
         for source in self.processes.values():
             for target in self.processes.values():
-                if source is not target:
+                if target.name in source.peers and (source.name, target.name) not in self.network.connected:
                     at_s = self.now_s + self._chance.uniform(*_CONNECT_S)
                     self.later(at_s, source, self._dial, source, target, source.life, target.life)
 
@@ -216,9 +227,23 @@ class World:
         pair = source.name, target.name
         if not source.up or not target.up or (source.life, target.life) != (source_life, target_life):
             return
-        if pair not in self.network.connected and self.network.reachable(*pair):
+        if pair in self.network.connected or target.name not in source.peers or not self.network.reachable(*pair):
+            return
+        if source.greet(target):
             self.network.connected.add(pair)
             source.peer_connected(target.name)
+
+    def peers_changed(self, process: Process) -> None:
+        """`process` knows other members than before: connections with anybody else end, new ones are made."""
+        for source, target in sorted(self.network.connected):
+            other = target if source == process.name else source if target == process.name else None
+            if other is not None and other not in process.peers:
+                self._hang_up(self.processes[source], target)
+        self.connect()
+
+    def _hang_up(self, source: Process, target: str) -> None:
+        self.network.disconnect(source.name, target)
+        self.later(self.now_s, source, source.peer_disconnected, target)
 
     def _lost(self, source: Process, target: Process, target_life: int) -> None:
         """`source` notices that the process it was connected to has ended."""
@@ -258,8 +283,25 @@ class World:
         """The process an action means: a number, or the leader for a negative one."""
         if who < 0 and (leader := self.leader()) is not None:
             return leader
-        names = sorted(self.processes)
+        names = self.members()
         return self.processes[names[who % len(names)]]
+
+    @staticmethod
+    def address_of(name: str) -> str:
+        return f"127.0.0.1:{1000 + NAMES.index(name)}"
+
+    def members(self) -> list[str]:
+        """The processes there are, removed ones left out."""
+        return sorted(name for name, process in self.processes.items() if not process.gone) or [NAMES[0]]
+
+    def join(self) -> str | None:
+        """A new process starts, and is nobody until the log says so. Its name; None when all names are used."""
+        unused = NAMES[len(self.processes) :]
+        if not unused:
+            return None
+        process = self._add_process(unused[0], self.members(), join=True)
+        self.start(process)
+        return process.name
 
     def propose(self, process: Process, size: int = 0) -> Proposal | None:
         if not process.up:
@@ -294,7 +336,7 @@ class World:
                 proposal = None
         for process in self.processes.values():
             self.checker.whole_log(process)
-        self.checker.verdict(self.processes.values())
+        self.checker.verdict(self._belonging())
 
     def calm(self) -> None:
         """End every fault."""
@@ -307,12 +349,16 @@ class World:
             if process.up:
                 process.disk.sync_s = (0.0, 0.0)
                 process.disk.dies_in = None
-            else:
+            elif not process.gone:
                 self.start(process)
         self.connect()
 
+    def _belonging(self) -> list[Process]:
+        """Who belongs to the cluster by the newest committed configuration."""
+        return [self.processes[name] for name in self.checker.belonging]
+
     def _agreed(self, index: int) -> bool:
-        entry_indexes = {p.core.entry_index if p.core else -1 for p in self.processes.values()}
+        entry_indexes = {p.core.entry_index if p.core else -1 for p in self._belonging()}
         return len(entry_indexes) == 1 and entry_indexes.pop() >= index
 
 
