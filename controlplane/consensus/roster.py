@@ -121,7 +121,7 @@ class Roster:
             return HelloReply(f"{sender} was removed from the cluster; a removed id never comes back", "removed")
         known = sender in self.addresses()
         if not known and not self._introduced(hello):
-            return HelloReply("not a member of this cluster")
+            return HelloReply("not a member of this cluster; to make it one, start it with raft.join and add it")
         if self._has_another_disk(sender, hello.store):
             return HelloReply(_lost_disk(sender), "disk")
         self._meet(sender, hello.store)

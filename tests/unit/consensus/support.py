@@ -180,6 +180,11 @@ class ProcessCluster:
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self.clients = {node: LogClient(self.socket(node)) for node in settings}
 
+    def extend(self, settings: RaftSettings) -> None:
+        """One more member, not started."""
+        self.settings[settings.node] = settings
+        self.clients[settings.node] = LogClient(self.socket(settings.node))
+
     def socket(self, node: str) -> Path:
         return self.directory / node / "run" / "raft.sock"
 
@@ -200,6 +205,11 @@ class ProcessCluster:
                     stderr=log,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 )
+
+    async def ended(self, node: str, timeout_s: float = 15.0) -> int:
+        """Wait until the process ends by itself; its exit code."""
+        async with asyncio.timeout(timeout_s):
+            return await self.processes.pop(node).wait()
 
     async def kill(self, *nodes: str, how: signal.Signals = signal.SIGKILL) -> None:
         for node in nodes or list(self.processes):
