@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from linearizability.sandbox import command
 
 _BRIDGE = "nodes"
+_QUEUED_BYTES = 12_000
+"""Where delay is a narrow link: what waits in front of a packet that is delayed as ordered."""
 _ports = itertools.count(1)
 _PREFIX = "10.77.0."
 HARNESS_ADDRESS = f"{_PREFIX}254"
@@ -99,7 +101,8 @@ class Network:
             except RuntimeError:
                 self.has_netem = False
         if not self.has_netem:
-            command(*on_device, "tbf", "rate", "400kbit", "burst", "3kb", "latency", f"{delay_ms * 4}ms")
+            rate_bit = _QUEUED_BYTES * 8 * 1000 // delay_ms
+            command(*on_device, "tbf", "rate", f"{rate_bit}bit", "burst", "3kb", "latency", f"{delay_ms * 3}ms")
         self._delayed.add(node)
 
     def heal(self) -> None:

@@ -7,14 +7,15 @@ the operating system interleaves it all, so a round repeated is another round of
 from __future__ import annotations
 
 import asyncio
-import logging
+import io
 import random
 import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,16 +91,43 @@ class Report(msgspec.Struct):
         return not self.problems and not self.undecided
 
 
+class _HarnessLog(io.TextIOBase):
+    """Where the logs of this process go: what its replicas say about lost connections is evidence, not news."""
+
+    def __init__(self) -> None:
+        self._file: io.TextIOBase | None = None
+
+    @contextmanager
+    def into(self, path: Path) -> Generator[None]:
+        with redirect_stderr(self):
+            # Loggers keep the stream that they found first.
+            logs.configure("info", process="harness")
+        with path.open("w") as file:
+            self._file = file
+            try:
+                yield
+            finally:
+                self._file = None
+
+    def write(self, text: str) -> int:
+        return self._file.write(text) if self._file is not None else len(text)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+
+_harness_log = _HarnessLog()
+
+
 def run_round(plan: Plan, name: str, seconds: float, directory: Path, *, faults: Iterable[str] = FAULTS) -> Report:
     """Run it in `directory`, which goes afterwards unless something is wrong. Use inside a sandbox."""
     directory.mkdir(parents=True)
     short = bind(directory, "round")
-    # What the replicas in this process say about lost connections is evidence, not news.
-    logs.configure("info", process="harness")
-    logging.getLogger().handlers[:] = [logging.FileHandler(short / "harness.log")]
     network = Network()
     try:
-        report = asyncio.run(_Round(plan, name, short, network, list(faults)).run(seconds))
+        with _harness_log.into(short / "harness.log"):
+            report = asyncio.run(_Round(plan, name, short, network, list(faults)).run(seconds))
     finally:
         network.close()
         unbind(short)
