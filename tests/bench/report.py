@@ -55,8 +55,10 @@ def _head(tally: Tally, about: Line) -> str:
             f"etcd {about['etcd']}",
         )
     )
-    runs = sorted({line["run"] for name in (*SECTIONS, "private", "restart") for line in tally.last_run(name)})
-    builds = sorted({line["build"] for name in (*SECTIONS, "failover") for line in tally.lines(name)})
+    shown = [line for name in (*SECTIONS, "private", "restart") for line in tally.last_run(name)]
+    shown += tally.lines("failover")
+    runs, builds = (", ".join(sorted({line[key] for line in shown})) or "none" for key in ("run", "build"))
+    load = sorted(line["load_average"] for line in shown) or [0.0]
     return f"""\
 # Benchmarks beside etcd
 
@@ -64,7 +66,9 @@ Written by `make bench-etcd` from its own results; do not edit. Rows of one tabl
 sum of all runs. Ratios are ours divided by etcd's: above 1, ours is faster.
 
 - machine: {machine}
-- runs: {", ".join(runs) or "none"} (builds {", ".join(builds) or "none"})"""
+- runs: {runs}
+- builds: {builds}
+- load average of the machine at each row, the benchmark's own included: {load[0]:.1f} to {load[-1]:.1f}"""
 
 
 def _by_place(lines: Sequence[Line]) -> dict[tuple[str, int], dict[str, Line]]:

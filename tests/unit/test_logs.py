@@ -1,0 +1,56 @@
+"""Log lines: what they hold, and that losing them stops nobody. In a process of its own, since logging is global."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import IO
+
+_PROGRAM = """
+import logging, sys
+import structlog
+from controlplane import logs
+logs.configure("info", process="front", node="n1")
+log = structlog.get_logger("x")
+{body}
+print("went on")
+"""
+
+
+def run(body: str, stderr: IO[str] | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _PROGRAM.format(body=body)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60, check=True)
+
+
+def test_lines_of_both_kinds_are_json_with_what_was_bound() -> None:
+    lines = run(
+        """
+log.debug("unseen")
+log.info("request", status=200, strange={1})
+logging.getLogger("library").warning("%s of it", 3)
+try:
+    secret = "hunter2"
+    1 / 0
+except ZeroDivisionError:
+    log.exception("failed")
+"""
+    ).stderr.splitlines()
+    mine, library, failed = (json.loads(line) for line in lines)
+    assert {
+        "event": "request",
+        "level": "info",
+        "status": 200,
+        "process": "front",
+        "node": "n1",
+    }.items() <= mine.items()
+    assert {"event": "3 of it", "level": "warning", "node": "n1"}.items() <= library.items()
+    assert "timestamp" in mine
+    assert failed["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert "hunter2" not in lines[2]
+
+
+def test_a_full_disk_loses_lines_and_nothing_else() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        body = "for number in range(1000):\n    log.info('line', number=number, text='x' * 100)"
+        assert run(body, stderr=full).stdout == "went on\n"
