@@ -70,12 +70,14 @@ class Manifest(msgspec.Struct, array_like=True, frozen=True):
     entry_index: Index
     """The last index at or below `index` whose entry the state got; those between are the engine's own."""
     configuration: bytes
-    """The members at `index`, as `consensus` encodes them."""
+    """The members at `index`, as `consensus` encodes them; empty while they are those of the settings."""
     header: bytes
     """What the state needs besides its chunks, as the state encodes it."""
     chunks: tuple[ChunkRef, ...]
     size: Index
     """Bytes of all chunks."""
+    configuration_index: Index = 0
+    """Where in the log that configuration stands."""
 
 
 _encoder = msgspec.msgpack.Encoder()

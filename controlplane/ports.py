@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
-from controlplane.manifest import Manifest
+from controlplane.manifest import Manifest, StatePart
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, ObservedPower
 from controlplane.model.spec import MicroVMSpec, PowerState
@@ -61,6 +61,10 @@ class OutcomeUnknownError(LogError):
     """
 
 
+class SnapshotInterruptedError(LogError):
+    """A snapshot did not arrive whole."""
+
+
 class EntryTooLargeError(LogError):
     """The entry is over the log's limit; nothing was appended."""
 
@@ -88,11 +92,19 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInstalled:
-    """The follower of the log was too far behind: replace the whole state by `data`, which stands at `index`."""
+    """The follower of the log was too far behind: replace the whole state by this one, which stands at `index`.
+
+    Read `chunks` to their end before asking the log for the next item. They raise SnapshotInterruptedError when the
+    rest cannot come; what was read of them is then worth nothing, and the log goes on by itself from where its follower
+    was before.
+    """
 
     index: int
     term: int
-    data: bytes
+    header: bytes
+    count: int
+    """How many chunks there are."""
+    chunks: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,17 +262,48 @@ class LogAdmin(Protocol):
         ...
 
 
+class StateView(Protocol):
+    """The state as it was at one moment. Immutable, so that any thread may read it while the state goes on."""
+
+    def header(self) -> bytes:
+        """What a load needs besides the chunks; small."""
+        ...
+
+    def parts(self) -> Iterator[StatePart]:
+        """What the chunks are made from, lazily and always in the same order; equal states give equal chunks."""
+        ...
+
+
+class StateLoader(Protocol):
+    """A state being built from a snapshot, apart from the present one."""
+
+    def add(self, chunk: bytes) -> None:
+        """Take one chunk, in any order. Raises ValueError when it is none."""
+        ...
+
+    def finish(self) -> Callable[[], None]:
+        """Verify the whole: digest and completeness. Raises ValueError.
+
+        The answer, called where `apply` is called, puts the loaded state in the place of the present one at once.
+        """
+        ...
+
+
 class ReplicatedState(Protocol):
     """What the log replicates, as the log sees it: bytes in, bytes out. Total: `apply` never raises."""
 
     def apply(self, index: int, term: int, entry: bytes) -> None: ...
 
-    def dump(self) -> bytes:
-        """The whole state, encoded; equal states give equal bytes."""
+    def view(self) -> StateView:
+        """The present state; costs nothing."""
         ...
 
-    def load(self, index: int, data: bytes) -> None:
-        """Replace the state. Raises ValueError when `data` is not a state."""
+    def begin_load(self, header: bytes) -> StateLoader:
+        """Raises ValueError when `header` is not one of a state like this. The loader may work in another thread."""
+        ...
+
+    def load_format_1(self, data: bytes) -> Callable[[], None]:
+        """As `begin_load` to `finish`, for the single document of an old snapshot. Raises ValueError."""
         ...
 
     def digest(self) -> str:

@@ -35,7 +35,13 @@ class Hooks(Protocol):
         """Entries were applied, or the state was replaced."""
         ...
 
-    def snapshot_due(self) -> None: ...
+    def snapshot_due(self) -> None:
+        """Save a `capture()` in the background and call `snapshot_saved`."""
+        ...
+
+    def install_due(self) -> None:
+        """Call `prepare_install()` in the background, then `finish_install` with its result."""
+        ...
 
 
 class Bridge(EngineTransport):

@@ -17,6 +17,7 @@ from typing import cast
 
 from controlplane.consensus import rpc
 from controlplane.consensus.framing import DECODE_ERRORS, LENGTH_BYTES, FrameDecoder, encode_frame
+from controlplane.consensus.streaming import Chunks
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
@@ -28,6 +29,7 @@ from controlplane.ports import (
     Position,
     RefusedError,
     SnapshotInstalled,
+    SnapshotInterruptedError,
 )
 
 _ERRORS: dict[str, type[LogError]] = {
@@ -160,10 +162,12 @@ class LogClient:
                 continue
             try:
                 writer.write(encode_frame(rpc.Follow(position)))
-                async for item in _read_stream(reader):
+                async for item, chunks in _read_stream(reader):
                     delay = _RETRY_MIN_S
-                    position = item.index
                     yield item
+                    if chunks is not None and not chunks.complete:
+                        raise ConnectionError("a snapshot was not read to its end")
+                    position = item.index
             except (OSError, asyncio.IncompleteReadError):
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 delay = min(2 * delay, _RETRY_MAX_S)
@@ -173,23 +177,40 @@ class LogClient:
                     await writer.wait_closed()
 
 
-async def _read_stream(reader: asyncio.StreamReader) -> AsyncIterator[Committed | SnapshotInstalled]:
+_Item = tuple[Committed | SnapshotInstalled, Chunks | None]
+"""An item of the log, and its chunks if it is a snapshot."""
+
+
+async def _read_stream(reader: asyncio.StreamReader) -> AsyncIterator[_Item]:
     """The items of a followed log. Raises IncompleteReadError or OSError when the connection ends."""
     while True:
         item = await _read_item(reader)
-        if isinstance(item, rpc.Entries):
-            for index, term, data in item.entries:
-                yield Committed(index, term, data)
-            continue
-        if not isinstance(item, rpc.SnapshotBegin):
-            raise ConnectionError("a snapshot chunk out of place")
-        data = bytearray()
-        while len(data) < item.size:
-            chunk = await _read_item(reader)
-            if not isinstance(chunk, rpc.SnapshotChunk):
-                raise ConnectionError("a snapshot was interrupted")
-            data += chunk.data
-        yield SnapshotInstalled(item.index, item.term, bytes(data))
+        match item:
+            case rpc.Entries():
+                for index, term, data in item.entries:
+                    yield Committed(index, term, data), None
+            case rpc.SnapshotBegin():
+                chunks = Chunks(_read_chunks(reader, item.chunks))
+                yield SnapshotInstalled(item.index, item.term, item.header, item.chunks, chunks), chunks
+            case rpc.SnapshotChunks():
+                raise ConnectionError("a snapshot chunk out of place")
+
+
+async def _read_chunks(reader: asyncio.StreamReader, count: int) -> AsyncIterator[bytes]:
+    """Raises SnapshotInterruptedError when they do not all come."""
+    left = count
+    while left:
+        try:
+            item = await _read_item(reader)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise SnapshotInterruptedError(f"the raft process broke off: {error}") from None
+        if not isinstance(item, rpc.SnapshotChunks) or not 0 < len(item.chunks) <= left:
+            raise SnapshotInterruptedError("the raft process sent something else than chunks")
+        left -= len(item.chunks)
+        for chunk in item.chunks:
+            yield chunk
+        # What is buffered already is read without waiting for anything: let others have a turn.
+        await asyncio.sleep(0)
 
 
 async def _read_item(reader: asyncio.StreamReader) -> rpc.StreamItem:

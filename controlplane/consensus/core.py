@@ -22,16 +22,18 @@ from controlplane.consensus.membership import Reconfigurable
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
-    InstallSnapshot,
     Message,
-    SnapshotReply,
+    SnapshotData,
+    SnapshotFetch,
+    SnapshotOffer,
     StateHash,
     TimeoutNow,
     VoteReply,
     VoteRequest,
 )
 from controlplane.consensus.reads import ReadCallback
-from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.consensus.snapshot import Capture
+from controlplane.manifest import Manifest
 
 _APPLY_BATCH = 2_000
 
@@ -88,10 +90,12 @@ class RaftCore(Reconfigurable):
                 self._on_vote_request(node, message)
             case VoteReply():
                 self._on_vote_reply(node, message)
-            case InstallSnapshot():
-                self._on_install(node, message)
-            case SnapshotReply():
-                self._on_snapshot_reply(node, message)
+            case SnapshotOffer():
+                self._on_offer(node, message)
+            case SnapshotFetch():
+                self._on_fetch(node, message)
+            case SnapshotData():
+                self._on_data(node, message)
             case TimeoutNow():
                 self._on_timeout_now(node, message)
             case StateHash():
@@ -119,30 +123,31 @@ class RaftCore(Reconfigurable):
         ):
             self._hooks.wake()
 
-    def dump(self) -> tuple[int, int, int, bytes]:
-        """(index, term, entry_index, data) of the state as it is now."""
+    def capture(self) -> Capture:
+        """The state as it is now, and where it stands; to be saved in any thread, and then told to `snapshot_saved`."""
         index = self.applied_index
         term = self._journal.term_at(index)
         assert term is not None
-        return index, term, self._entry_index, self._state.dump()
+        return Capture(index, term, self._entry_index, *self.configuration_at(index), self._state.view())
 
     def request_snapshot(self) -> None:
         if not self._snapshotting and not self._agreement.suspect and self.applied_index > self._snapshot_index:
             self._snapshotting = True
             self._hooks.snapshot_due()
 
-    def snapshot_saved(self, meta: SnapshotMeta) -> None:
+    def snapshot_saved(self, manifest: Manifest) -> None:
         """A snapshot is durable: drop the log below it, but for a tail that spares slow followers a transfer."""
         self._snapshotting = False
-        if meta.index <= self._snapshot_index:
+        if not self._snapshot_index < manifest.index <= self.applied_index:
+            # Another one was installed meanwhile, or is about to be.
             return
-        self._snapshot_index = meta.index
+        self._snapshot_index = manifest.index
         self._snapshot_at_s = monotonic_s()
         self._bytes_since_snapshot = 0
-        self._configurations.forget_below(meta.index)
+        self._configurations.forget_below(manifest.index)
         journal, limits = self._journal, self._settings
-        keep_from = max(journal.base_index, meta.index - limits.retain_entries)
-        tail = journal[keep_from + 1 - journal.base_index : meta.index + 1 - journal.base_index]
+        keep_from = max(journal.base_index, manifest.index - limits.retain_entries)
+        tail = journal[keep_from + 1 - journal.base_index : manifest.index + 1 - journal.base_index]
         size = 0
         for command, index, _ in reversed(tail):
             size += len(command)
@@ -206,7 +211,11 @@ class RaftCore(Reconfigurable):
     def _SyncObj__tryLogCompaction(self) -> None:
         grown = self.applied_index - self._snapshot_index
         limits = self._settings
-        if grown >= limits.snapshot_entries or (grown and self._bytes_since_snapshot >= limits.snapshot_bytes):
+        if grown and (
+            grown >= limits.snapshot_entries
+            or self._bytes_since_snapshot >= limits.snapshot_bytes
+            or monotonic_s() - self._snapshot_at_s >= limits.snapshot_age_s
+        ):
             self.request_snapshot()
 
     def _SyncObj__onMessageReceived(self, node: EngineNode, message: object) -> None:

@@ -29,7 +29,7 @@ from controlplane.consensus.errors import (
 from controlplane.consensus.framing import DECODE_ERRORS
 from controlplane.consensus.journal import SEGMENT_BYTES, Journal
 from controlplane.consensus.replay import LogState, Replay, segment_numbers
-from controlplane.consensus.snapshot import SnapshotFile
+from controlplane.consensus.snapshot import SnapshotDirectory
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class DataDirectory:
             self._refuse_diverged()
             self.journal = self._open_journal(_Identity(_FORMAT, node, cluster_id, secrets.token_hex(16), founding))
             self.stores = self._read_stores()
-            self.snapshots = SnapshotFile(path / "snapshot", disk, cluster_id)
+            self.snapshots = SnapshotDirectory(path / "snapshots", disk, cluster_id)
         except BaseException:
             os.close(self._lock_fd)
             raise
@@ -174,7 +174,8 @@ class DataDirectory:
         return journal
 
     def _initialise(self, identity_path: Path, identity: _Identity) -> Journal:
-        if (self._path / "snapshot").exists() or not self._is_fresh():
+        snapshots = [self._path / "snapshot", *(self._path / "snapshots").glob("*")]
+        if any(each.exists() for each in snapshots) or not self._is_fresh():
             raise CorruptDataError(f"{identity_path}: missing, although the directory holds a log")
         self._disk.remove(self._file_journal)
         journal = Journal.create(self._directory_journal, self._disk, segment_bytes=self._segment_bytes)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from controlplane.consensus import engine
 from controlplane.consensus.engine import EngineNode, monotonic_s
+from controlplane.consensus.installing import Installer
 from controlplane.consensus.messages import TimeoutNow
-from controlplane.consensus.replication import Replicator
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Handover:
     told: bool = False
 
 
-class Successor(Replicator):
+class Successor(Installer):
     """A member that can make another one lead, and be made to."""
 
     _handover: Handover | None = None

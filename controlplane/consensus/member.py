@@ -22,8 +22,9 @@ from controlplane.consensus.journal import FIRST_INDEX, Journal
 from controlplane.consensus.messages import AppendReply, Message, VoteRequest
 from controlplane.consensus.reads import ReadRounds
 from controlplane.consensus.settings import RaftSettings
-from controlplane.consensus.snapshot import SnapshotFile, SnapshotMeta
+from controlplane.consensus.snapshot import SnapshotDirectory
 from controlplane.consensus.transfers import Incoming, Outgoing
+from controlplane.manifest import Manifest
 from controlplane.ports import Divergence, ReplicatedState
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Member(Engine):
         settings: RaftSettings,
         *,
         journal: Journal,
-        snapshots: SnapshotFile,
+        snapshots: SnapshotDirectory,
         state: ReplicatedState,
         outlet: Outlet,
         hooks: Hooks,
@@ -73,12 +74,13 @@ class Member(Engine):
         self._told_commit = 0
         self._held: dict[EngineNode, AppendReply] = {}
         self._outgoing: dict[EngineNode, Outgoing] = {}
-        self._incoming = Incoming()
+        self._incoming: Incoming | None = None
+        self._installing = False
         self._heard_at_s: dict[str, float] = {}
         self._entry_index = 0
         self._snapshot_index = 0
-        self._snapshot_at_s = -math.inf
         self._bytes_since_snapshot = 0
+        self._snapshot_at_s = monotonic_s()
         self._snapshotting = False
         conf = engine.make_conf(
             autoTick=False,
@@ -104,15 +106,14 @@ class Member(Engine):
     def _recover(self) -> None:
         """Adopt what the disk holds: the snapshot, then the journal above it."""
         journal = self._journal
-        found = self._snapshots.load()
+        found = self._snapshots.recover(self._state)
         if found is not None:
-            meta, data = found
-            self._load_state(meta, data)
+            self._stands_at(found)
             self._snapshot_at_s -= self._snapshots.age_s()
-            if journal.term_at(meta.index) != meta.term and journal.base_index <= meta.index:
+            if journal.term_at(found.index) != found.term and journal.base_index <= found.index:
                 # The crash came between installing a snapshot and resetting the journal.
-                journal.reset(meta.index, meta.term)
-        applied = found[0].index if found else FIRST_INDEX
+                journal.reset(found.index, found.term)
+        applied = found.index if found else FIRST_INDEX
         if journal.base_index > applied:
             raise CorruptDataError(
                 f"the log begins at {journal.base_index}, but no snapshot reaches it (newest: {applied}); restore it"
@@ -122,9 +123,9 @@ class Member(Engine):
         journal.set_commit_index(self.commit_index)
         self._SyncObj__raftCurrentTerm = max(journal.current_term, journal.last_term)
         self._SyncObj__votedForNodeId = journal.voted_for if journal.current_term >= journal.last_term else None
-        self._read_configurations(found[0] if found else None)
+        self._read_configurations(found)
 
-    def _read_configurations(self, below: SnapshotMeta | None) -> None:
+    def _read_configurations(self, below: Manifest | None) -> None:
         """Find the configurations again: that of the snapshot `below` the log, then those in it."""
         snapshot = (below.configuration, below.configuration_index) if below is not None else (b"", 0)
         self._configurations = read_configurations(self._founding, snapshot, self._journal[1:])
@@ -201,15 +202,12 @@ class Member(Engine):
         at, configuration = self._configurations.at(index)
         return (encode(configuration) if configuration else b""), at
 
-    def _load_state(self, meta: SnapshotMeta, data: bytes | bytearray) -> None:
-        try:
-            self._state.load(meta.index, bytes(data))
-        except ValueError as error:
-            raise CorruptDataError(f"the snapshot at {meta.index} is not a state: {error}") from error
+    def _stands_at(self, manifest: Manifest) -> None:
+        """The state is now that of a snapshot."""
         self._agreement.restart()
-        self._agreement.note(meta.index, self._state.digest())
-        self._entry_index = meta.entry_index
-        self._snapshot_index = meta.index
+        self._agreement.note(manifest.index, self._state.digest())
+        self._entry_index = manifest.entry_index
+        self._snapshot_index = manifest.index
         self._snapshot_at_s = monotonic_s()
         self._bytes_since_snapshot = 0
 

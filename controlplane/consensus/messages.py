@@ -2,7 +2,7 @@
 
 `round` numbers the leader's heartbeat rounds. A follower echoes it, so a quorum of echoes of a round begun after a
 read arrived proves that the leader still led then. Every reply carries the term it was made in; replies of other
-terms are ignored.
+terms are ignored. Tags 14 and 15 were used once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.manifest import Hash, Index
 from controlplane.ports import Member
 
 PROTOCOL_VERSION = 2
-
-Index = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class Hello(msgspec.Struct, tag=0, array_like=True, frozen=True):
@@ -88,22 +86,6 @@ class AppendReply(msgspec.Struct, tag=13, array_like=True, frozen=True):
     round: Index
 
 
-class InstallSnapshot(msgspec.Struct, tag=14, array_like=True, frozen=True):
-    term: Index
-    meta: SnapshotMeta
-    offset: Index
-    data: bytes
-
-
-class SnapshotReply(msgspec.Struct, tag=15, array_like=True, frozen=True):
-    """`offset` bytes of the snapshot at `index` are here; `installed` once it is durable and loaded."""
-
-    term: Index
-    index: Index
-    offset: Index
-    installed: bool
-
-
 class Propose(msgspec.Struct, tag=16, array_like=True, frozen=True):
     """A follower asks the leader to append."""
 
@@ -160,13 +142,48 @@ class ChangeMember(msgspec.Struct, tag=21, array_like=True, frozen=True):
     member: Member | None = None
 
 
+class SnapshotOffer(msgspec.Struct, tag=30, array_like=True, frozen=True):
+    """The leader has a snapshot for a follower whose next entry is compacted away. `size` is that of the manifest."""
+
+    term: Index
+    index: Index
+    hash: Hash
+    size: Index
+
+
+class SnapshotFetch(msgspec.Struct, tag=31, array_like=True, frozen=True):
+    """The follower asks for the manifest from `offset` on, or for `chunks` by their positions in it.
+
+    Beyond the manifest's end it asks for nothing: it is busy with what came. `installed` once it has what the snapshot
+    holds, durably.
+    """
+
+    term: Index
+    index: Index
+    hash: Hash
+    offset: Index
+    chunks: list[Index]
+    installed: bool
+
+
+class SnapshotData(msgspec.Struct, tag=32, array_like=True, frozen=True):
+    """A piece of the manifest at `offset`, or chunks by position."""
+
+    term: Index
+    hash: Hash
+    offset: Index
+    data: bytes
+    chunks: list[tuple[Index, bytes]]
+
+
 Message = (
     VoteRequest
     | VoteReply
     | AppendEntries
     | AppendReply
-    | InstallSnapshot
-    | SnapshotReply
+    | SnapshotOffer
+    | SnapshotFetch
+    | SnapshotData
     | Propose
     | ReadIndex
     | Answer

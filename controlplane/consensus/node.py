@@ -18,6 +18,8 @@ from controlplane.consensus.journal import FIRST_INDEX
 from controlplane.consensus.messages import Propose, ReadIndex
 from controlplane.consensus.runner import Outcome
 from controlplane.consensus.status import running_status, starting_status
+from controlplane.consensus.stored import SnapshotReader
+from controlplane.consensus.streaming import Chunks, installed
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
@@ -128,16 +130,17 @@ class RaftNode(Caretaker):
         position = after
         while True:
             batch = await self.next_entries(position)
-            if isinstance(batch, SnapshotInstalled):
-                position = batch.index
-                yield batch
+            if isinstance(batch, SnapshotReader):
+                item, chunks = self.installed(batch)
+                yield item
+                position = item.index if chunks.complete else position
                 continue
             for entry in batch:
                 position = entry.index
                 yield entry
 
-    async def next_entries(self, after: int) -> list[Committed] | SnapshotInstalled:
-        """The next committed entries above `after`, at least one, waiting for it; or the state that replaces them.
+    async def next_entries(self, after: int) -> list[Committed] | SnapshotReader:
+        """The next committed entries above `after`, at least one, waiting for it; or the snapshot that replaces them.
 
         Raises NoLeaderError when the node stops.
         """
@@ -147,8 +150,14 @@ class RaftNode(Caretaker):
                 await self._progress.wait()
                 continue
             if after < journal.base_index and journal.base_index > FIRST_INDEX:
-                index, term, _, data = core.dump()
-                return SnapshotInstalled(index, term, data)
+                reader = self._snapshots().reader()
+                if reader is None:
+                    raise NoLeaderError("the log begins after what is asked for, and there is no snapshot")
+                if after < reader.manifest.entry_index:
+                    return reader
+                # What follows up to the snapshot is the engine's own.
+                after = reader.manifest.index
+                reader.close()
             first = max(after, journal.base_index) + 1
             last = min(core.applied_index, first + _FOLLOW_BATCH - 1)
             entries = journal.entries_from(first, last, _FOLLOW_BATCH_BYTES)
@@ -156,6 +165,12 @@ class RaftNode(Caretaker):
             if batch:
                 return batch
             after = entries[-1][1]
+
+    def installed(self, reader: SnapshotReader) -> tuple[SnapshotInstalled, Chunks]:
+        """The item of the log that the snapshot of `reader` is, and its chunks. Not being able to read it stops the
+        node.
+        """
+        return installed(reader, self._fail)
 
     async def status(self) -> LogStatus:
         """See `ports.Log.status`."""

@@ -118,8 +118,8 @@ def _open(data_dir: Path, node: str, cluster_id: str) -> DataDirectory:
 
 
 def _plan(directory: DataDirectory, data_dir: Path, node: str, cluster_id: str, address: str) -> RecoveryPlan:
-    journal, found = directory.journal, directory.snapshots.load()
-    snapshot = (found[0].configuration, found[0].configuration_index) if found else (b"", 0)
+    journal, found = directory.journal, directory.snapshots.open()
+    snapshot = (found.configuration, found.configuration_index) if found else (b"", 0)
     before = read_configurations(directory.founding, snapshot, journal[1:]).current
     if before is None:
         raise ConsensusError(f"{data_dir}: {node} has joined no cluster yet, so there is nothing to recover")
@@ -132,7 +132,7 @@ def _plan(directory: DataDirectory, data_dir: Path, node: str, cluster_id: str, 
         term=max(journal.current_term, journal.last_term),
         last_term=journal.last_term,
         last_index=journal.last_index,
-        commit_index=max(journal.commit_index, found[0].index if found else 0),
+        commit_index=max(journal.commit_index, found.index if found else 0),
         before=before,
         after=alone(before, node, address),
     )

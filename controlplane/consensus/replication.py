@@ -1,21 +1,19 @@
-"""Entries and snapshots between a leader and its followers.
+"""Entries between a leader and its followers.
 
 The leader sends ahead without waiting (bounded by the peer's queue) and goes back only to what is known to match. A
 follower removes an entry only when one of another term takes its place, and acknowledges only what is durable. A
-follower whose next entry is compacted away gets the newest snapshot in chunks.
+follower whose next entry is compacted away is offered the newest snapshot.
 """
 
 from __future__ import annotations
 
 import logging
 
-from controlplane.consensus import engine
 from controlplane.consensus.configurations import MEMBERSHIP_KIND, decode_entry
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import CorruptDataError, SafetyViolationError
 from controlplane.consensus.journal import FIRST_INDEX
-from controlplane.consensus.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply
-from controlplane.consensus.snapshot import SnapshotMeta
+from controlplane.consensus.messages import AppendEntries, AppendReply
 from controlplane.consensus.transfers import Outgoing
 from controlplane.consensus.voting import Voter
 
@@ -37,7 +35,7 @@ class Replicator(Voter):
                 continue
             outgoing = self._outgoing.get(node) or self._begin_transfer(node)
             if outgoing is not None:
-                self._send_chunk(node, outgoing, heartbeat=heartbeat)
+                self._offer(node, outgoing, heartbeat=heartbeat)
             elif not self._send_entries(node, commit) and notice and self._outlet.writable(node.id):
                 self._send_empty(node, self._SyncObj__raftNextIndex[node] - 1, self._round if heartbeat else 0)
 
@@ -69,17 +67,17 @@ class Replicator(Voter):
         """A transfer for a follower whose next entry is compacted away."""
         if self._SyncObj__raftNextIndex[node] > self._journal.base_index:
             return None
-        found = self._snapshots.load()
-        if found is None:
+        reader = self._snapshots.reader()
+        if reader is None:
             raise CorruptDataError(f"the log begins at {self._journal.base_index}, but the snapshot below it is gone")
-        _log.info("%s: sending %s the snapshot at %d", self._settings.node, node.id, found[0].index)
-        self._outgoing[node] = Outgoing(*found)
+        _log.info("%s: offering %s the snapshot at %d", self._settings.node, node.id, reader.manifest.index)
+        self._outgoing[node] = Outgoing(reader)
         return self._outgoing[node]
 
-    def _send_chunk(self, node: EngineNode, outgoing: Outgoing, *, heartbeat: bool) -> None:
+    def _offer(self, node: EngineNode, outgoing: Outgoing, *, heartbeat: bool) -> None:
         now = monotonic_s()
         if outgoing.due(now) and self._outlet.writable(node.id):
-            self._send(node, outgoing.chunk(self.term, now))
+            self._send(node, outgoing.offer(self.term, now))
         if heartbeat:
             # It will not match, but it carries the round and keeps the follower from electing.
             self._send_empty(node, self._journal.base_index, self._round)
@@ -157,52 +155,3 @@ class Replicator(Voter):
         elif node not in self._outgoing:
             # Index 1 is everybody's first no-op.
             next_index[node] = max(match_index[node] + 1, FIRST_INDEX + 1, min(next_index[node], message.index))
-
-    def _on_install(self, node: EngineNode, message: InstallSnapshot) -> None:
-        meta = message.meta
-        if not self._follow(node, message.term):
-            self._send(node, SnapshotReply(self.term, meta.index, 0, False))
-            return
-        if meta.index <= self.commit_index:
-            self._incoming.clear()
-            self._send(node, SnapshotReply(self.term, meta.index, meta.size, True))
-            return
-        installed = self._incoming.accept(message)
-        if installed:
-            self._install(meta, self._incoming.data)
-            self._incoming.clear()
-        self._send(node, SnapshotReply(self.term, meta.index, self._incoming.offset, installed))
-
-    def _install(self, meta: SnapshotMeta, data: bytearray) -> None:
-        _log.info("%s: installing the snapshot at %d", self._settings.node, meta.index)
-        if meta.cluster_id != self._settings.cluster_id:
-            raise SafetyViolationError(f"the leader sent a snapshot of cluster {meta.cluster_id!r}")
-        self._flush()
-        # First durable, then used: a crash in between finds the new snapshot and an older journal, which `_recover`
-        # resets.
-        self._snapshots.save(meta, data)
-        self._load_state(meta, data)
-        if self._journal.term_at(meta.index) != meta.term:
-            self._journal.reset(meta.index, meta.term)
-        self._SyncObj__raftLastApplied = meta.index
-        self._commit(meta.index)
-        self._read_configurations(meta)
-        waiting = self._SyncObj__commandsWaitingCommit
-        for index in [index for index in waiting if index <= meta.index]:
-            for _, callback in waiting.pop(index):
-                callback(None, engine.UNKNOWN_OUTCOME)
-        self._hooks.progressed()
-
-    def _on_snapshot_reply(self, node: EngineNode, message: SnapshotReply) -> None:
-        if not self._answers_leader(node, message.term):
-            return
-        outgoing = self._outgoing.get(node)
-        if outgoing is None or outgoing.meta.index != message.index:
-            return
-        if message.installed:
-            del self._outgoing[node]
-            match_index = self._SyncObj__raftMatchIndex
-            match_index[node] = max(match_index[node], message.index)
-            self._SyncObj__raftNextIndex[node] = match_index[node] + 1
-        else:
-            outgoing.acknowledged(message.offset)

@@ -11,7 +11,6 @@ import msgspec
 from controlplane.ports import LogStatus, Member
 
 MAX_FRAME_BYTES = 72 << 20
-CHUNK_BYTES = 1 << 20
 
 
 class AppendCall(msgspec.Struct, tag=0, array_like=True, frozen=True):
@@ -92,15 +91,16 @@ class Entries(msgspec.Struct, tag=4, array_like=True, frozen=True):
 
 
 class SnapshotBegin(msgspec.Struct, tag=5, array_like=True, frozen=True):
-    """`size` bytes of state follow in SnapshotChunks."""
+    """A state replaces what was followed so far; `chunks` of it follow in SnapshotChunks."""
 
     index: int
     term: int
-    size: int
+    header: bytes
+    chunks: int
 
 
-class SnapshotChunk(msgspec.Struct, tag=6, array_like=True, frozen=True):
-    data: bytes
+class SnapshotChunks(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    chunks: list[bytes]
 
 
 class DoneAnswer(msgspec.Struct, tag=7, array_like=True, frozen=True):
@@ -111,7 +111,7 @@ class DoneAnswer(msgspec.Struct, tag=7, array_like=True, frozen=True):
 
 
 Answer = AppendAnswer | ReadIndexAnswer | StatusAnswer | Failed | DoneAnswer
-StreamItem = Entries | SnapshotBegin | SnapshotChunk
+StreamItem = Entries | SnapshotBegin | SnapshotChunks
 
 request_decoder = msgspec.msgpack.Decoder(Request)
 answer_decoder = msgspec.msgpack.Decoder(Answer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,8 +23,10 @@ from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import ConsensusError, DivergedError, disk_error
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.messages import Answer, Message, Propose, ReadIndex
+from controlplane.consensus.pacing import AbandonedError, Pacer
 from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
+from controlplane.consensus.snapshot import SnapshotDirectory
 from controlplane.consensus.tls import check_validity, load_contexts
 from controlplane.consensus.transport import PeerTransport
 from controlplane.ports import NoLeaderError, ReplicatedState
@@ -62,7 +64,7 @@ class Runner:
         self._failure: ConsensusError | None = None
         self._failed = asyncio.Event()
         self._started_at_s = 0.0
-        self._snapshot_task: asyncio.Task[None] | None = None
+        self._background: dict[asyncio.Task[None], Pacer] = {}
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -173,8 +175,10 @@ class Runner:
         if self._transport is not None:
             await self._transport.stop()
             self._transport = None
-        if self._snapshot_task is not None:
-            await asyncio.wait([self._snapshot_task])
+        for pacer in self._background.values():
+            pacer.abandon()
+        if self._background:
+            await asyncio.wait(list(self._background))
         if self._directory is not None:
             directory, self._directory = self._directory, None
             try:
@@ -276,22 +280,52 @@ class Runner:
         self._progress.set()
         self._progress = asyncio.Event()
 
-    def snapshot_due(self) -> None:
-        self._snapshot_task = asyncio.create_task(self._take_snapshot(), name=f"raft {self.settings.node} snapshot")
+    # -- long work, in threads -----------------------------------------------------------------------------------------
 
-    async def _take_snapshot(self) -> None:
+    def snapshot_due(self) -> None:
+        self._begin("snapshot", self._take_snapshot)
+
+    def install_due(self) -> None:
+        self._begin("install", self._install_snapshot)
+
+    def _begin(self, what: str, work: Callable[[RaftCore, DataDirectory, Pacer], Coroutine[None, None, None]]) -> None:
+        pacer = Pacer()
+        task = asyncio.create_task(self._guard(work, pacer), name=f"raft {self.settings.node} {what}")
+        self._background[task] = pacer
+        task.add_done_callback(self._background.pop)
+
+    async def _guard(
+        self, work: Callable[[RaftCore, DataDirectory, Pacer], Coroutine[None, None, None]], pacer: Pacer
+    ) -> None:
         core, directory = self._core, self._directory
         if core is None or directory is None:
             return
         try:
-            index, term, entry_index, data = core.dump()
-            membership = core.configuration_at(index)
-            meta = await asyncio.to_thread(directory.snapshots.describe, index, term, entry_index, data, *membership)
-            await asyncio.to_thread(directory.snapshots.save, meta, data)
-            if self._core is core:
-                core.snapshot_saved(meta)
+            await work(core, directory, pacer)
+        except AbandonedError:
+            return
         except Exception as error:
             self._fail(error)
+
+    async def _take_snapshot(self, core: RaftCore, directory: DataDirectory, pacer: Pacer) -> None:
+        started = engine.monotonic_s()
+        manifest = await asyncio.to_thread(directory.snapshots.save, core.capture(), pacer)
+        _log.info(
+            "%s: the snapshot at %d (%d chunks, %d bytes) took %.1f s",
+            self.settings.node,
+            manifest.index,
+            len(manifest.chunks),
+            manifest.size,
+            engine.monotonic_s() - started,
+        )
+        if self._core is core:
+            core.snapshot_saved(manifest)
+
+    async def _install_snapshot(self, core: RaftCore, directory: DataDirectory, pacer: Pacer) -> None:
+        prepared = await asyncio.to_thread(core.prepare_install, pacer)
+        if self._core is core:
+            core.finish_install(prepared)
+            self.wake()
 
     # -- peers ---------------------------------------------------------------------------------------------------------
 
@@ -354,6 +388,10 @@ class Runner:
     def _journal(self) -> Journal:
         assert self._directory is not None
         return self._directory.journal
+
+    def _snapshots(self) -> SnapshotDirectory:
+        assert self._directory is not None
+        return self._directory.snapshots
 
 
 def _check_listens(settings: RaftSettings, peers: Mapping[str, str]) -> None:

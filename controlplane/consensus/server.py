@@ -20,6 +20,7 @@ import msgspec
 from controlplane.consensus import rpc
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.node import RaftNode
+from controlplane.consensus.stored import SnapshotReader
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
@@ -27,6 +28,7 @@ from controlplane.ports import (
     NoLeaderError,
     OutcomeUnknownError,
     RefusedError,
+    SnapshotInterruptedError,
 )
 
 _log = logging.getLogger(__name__)
@@ -230,19 +232,31 @@ class _Front(asyncio.Protocol):
         try:
             while True:
                 batch = await self._server.node.next_entries(position)
-                if isinstance(batch, list):
-                    position = batch[-1].index
-                    for part in _parts(batch):
-                        self._send(rpc.Entries(part))
-                        await self._writable.wait()
+                if isinstance(batch, SnapshotReader):
+                    position = batch.manifest.index
+                    await self._stream_snapshot(batch)
                     continue
-                position = batch.index
-                self._send(rpc.SnapshotBegin(batch.index, batch.term, len(batch.data)))
-                for at in range(0, len(batch.data), rpc.CHUNK_BYTES):
-                    self._send(rpc.SnapshotChunk(batch.data[at : at + rpc.CHUNK_BYTES]))
+                position = batch[-1].index
+                for part in _parts(batch):
+                    self._send(rpc.Entries(part))
                     await self._writable.wait()
-        except NoLeaderError:
+        except (NoLeaderError, SnapshotInterruptedError):
             self.abort()
+
+    async def _stream_snapshot(self, reader: SnapshotReader) -> None:
+        item, chunks = self._server.node.installed(reader)
+        self._send(rpc.SnapshotBegin(item.index, item.term, item.header, item.count))
+        frame: list[bytes] = []
+        size = 0
+        async for chunk in chunks:
+            frame.append(chunk)
+            size += len(chunk)
+            if size > _STREAM_BATCH_BYTES:
+                self._send(rpc.SnapshotChunks(frame))
+                frame, size = [], 0
+                await self._writable.wait()
+        if frame:
+            self._send(rpc.SnapshotChunks(frame))
 
 
 def _parts(batch: list[Committed]) -> list[list[tuple[int, int, bytes]]]:

@@ -45,8 +45,11 @@ class RaftSettings:
     max_pending_bytes: int = 64 * MIB
     """Proposals accepted by this node and not yet resolved; beyond it `append` refuses."""
     snapshot_entries: int = 20_000
-    """A snapshot is taken after this many entries, or `snapshot_bytes` of them, whichever comes first."""
+    """A snapshot is taken after this many entries, `snapshot_bytes` of them, or `snapshot_age_s`, whichever comes
+    first; never without a new entry.
+    """
     snapshot_bytes: int = 64 * MIB
+    snapshot_age_s: float = 3600.0
     retain_entries: int = 5_000
     """Entries kept below a snapshot for slow followers, at most `retain_bytes` of them."""
     retain_bytes: int = 16 * MIB
@@ -73,7 +76,7 @@ class RaftSettings:
                 f"election_max_s={self.election_max_s}"
             )
         sizes = ("max_entry_bytes", "max_pending_bytes", "snapshot_bytes", "retain_bytes", "segment_bytes")
-        for name in (*sizes, "snapshot_entries"):
+        for name in (*sizes, "snapshot_entries", "snapshot_age_s"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1")
         if self.max_entry_bytes > 64 * MIB:

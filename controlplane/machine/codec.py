@@ -1,104 +1,101 @@
-"""State to bytes and back, for snapshots.
+"""State to chunks and back, for snapshots.
 
-Equal states give equal bytes; a load recomputes every index and the digest. The order in which operations and keys are
-to be forgotten is part of the state: a node that loaded a snapshot must forget the same ones as a node that did not.
+Equal states give equal chunks. A chunk is a group of neighbouring buckets of one table, or a block of a queue; how many
+buckets make a group follows from the size of the table, so that a chunk holds some ten records. What identifies a group
+is its buckets themselves: the same objects, the same chunk. A load recomputes every index and the digest. The order in
+which operations and keys are to be forgotten is part of the state: a node that loaded a snapshot must forget the same
+ones as a node that did not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Generic, TypeVar, cast
 
 import msgspec
 from immutables import Map
 
-from controlplane.machine.draft import DIGEST_MODULUS, Record, digest_of, reindex_microvm
-from controlplane.machine.state import Queue, State
+from controlplane.machine.convergence import amount_of
+from controlplane.machine.draft import DIGEST_MODULUS, Record, digest_of
+from controlplane.machine.state import BLOCK, Queue, State
+from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
+from controlplane.manifest import StatePart
 from controlplane.model.resources import (
+    Amount,
     Host,
     IdempotencyRecord,
     MicroVM,
+    MicroVMPhase,
     Namespace,
     Operation,
     PlacementPolicy,
 )
-from controlplane.model.types import record
 
-FORMAT = 1
+FORMAT = 2
+RECORDS_PER_CHUNK = 16
+"""A table's chunks hold between half of this and this, on average, up to 2**BUCKET_BITS chunks."""
+CHUNK_BYTES = 1 << 20
+"""A larger chunk is cut in two, unless it is a single record."""
+
+V = TypeVar("V", bound=Record)
 
 
-@record
-class Dump:
+class Header(msgspec.Struct, array_like=True, frozen=True):
+    """What a snapshot says of the state besides its chunks."""
+
     format: int
     cluster_id: str
     machine_version: int
     revision: int
     digest: str
-    hosts: list[Host]
-    namespaces: list[Namespace]
-    policies: list[PlacementPolicy]
-    microvms: list[MicroVM]
-    operations: list[Operation]
-    """Those that run in order of their ids, then the ended ones in the order in which they are to be forgotten."""
-    keys: list[tuple[str, IdempotencyRecord]]
-    """In the order in which they are to be forgotten."""
+    finished: tuple[int, int]
+    """Head and tail of the queue of ended operations."""
+    key_order: tuple[int, int]
+    counts: dict[str, int]
+    """Records by table."""
 
+
+class _Records(msgspec.Struct, Generic[V], array_like=True, frozen=True):
+    items: list[tuple[str, V]]
+
+
+class _Hosts(_Records[Host], tag="hosts", frozen=True): ...
+
+
+class _Namespaces(_Records[Namespace], tag="namespaces", frozen=True): ...
+
+
+class _Policies(_Records[PlacementPolicy], tag="policies", frozen=True): ...
+
+
+class _MicroVMs(_Records[MicroVM], tag="microvms", frozen=True): ...
+
+
+class _Operations(_Records[Operation], tag="operations", frozen=True): ...
+
+
+class _Keys(_Records[IdempotencyRecord], tag="keys", frozen=True): ...
+
+
+class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
+    """A block of the queue of ended operations."""
+
+    number: int
+    keys: list[str]
+
+
+class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
+    number: int
+    keys: list[str]
+
+
+_Chunk = _Hosts | _Namespaces | _Policies | _MicroVMs | _Operations | _Keys | _Finished | _KeyOrder
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
-_decoder = msgspec.msgpack.Decoder(Dump)
-Item = TypeVar("Item", bound=Record)
-
-
-def dump(state: State) -> bytes:
-    """The whole state, its records in order of their keys."""
-    return _encoder.encode(
-        Dump(
-            format=FORMAT,
-            cluster_id=state.cluster_id,
-            machine_version=state.machine_version,
-            revision=state.revision,
-            digest=digest_text(state),
-            hosts=_values(state.hosts),
-            namespaces=_values(state.namespaces),
-            policies=_values(state.policies),
-            microvms=_values(state.microvms),
-            operations=[
-                *(each for each in _values(state.operations) if each.finished_at is None),
-                *(state.operations[id_] for id_ in state.finished),
-            ],
-            keys=[(key, state.keys[key]) for key in state.key_order],
-        )
-    )
-
-
-def load(data: bytes) -> State:
-    """The state that `dump` encoded. Raises ValueError if they are not one, or claim another digest."""
-    try:
-        read = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"not a state snapshot: {error}") from error
-    if read.format != FORMAT:
-        raise ValueError(f"state snapshot of format {read.format}; this build reads {FORMAT}")
-    state = State(
-        cluster_id=read.cluster_id,
-        machine_version=read.machine_version,
-        revision=read.revision,
-        hosts=_index(read.hosts, lambda each: each.meta.name),
-        namespaces=_index(read.namespaces, lambda each: each.meta.name),
-        policies=_index(read.policies, lambda each: each.meta.name),
-        microvms=_index(read.microvms, lambda each: each.meta.uid),
-        operations=_index(read.operations, lambda each: each.id),
-        keys=Map(read.keys),
-        finished=_queue(each.id for each in read.operations if each.finished_at is not None),
-        key_order=_queue(key for key, _ in read.keys),
-    )
-    for vm in read.microvms:
-        state = reindex_microvm(state, None, vm)
-    state = replace(state, digest=full_digest(state))
-    if digest_text(state) != read.digest:
-        raise ValueError(f"state snapshot says digest {read.digest}, its records give {digest_text(state)}")
-    return state
+_header_decoder = msgspec.msgpack.Decoder(Header)
+_chunk_decoder = msgspec.msgpack.Decoder(_Chunk)
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def digest_text(state: State) -> str:
@@ -107,24 +104,243 @@ def digest_text(state: State) -> str:
 
 def full_digest(state: State) -> int:
     """The digest reckoned from every record, to check the incremental one."""
-    collections: tuple[Map[str, Host] | Map[str, Namespace] | Map[str, PlacementPolicy] | Map[str, MicroVM], ...]
-    collections = (state.hosts, state.namespaces, state.policies, state.microvms)
-    total = sum(digest_of(key, value) for each in collections for key, value in each.items())
-    total += sum(digest_of(key, value) for key, value in state.operations.items())
-    total += sum(digest_of(key, value) for key, value in state.keys.items())
-    return total % DIGEST_MODULUS
+    return sum(digest_of(key, each) for _, table in _tables(state) for key, each in table.items()) % DIGEST_MODULUS
 
 
-def _values(items: Map[str, Item]) -> list[Item]:
-    return [items[key] for key in sorted(items)]
+def _tables(state: State) -> tuple[tuple[str, Table[Record]], ...]:
+    tables = (
+        ("hosts", state.hosts),
+        ("namespaces", state.namespaces),
+        ("policies", state.policies),
+        ("microvms", state.microvms),
+        ("operations", state.operations),
+        ("keys", state.keys),
+    )
+    # Only read here, so that a table of hosts is one of records.
+    return cast("tuple[tuple[str, Table[Record]], ...]", tables)
 
 
-def _index(items: Iterable[Item], key: Callable[[Item], str]) -> Map[str, Item]:
-    return Map({key(item): item for item in items})
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _queue(keys: Iterable[str]) -> Queue:
-    queue = Queue()
-    for key in keys:
-        queue = queue.push(key)
+class View:
+    """A state as snapshots see it (ports.StateView). Holds the records and not the indexes."""
+
+    def __init__(self, state: State) -> None:
+        self._tables = _tables(state)
+        self._queues = (("finished", state.finished), ("key_order", state.key_order))
+        self._header = Header(
+            format=FORMAT,
+            cluster_id=state.cluster_id,
+            machine_version=state.machine_version,
+            revision=state.revision,
+            digest=digest_text(state),
+            finished=(state.finished.head, state.finished.tail),
+            key_order=(state.key_order.head, state.key_order.tail),
+            counts={name: len(table) for name, table in self._tables},
+        )
+
+    def header(self) -> bytes:
+        return _encoder.encode(self._header)
+
+    def parts(self) -> Iterator[StatePart]:
+        for name, table in self._tables:
+            yield from _table_parts(name, table)
+        for name, queue in self._queues:
+            for number in sorted(queue.blocks):
+                block = queue.blocks[number]
+                yield StatePart(f"{name}/{number}", (block,), partial(_encode_block, name, number, block))
+
+
+def _table_parts(name: str, table: Table[Record]) -> Iterator[StatePart]:
+    bits = min(BUCKET_BITS, (len(table) // RECORDS_PER_CHUNK).bit_length())
+    span = 1 << (BUCKET_BITS - bits)
+    buckets = table.buckets
+    for group in range(1 << bits):
+        found = tuple(
+            [each for number in range(group * span, (group + 1) * span) if (each := buckets.get(number)) is not None]
+        )
+        if found:
+            yield StatePart(f"{name}/{bits}/{group}", found, partial(_encode_group, name, found))
+
+
+def _encode_group(name: str, buckets: tuple[Bucket[Record], ...]) -> list[bytes]:
+    items = [item for bucket in buckets for item in bucket.items()]
+    items.sort(key=_key)
+    return _encode_items(name, items)
+
+
+def _key(item: tuple[str, Record]) -> str:
+    return item[0]
+
+
+def _encode_items(name: str, items: list[tuple[str, Record]]) -> list[bytes]:
+    data = _encoder.encode((name, items))
+    if len(data) <= CHUNK_BYTES or len(items) == 1:
+        return [data]
+    middle = len(items) // 2
+    return _encode_items(name, items[:middle]) + _encode_items(name, items[middle:])
+
+
+def _encode_block(name: str, number: int, block: tuple[str, ...]) -> list[bytes]:
+    return [_encoder.encode((name, number, block))]
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_header(data: bytes) -> Header:
+    """Raises ValueError when `data` is not the header of a state that this build reads."""
+    try:
+        header = _header_decoder.decode(data)
+    except _DECODE_ERRORS as error:
+        raise ValueError(f"not the header of a state snapshot: {error}") from error
+    if header.format != FORMAT:
+        raise ValueError(f"state snapshot of format {header.format}; this build reads {FORMAT}")
+    return header
+
+
+class Loader:
+    """Builds the state of a snapshot, a chunk at a time (ports.StateLoader). The chunks may come in any order."""
+
+    def __init__(self, header: bytes) -> None:
+        """Raises ValueError."""
+        self.header = read_header(header)
+        self._digest = 0
+        self._hosts = _TableBuilder[Host]()
+        self._namespaces = _TableBuilder[Namespace]()
+        self._policies = _TableBuilder[PlacementPolicy]()
+        self._microvms = _TableBuilder[MicroVM]()
+        self._operations = _TableBuilder[Operation]()
+        self._keys = _TableBuilder[IdempotencyRecord]()
+        self._finished: dict[int, tuple[str, ...]] = {}
+        self._key_order: dict[int, tuple[str, ...]] = {}
+        self._indexes = _Indexes()
+
+    def add(self, chunk: bytes) -> None:
+        """Raises ValueError when `chunk` is not one; that it is the right one, `finish` finds out."""
+        try:
+            read: _Chunk = _chunk_decoder.decode(chunk)
+        except _DECODE_ERRORS as error:
+            raise ValueError(f"not a chunk of a state snapshot: {error}") from error
+        match read:
+            case _Finished():
+                self._finished[read.number] = tuple(read.keys)
+            case _KeyOrder():
+                self._key_order[read.number] = tuple(read.keys)
+            case _Hosts():
+                self._take(self._hosts, read.items)
+            case _Namespaces():
+                self._take(self._namespaces, read.items)
+            case _Policies():
+                self._take(self._policies, read.items)
+            case _MicroVMs():
+                self._take(self._microvms, read.items)
+                for _, vm in read.items:
+                    self._indexes.add(vm)
+            case _Operations():
+                self._take(self._operations, read.items)
+            case _Keys():
+                self._take(self._keys, read.items)
+
+    def _take(self, builder: _TableBuilder[V], items: list[tuple[str, V]]) -> None:
+        builder.add(items)
+        self._digest += sum([digest_of(key, value) for key, value in items])
+
+    def finish(self) -> State:
+        """The state. Raises ValueError if the chunks do not make the one that the header describes."""
+        header, indexes = self.header, self._indexes
+        operations, keys = self._operations.table(), self._keys.table()
+        state = State(
+            cluster_id=header.cluster_id,
+            machine_version=header.machine_version,
+            revision=header.revision,
+            digest=self._digest % DIGEST_MODULUS,
+            hosts=self._hosts.table(),
+            namespaces=self._namespaces.table(),
+            policies=self._policies.table(),
+            microvms=self._microvms.table(),
+            operations=operations,
+            keys=keys,
+            names=indexes.names.finish(),
+            pending=indexes.pending.finish(),
+            on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
+            usage=Map(indexes.usage),
+            policy_users=Map(indexes.policy_users),
+            finished=_queue("finished", self._finished, header.finished, operations),
+            key_order=_queue("key_order", self._key_order, header.key_order, keys),
+        )
+        if digest_text(state) != header.digest:
+            raise ValueError(f"state snapshot says digest {header.digest}, its records give {digest_text(state)}")
+        return state
+
+
+class _TableBuilder(Generic[V]):
+    def __init__(self) -> None:
+        self._buckets = Map[int, Bucket[V]]().mutate()
+        self._size = 0
+
+    def add(self, items: Iterable[tuple[str, V]]) -> None:
+        grouped: dict[int, dict[str, V]] = {}
+        for key, value in items:
+            grouped.setdefault(bucket_of(key), {})[key] = value
+        for number, new in grouped.items():
+            # A bucket is in two chunks only where a large one was cut.
+            old = self._buckets.get(number)
+            bucket: Bucket[V] = Map(new) if old is None else old.update(new)
+            self._buckets[number] = bucket
+            self._size += len(bucket) - (0 if old is None else len(old))
+
+    def table(self) -> Table[V]:
+        return Table[V].of_buckets(self._buckets.finish(), self._size)
+
+
+class _Indexes:
+    """What follows from the microVMs, in the shape that State has it; `draft.reindex_microvm` keeps it in step."""
+
+    def __init__(self) -> None:
+        self.names = Map[str, str]().mutate()
+        self.pending = Map[str, None]().mutate()
+        self.on_host: dict[str, _Uids] = {}
+        self.usage: dict[str, Amount] = {}
+        self.policy_users: dict[str, int] = {}
+
+    def add(self, vm: MicroVM) -> None:
+        meta = vm.meta
+        self.names[f"{meta.namespace}/{meta.name}"] = meta.uid
+        if vm.phase is MicroVMPhase.PENDING:
+            self.pending[meta.uid] = None
+        if vm.placement is not None:
+            uids = self.on_host.get(vm.placement.host)
+            if uids is None:
+                uids = self.on_host[vm.placement.host] = _Uids()
+            uids.add(meta.uid)
+        namespace = str(meta.namespace)
+        self.usage[namespace] = self.usage.get(namespace, Amount()) + amount_of(vm.spec)
+        policy = vm.spec.placement.policy
+        if policy is not None:
+            self.policy_users[policy] = self.policy_users.get(policy, 0) + 1
+
+
+class _Uids:
+    def __init__(self) -> None:
+        self._uids = Map[str, None]().mutate()
+
+    def add(self, uid: str) -> None:
+        self._uids[uid] = None
+
+    def finish(self) -> Map[str, None]:
+        return self._uids.finish()
+
+
+def _queue(name: str, blocks: dict[int, tuple[str, ...]], ends: tuple[int, int], known: Table[V]) -> Queue:
+    head, tail = ends
+    needed = range(head // BLOCK, -(-tail // BLOCK))
+    sizes = {number: min(BLOCK, tail - number * BLOCK) for number in needed}
+    if not 0 <= head <= tail or {number: len(block) for number, block in blocks.items()} != sizes:
+        raise ValueError(f"state snapshot: the blocks of {name} are not those from {head} to {tail}")
+    queue = Queue(blocks=Map(blocks), head=head, tail=tail)
+    missing = next((key for key in queue if key not in known), None)
+    if missing is not None:
+        raise ValueError(f"state snapshot: {name} holds {missing!r}, of which there is no record")
     return queue

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from controlplane.machine.apply import apply
-from controlplane.machine.codec import digest_text, dump, load
+from controlplane.machine.codec import Loader, View, digest_text
 from controlplane.machine.events import Event
+from controlplane.machine.legacy import load_dump
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import decode_entry
@@ -32,15 +36,40 @@ class MachineState:
     def apply(self, index: int, term: int, entry: bytes) -> None:
         self.state, _, _ = apply_entry(self.state, entry, index=index, term=term)
 
-    def dump(self) -> bytes:
-        return dump(self.state)
-
-    def load(self, index: int, data: bytes) -> None:
-        """Raises ValueError also for a state of another cluster."""
-        state = load(data)
-        if state.cluster_id != self.state.cluster_id:
-            raise ValueError(f"snapshot at {index} is of cluster {state.cluster_id}, not {self.state.cluster_id}")
-        self.state = state
-
     def digest(self) -> str:
         return digest_text(self.state)
+
+    def view(self) -> View:
+        return View(self.state)
+
+    def begin_load(self, header: bytes) -> MachineLoader:
+        """Raises ValueError also for a state of another cluster."""
+        loader = Loader(header)
+        self._check_cluster(loader.header.cluster_id)
+        return MachineLoader(self, loader)
+
+    def load_format_1(self, data: bytes) -> Callable[[], None]:
+        state = load_dump(data)
+        self._check_cluster(state.cluster_id)
+        return partial(self.adopt, state)
+
+    def adopt(self, state: State) -> None:
+        self.state = state
+
+    def _check_cluster(self, cluster_id: str) -> None:
+        if cluster_id != self.state.cluster_id:
+            raise ValueError(f"the snapshot is of cluster {cluster_id}, not {self.state.cluster_id}")
+
+
+class MachineLoader:
+    """A load under way (ports.StateLoader)."""
+
+    def __init__(self, target: MachineState, loader: Loader) -> None:
+        self._target = target
+        self._loader = loader
+
+    def add(self, chunk: bytes) -> None:
+        self._loader.add(chunk)
+
+    def finish(self) -> Callable[[], None]:
+        return partial(self._target.adopt, self._loader.finish())

@@ -1,4 +1,4 @@
-"""The replicated state: maps of records that share structure between versions.
+"""The replicated state: tables of records that share structure between versions.
 
 A State is a value. Whoever holds one holds a consistent snapshot for free. `digest` is the sum, modulo 2**128, of the
 digests of every record, so that it costs what changed; two nodes at one log index must have equal digests. The fields
@@ -9,10 +9,10 @@ part of the digest, and are rebuilt on load.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from immutables import Map
 
+from controlplane.machine.table import Table
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -24,12 +24,18 @@ from controlplane.model.resources import (
 )
 from controlplane.model.types import record
 
+BLOCK = 256
+
 
 @record
 class Queue:
-    """A first-in first-out queue that shares structure: keys in the order in which they are to be forgotten."""
+    """A first-in first-out queue that shares structure: keys in the order in which they are to be forgotten.
 
-    items: Map[int, str] = Map()
+    Items lie in blocks by position. Positions only grow and are kept by snapshots, so a block that is full never
+    changes again; what stands in it before `head` is forgotten.
+    """
+
+    blocks: Map[int, tuple[str, ...]] = Map()
     head: int = 0
     tail: int = 0
 
@@ -38,16 +44,21 @@ class Queue:
 
     def __iter__(self) -> Iterator[str]:
         for position in range(self.head, self.tail):
-            yield self.items[position]
+            yield self.blocks[position // BLOCK][position % BLOCK]
 
     def push(self, key: str) -> Queue:
-        return replace(self, items=self.items.set(self.tail, key), tail=self.tail + 1)
+        number = self.tail // BLOCK
+        block = (*self.blocks.get(number, ()), key)
+        return Queue(blocks=self.blocks.set(number, block), head=self.head, tail=self.tail + 1)
 
     def first(self) -> str:
-        return self.items[self.head]
+        return self.blocks[self.head // BLOCK][self.head % BLOCK]
 
     def pop(self) -> Queue:
-        return replace(self, items=self.items.delete(self.head), head=self.head + 1)
+        head = self.head + 1
+        # A block goes when its last position is behind the head; the one that is being filled stays.
+        blocks = self.blocks.delete(self.head // BLOCK) if head % BLOCK == 0 else self.blocks
+        return Queue(blocks=blocks, head=head, tail=self.tail)
 
 
 @record
@@ -58,13 +69,13 @@ class State:
     revision: int = 0
     """Raised by every command that changed something."""
     digest: int = 0
-    hosts: Map[str, Host] = Map()
-    namespaces: Map[str, Namespace] = Map()
-    policies: Map[str, PlacementPolicy] = Map()
-    microvms: Map[str, MicroVM] = Map()
+    hosts: Table[Host] = Table()
+    namespaces: Table[Namespace] = Table()
+    policies: Table[PlacementPolicy] = Table()
+    microvms: Table[MicroVM] = Table()
     """By uid."""
-    operations: Map[str, Operation] = Map()
-    keys: Map[str, IdempotencyRecord] = Map()
+    operations: Table[Operation] = Table()
+    keys: Table[IdempotencyRecord] = Table()
     """By actor and idempotency key."""
 
     names: Map[str, str] = Map()

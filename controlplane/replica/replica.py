@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from controlplane.machine.codec import digest_text, load
+from controlplane.machine.codec import Loader, digest_text
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
@@ -31,6 +31,7 @@ from controlplane.ports import (
     LogStatus,
     NoLeaderError,
     SnapshotInstalled,
+    SnapshotInterruptedError,
 )
 from controlplane.replica.batcher import Batcher
 from controlplane.replica.history import History, Signal
@@ -158,7 +159,12 @@ class Replica:
                     if events:
                         self._history.add(events)
                 case SnapshotInstalled():
-                    self._state, self._index = load(item.data), item.index
+                    try:
+                        self._state = await _load(item)
+                    except SnapshotInterruptedError as error:
+                        _log.warning("replica.snapshot_interrupted", index=item.index, error=str(error))
+                        continue
+                    self._index = item.index
                     self._history.restart(self._state.revision)
                     _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
             self._applied.fire()
@@ -200,3 +206,11 @@ class Replica:
             # From here on a newcomer needs a question of its own: this one may be answered from before its write.
             self._next_round = None
             return await self._log.read_index(timeout_s=timeout_s)
+
+
+async def _load(item: SnapshotInstalled) -> State:
+    """The state, built chunk by chunk as they come. Raises SnapshotInterruptedError; ValueError when it is none."""
+    loader = Loader(item.header)
+    async for chunk in item.chunks:
+        loader.add(chunk)
+    return loader.finish()

@@ -168,7 +168,7 @@ async def test_a_front_follows_through_the_restart_of_its_member(cluster: Proces
             position = await cluster.clients["n2"].append(b"%d" % i, timeout_s=TIMEOUT_S)
             async with asyncio.timeout(TIMEOUT_S):
                 while not seen or seen[-1][0] < position.index:
-                    add(seen, await anext(stream))
+                    await add(seen, await anext(stream))
             await cluster.kill("n1")
             await cluster.start("n1")
             await cluster.leader()

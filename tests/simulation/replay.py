@@ -15,12 +15,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from random_commands import RandomCommands
+from support.snapshots import dump
 
 from controlplane.machine.apply import apply
-from controlplane.machine.codec import digest_text, dump
+from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 
 T = TypeVar("T")

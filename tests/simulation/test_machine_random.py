@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from simulation.random_commands import RandomCommands
 from simulation.replay import Seeded
 from support.invariants import check_snapshot, check_state, check_step
+from support.snapshots import dump, load
 
 from controlplane.machine import draft
 from controlplane.machine.apply import apply
-from controlplane.machine.codec import dump, load
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import KINDS, open_payload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from controlplane.machine.apply import apply
-from controlplane.machine.codec import dump, load
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Code, Outcome, Rejected
 from controlplane.machine.state import State
@@ -19,6 +18,7 @@ from support.builders import (
     report,
 )
 from support.invariants import check_snapshot, check_state, check_step
+from support.snapshots import dump, load
 
 
 class DrivenMachine:

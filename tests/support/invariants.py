@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from immutables import Map
-
-from controlplane.machine.codec import dump, full_digest, load
+from controlplane.machine.codec import full_digest
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
 from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.outcome import Outcome, Rejected
-from controlplane.machine.state import State
+from controlplane.machine.state import BLOCK, State
+from controlplane.machine.table import Table
 from controlplane.model.commands import Batch, Command, Destroyed, Report
 from controlplane.model.resources import (
     Amount,
@@ -26,6 +25,7 @@ from controlplane.model.resources import (
     PlacementPolicy,
 )
 from controlplane.model.types import Kind
+from support.snapshots import dump, load
 
 
 def check_state(state: State) -> None:
@@ -45,7 +45,7 @@ def check_snapshot(state: State) -> None:
     assert dump(loaded) == data
     for name in ("hosts", "namespaces", "policies", "microvms", "operations", "keys", "names", "pending", "on_host"):
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version"):
+    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "finished", "key_order"):
         assert getattr(loaded, name) == getattr(state, name), name
     assert list(loaded.finished) == list(state.finished)
     assert list(loaded.key_order) == list(state.key_order)
@@ -79,10 +79,13 @@ def _check_indexes(state: State) -> None:
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
     assert sorted(state.key_order) == sorted(state.keys)
-    assert len(state.key_order.items) == len(state.key_order) <= KEPT_KEYS
+    assert len(state.key_order) <= KEPT_KEYS
     ended = sorted(each.id for each in state.operations.values() if each.finished_at is not None)
     assert sorted(state.finished) == ended
-    assert len(state.finished.items) == len(state.finished) <= KEPT_OPERATIONS
+    assert len(state.finished) <= KEPT_OPERATIONS
+    for queue in (state.finished, state.key_order):
+        held = sum(map(len, queue.blocks.values()))
+        assert len(queue) <= held < len(queue) + BLOCK, "what is forgotten is let go of, a block at a time"
 
 
 def _check_capacity(state: State) -> None:
@@ -182,7 +185,7 @@ def _key(value: Declared) -> str:
 
 def _records(
     state: State, kind: Kind
-) -> Map[str, Host] | Map[str, Namespace] | Map[str, PlacementPolicy] | Map[str, MicroVM] | Map[str, Operation]:
+) -> Table[Host] | Table[Namespace] | Table[PlacementPolicy] | Table[MicroVM] | Table[Operation]:
     match kind:
         case Kind.HOST:
             return state.hosts

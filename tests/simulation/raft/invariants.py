@@ -18,14 +18,15 @@ from controlplane.consensus.core import RaftCore
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
-    InstallSnapshot,
     Message,
-    SnapshotReply,
+    SnapshotData,
+    SnapshotFetch,
+    SnapshotOffer,
     VoteReply,
     VoteRequest,
 )
 
-_OWN_TERM = (AppendEntries, AppendReply, InstallSnapshot, SnapshotReply)
+_OWN_TERM = (AppendEntries, AppendReply, SnapshotOffer, SnapshotFetch, SnapshotData)
 Entry = tuple[int, bytes]
 
 
@@ -76,12 +77,12 @@ class Checker:
                 memory.said_term = max(memory.said_term, message.term)
             case AppendReply():
                 self._seen["append refused"] += 1
-            case SnapshotReply(installed=True):
+            case SnapshotFetch(installed=True):
                 memory.promised_index = max(memory.promised_index, message.index)
                 self._seen["snapshot installed"] += 1
-            case InstallSnapshot():
-                self._seen["snapshot chunk sent"] += 1
-                if message.offset:
+            case SnapshotData():
+                self._seen["snapshot chunk sent"] += len(message.chunks)
+                if message.chunks and message.chunks[0][0] > 0:
                     self._seen["snapshot of several chunks"] += 1
             case _:
                 if isinstance(message, _OWN_TERM):

@@ -23,9 +23,11 @@ from controlplane.consensus.configuration import Configuration, founding, with_s
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.errors import ConsensusError, DiskError
+from controlplane.consensus.installing import Prepared
 from controlplane.consensus.messages import Answer, HelloReply, Message, Propose, ReadIndex
 from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
+from controlplane.manifest import Manifest
 from controlplane.ports import RefusedError
 
 NEVER_S = float("inf")
@@ -343,17 +345,35 @@ class Process:
     def _save_snapshot_now(self) -> None:
         core, snapshots = self.core, self.data.snapshots
         assert core is not None
-        index, term, entry_index, data = core.dump()
-        meta = snapshots.describe(index, term, entry_index, data, *core.configuration_at(index))
-        snapshots.save(meta, data)
+        manifest = snapshots.save(core.capture())
         self.world.count("snapshot taken")
         # The thread that wrote it reports a little later; entries and even a snapshot from the leader may come before.
         delay_s = self.chance.uniform(*self._snapshot_s)
-        self.world.later(self.world.now_s + delay_s, self, self._snapshot_saved, self.life, meta)
+        self.world.later(self.world.now_s + delay_s, self, self._snapshot_saved, self.life, manifest)
 
-    def _snapshot_saved(self, life: int, meta: object) -> None:
+    def _snapshot_saved(self, life: int, manifest: Manifest) -> None:
         if life == self.life and self.core is not None:
-            self.run(self.core.snapshot_saved, meta)
+            self.run(self.core.snapshot_saved, manifest)
+
+    def install_due(self) -> None:
+        delay_s = self.chance.uniform(*self._snapshot_s)
+        self.world.later(self.world.now_s + delay_s, self, self._prepare_install, self.life)
+
+    def _prepare_install(self, life: int) -> None:
+        if life == self.life and self.core is not None:
+            self.run(self._prepare_install_now)
+
+    def _prepare_install_now(self) -> None:
+        core = self.core
+        assert core is not None
+        prepared = core.prepare_install()
+        # The thread that loaded it reports a little later; the member goes on to hear its leader meanwhile.
+        delay_s = self.chance.uniform(*self._snapshot_s)
+        self.world.later(self.world.now_s + delay_s, self, self._finish_install, self.life, prepared)
+
+    def _finish_install(self, life: int, prepared: Prepared) -> None:
+        if life == self.life and self.core is not None:
+            self.run(self.core.finish_install, prepared)
 
     # -- peers ---------------------------------------------------------------------------------------------------------
 

@@ -174,6 +174,9 @@ class Ours:
     def snapshot_due(self) -> None:
         pass
 
+    def install_due(self) -> None:
+        pass
+
     @property
     def values(self) -> list[bytes]:
         return self.state.entries

@@ -365,7 +365,7 @@ class World:
 @contextmanager
 def tuned(batch_bytes: int, chunk_bytes: int) -> Iterator[None]:
     """Small messages, so that few entries need several of them."""
-    values = [(replication, "_BATCH_BYTES", batch_bytes), (transfers, "CHUNK_BYTES", chunk_bytes)]
+    values = [(replication, "_BATCH_BYTES", batch_bytes), (transfers, "PIECE_BYTES", chunk_bytes)]
     before = [(module, name, getattr(module, name)) for module, name, _ in values]
     for module, name, value in values:
         setattr(module, name, value)

@@ -14,6 +14,7 @@ from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
 from controlplane.consensus.settings import RaftSettings
+from controlplane.manifest import Manifest
 
 M = TypeVar("M")
 
@@ -90,6 +91,9 @@ class Rig:
     def snapshot_due(self) -> None:
         self.snapshots_due += 1
 
+    def install_due(self) -> None:
+        self.core.finish_install(self.core.prepare_install())
+
     # -- for tests -----------------------------------------------------------------------------------------------------
 
     def sent(self, kind: type[M], to: str | None = None) -> list[M]:
@@ -102,6 +106,12 @@ class Rig:
 
     def clear(self) -> None:
         self.events.clear()
+
+    def snapshot(self) -> Manifest:
+        """Save the present state, as the node does when a snapshot is due."""
+        manifest = self.data.snapshots.save(self.core.capture())
+        self.core.snapshot_saved(manifest)
+        return manifest
 
     def hear(self, peer: str, message: Message) -> None:
         """Receive and let the tick that follows run."""

@@ -10,8 +10,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,9 +24,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from controlplane.consensus import LogClient, RaftSettings
 from controlplane.identity.files import TlsFiles
+from controlplane.manifest import StatePart
 from controlplane.ports import Committed, LogError, LogStatus, SnapshotInstalled
 
 MEMBER = Path(__file__).with_name("member.py")
+BLOCK = 16
 
 
 class ListState:
@@ -34,6 +38,7 @@ class ListState:
         self.entries: list[bytes] = []
         self.indexes: list[int] = []
         self._hash = hashlib.sha256()
+        self._blocks: list[tuple[tuple[int, bytes], ...]] = []
 
     def apply(self, index: int, term: int, entry: bytes) -> None:
         assert not self.indexes or index > self.indexes[-1], f"{index} applied after {self.indexes[-1]}"
@@ -41,20 +46,68 @@ class ListState:
         self.indexes.append(index)
         self._hash.update(len(entry).to_bytes(4, "big") + entry)
 
-    def dump(self) -> bytes:
-        return msgspec.msgpack.encode((self.indexes, self.entries))
+    def view(self) -> ListView:
+        """Whole blocks are the same objects in every view."""
+        entries = list(zip(self.indexes, self.entries, strict=True))
+        whole = len(entries) // BLOCK
+        while len(self._blocks) < whole:
+            at = len(self._blocks) * BLOCK
+            self._blocks.append(tuple(entries[at : at + BLOCK]))
+        return ListView(
+            len(entries), [*self._blocks[:whole], *([tuple(rest)] if (rest := entries[whole * BLOCK :]) else [])]
+        )
 
-    def load(self, index: int, data: bytes) -> None:
+    def begin_load(self, header: bytes) -> ListLoader:
+        return ListLoader(self, msgspec.msgpack.decode(header, type=int))
+
+    def load_format_1(self, data: bytes) -> Callable[[], None]:
+        indexes, entries = msgspec.msgpack.decode(data, type=tuple[list[int], list[bytes]])
+        return partial(self.replace, list(zip(indexes, entries, strict=True)))
+
+    def replace(self, entries: list[tuple[int, bytes]]) -> None:
         self.__init__()
-        try:
-            indexes, entries = msgspec.msgpack.decode(data, type=tuple[list[int], list[bytes]])
-        except msgspec.MsgspecError as error:
-            raise ValueError(str(error)) from error
-        for at, entry in zip(indexes, entries, strict=True):
+        for at, entry in entries:
             self.apply(at, 0, entry)
 
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+
+@dataclass
+class ListView:
+    length: int
+    blocks: list[tuple[tuple[int, bytes], ...]]
+
+    def header(self) -> bytes:
+        return msgspec.msgpack.encode(self.length)
+
+    def parts(self) -> Iterator[StatePart]:
+        for number, block in enumerate(self.blocks):
+            yield StatePart(f"{number}", (block,), partial(self._encode, number, block))
+
+    @staticmethod
+    def _encode(number: int, block: tuple[tuple[int, bytes], ...]) -> list[bytes]:
+        return [msgspec.msgpack.encode((number, block))]
+
+
+@dataclass
+class ListLoader:
+    target: ListState
+    length: int
+    blocks: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
+
+    def add(self, chunk: bytes) -> None:
+        try:
+            number, block = msgspec.msgpack.decode(chunk, type=tuple[int, list[tuple[int, bytes]]])
+        except msgspec.MsgspecError as error:
+            raise ValueError(str(error)) from error
+        self.blocks[number] = block
+
+    def finish(self) -> Callable[[], None]:
+        entries = [entry for number in sorted(self.blocks) for entry in self.blocks[number]]
+        if len(entries) != self.length:
+            raise ValueError(f"{len(entries)} entries, {self.length} are needed")
+        return partial(self.target.replace, entries)
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, timeout_s: float = 15.0) -> object:
@@ -251,7 +304,7 @@ class ProcessCluster:
             stream = self.clients[node].follow(0)
             try:
                 async for item in stream:
-                    add(seen, item)
+                    await add(seen, item)
                     if item.index >= up_to:
                         return seen
             finally:
@@ -259,12 +312,15 @@ class ProcessCluster:
         raise AssertionError("the stream ended")
 
 
-def add(seen: list[tuple[int, bytes]], item: Committed | SnapshotInstalled) -> None:
+async def add(seen: list[tuple[int, bytes]], item: Committed | SnapshotInstalled) -> None:
     """Apply one followed item to what was seen so far."""
     if isinstance(item, Committed):
         assert not seen or item.index > seen[-1][0], f"{item.index} after {seen[-1][0]}"
         seen.append((item.index, item.data))
         return
     state = ListState()
-    state.load(item.index, item.data)
+    loader = state.begin_load(item.header)
+    async for chunk in item.chunks:
+        loader.add(chunk)
+    loader.finish()()
     seen[:] = list(zip(state.indexes, state.entries, strict=True))

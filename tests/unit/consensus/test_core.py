@@ -13,8 +13,6 @@ from controlplane.consensus.errors import DiskError, DiskFullError, EngineMismat
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
-    InstallSnapshot,
-    SnapshotReply,
     VoteReply,
     VoteRequest,
 )
@@ -370,78 +368,6 @@ def test_a_deposed_leader_answers_no_read(rig: Rig) -> None:
     assert answers == [None]
     rig.core.read(answers.append)
     assert answers == [None, None]
-
-
-# -- snapshots ---------------------------------------------------------------------------------------------------------
-
-
-def compacted_leader(directory: Path) -> Rig:
-    rig = Rig(directory, snapshot_entries=10, retain_entries=2)
-    rig.lead()
-    for i in range(20):
-        rig.core.propose(b"%d" % i, lambda *_: None)
-    rig.core.tick()
-    rig.acknowledge("b")
-    assert rig.snapshots_due == 1
-    index, term, entry_index, data = rig.core.dump()
-    meta = rig.data.snapshots.describe(index, term, entry_index, data)
-    rig.data.snapshots.save(meta, data)
-    rig.core.snapshot_saved(meta)
-    return rig
-
-
-def test_a_lagging_follower_gets_the_snapshot_and_goes_on_from_there(tmp_path: Path) -> None:
-    leader = compacted_leader(tmp_path / "a")
-    journal = leader.data.journal
-    assert journal.base_index == journal.last_index - 2
-    follower = Rig(tmp_path / "c", node="c", peers="ab")
-    leader.clear()
-    leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
-    (chunk,) = leader.sent(InstallSnapshot, "c")
-    follower.hear("a", chunk)
-    (reply,) = follower.sent(SnapshotReply)
-    assert reply.installed
-    assert follower.state.digest() == leader.state.digest()
-    leader.hear("c", reply)
-    assert leader.core.match_index("c") == journal.last_index
-    leader.clear()
-    leader.core.propose(b"after", lambda *_: None)
-    leader.core.tick()
-    for message in leader.sent(AppendEntries, "c"):
-        follower.hear("a", message)
-    leader.acknowledge("b")
-    for message in leader.sent(AppendEntries, "c"):
-        follower.hear("a", message)
-    assert follower.state.entries[-1] == b"after"
-    follower.restart()
-    assert follower.state.entries == leader.state.entries[:-1]
-    assert follower.data.journal.last_index == leader.data.journal.last_index
-
-
-def test_a_damaged_snapshot_chunk_is_asked_for_again(tmp_path: Path) -> None:
-    leader = compacted_leader(tmp_path / "a")
-    leader.clear()
-    leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
-    (chunk,) = leader.sent(InstallSnapshot, "c")
-    follower = Rig(tmp_path / "c", node="c", peers="ab")
-    follower.hear("a", InstallSnapshot(chunk.term, chunk.meta, 0, chunk.data[:-1] + b"?"))
-    assert follower.sent(SnapshotReply)[-1] == SnapshotReply(1, chunk.meta.index, 0, False)
-    assert follower.state.entries == []
-    follower.hear("a", chunk)
-    assert follower.state.digest() == leader.state.digest()
-
-
-def test_a_crash_between_snapshot_and_journal_reset_recovers(tmp_path: Path) -> None:
-    leader = compacted_leader(tmp_path / "a")
-    found = leader.data.snapshots.load()
-    assert found is not None
-    follower = Rig(tmp_path / "c", node="c", peers="ab")
-    follower.heartbeat("a", entries=[(1, X)], commit_index=1)
-    follower.data.snapshots.save(*found)
-    follower.restart()
-    assert follower.state.digest() == leader.state.digest()
-    assert follower.data.journal.base_index == found[0].index
-    assert follower.core.commit_index == found[0].index
 
 
 def test_a_congested_follower_is_sent_nothing_new(rig: Rig) -> None:

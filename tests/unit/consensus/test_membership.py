@@ -264,11 +264,7 @@ def test_a_restart_in_every_state_keeps_it(net: Net, state: str) -> None:
 
 
 def compact(net: Net, name: str) -> None:
-    rig = net.rigs[name]
-    index, term, entry_index, data = rig.core.dump()
-    meta = rig.data.snapshots.describe(index, term, entry_index, data, *rig.core.configuration_at(index))
-    rig.data.snapshots.save(meta, data)
-    rig.core.snapshot_saved(meta)
+    net.rigs[name].snapshot()
 
 
 def test_the_configuration_travels_in_a_snapshot_and_survives_compaction(tmp_path: Path) -> None:

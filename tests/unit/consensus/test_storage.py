@@ -1,4 +1,4 @@
-"""Snapshots and the data directory: whole or refused, and never another node's."""
+"""The data directory: whole or refused, and never another node's."""
 
 from __future__ import annotations
 
@@ -11,48 +11,8 @@ import pytest
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, DiskError, IdentityMismatchError
-from controlplane.consensus.snapshot import SnapshotFile
 
 DISK = Disk(durable=False)
-
-
-def test_a_snapshot_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
-    assert snapshots.load() is None
-    meta = snapshots.describe(7, 2, 6, b"state")
-    snapshots.save(meta, b"state")
-    assert SnapshotFile(tmp_path / "snapshot", DISK, "c").load() == (meta, b"state")
-    assert [p.name for p in tmp_path.iterdir()] == ["snapshot"]
-
-
-def test_an_older_snapshot_never_replaces_a_newer_one(tmp_path: Path) -> None:
-    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
-    newer = snapshots.describe(9, 2, 9, b"newer")
-    snapshots.save(newer, b"newer")
-    snapshots.save(snapshots.describe(7, 2, 7, b"older"), b"older")
-    assert snapshots.load() == (newer, b"newer")
-
-
-def test_any_changed_byte_of_a_snapshot_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "snapshot"
-    snapshots = SnapshotFile(path, DISK, "c")
-    snapshots.save(snapshots.describe(7, 2, 6, b"state"), b"state")
-    good = path.read_bytes()
-    for at in range(len(good)):
-        path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
-        with pytest.raises(CorruptDataError):
-            snapshots.load()
-    for size in range(len(good)):
-        path.write_bytes(good[:size])
-        with pytest.raises(CorruptDataError):
-            snapshots.load()
-
-
-def test_a_snapshot_of_another_cluster_is_refused(tmp_path: Path) -> None:
-    snapshots = SnapshotFile(tmp_path / "snapshot", DISK, "c")
-    snapshots.save(snapshots.describe(7, 2, 6, b""), b"")
-    with pytest.raises(CorruptDataError, match="belongs to cluster 'c', not 'd'"):
-        SnapshotFile(tmp_path / "snapshot", DISK, "d").load()
 
 
 @pytest.mark.parametrize(("node", "cluster", "field"), [("n2", "c", "node 'n1'"), ("n1", "d", "cluster_id 'c'")])
