@@ -87,7 +87,7 @@ JOBS ?= $(shell nproc)
 raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
-.PHONY: bench-vms bench-log bench-etcd bench-boot bench-starts
+.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
@@ -97,6 +97,9 @@ bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, into docs/benchmarks.md (ARGS="--kills 200 ...")
 	@bash tests/bench/etcd-parts.sh
 	$(BIN)/python -m tests.bench.bench_etcd $(ARGS)
+
+bench-handover: $(DEV) ## How long writes wait while the leadership is handed over (ARGS="--count 200"); runs add up
+	$(BIN)/python -m tests.bench.bench_handover $(ARGS)
 
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot
