@@ -1,7 +1,7 @@
 """Requests a follower forwards to the leader, matched to their answers by this node's own numbers.
 
-An answer may never come. A call whose peer disconnects or is no longer the leader ends at once: for a proposal the
-outcome is then unknown.
+An answer may never come. A call whose peer disconnects ends at once, and one whose peer does not lead any more soon
+after: a leader that lives says what became of its calls when it is deposed. For a proposal the outcome is then unknown.
 """
 
 from __future__ import annotations
@@ -36,9 +36,15 @@ class Calls:
         if found is not None and found[0] == peer and not found[1].done():
             found[1].set_result(message)
 
-    def peer_lost(self, peer: str) -> None:
-        for asked, future in self._open.values():
-            if asked == peer and not future.done():
+    @property
+    def newest(self) -> int:
+        """The number of the last call that was begun."""
+        return self._next
+
+    def peer_lost(self, peer: str, *, up_to: int | None = None) -> None:
+        """End the calls to `peer`, or those of them up to the number `up_to`."""
+        for request, (asked, future) in self._open.items():
+            if asked == peer and not future.done() and (up_to is None or request <= up_to):
                 future.set_exception(PeerLostError(f"{peer} disconnected or was deposed before it answered"))
 
     def fail_all(self) -> None:

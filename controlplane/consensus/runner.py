@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from controlplane.consensus import engine
 from controlplane.consensus.calls import Calls
@@ -34,6 +35,8 @@ from controlplane.ports import NoLeaderError, ReplicatedState
 _log = logging.getLogger(__name__)
 
 _FRAME_OVERHEAD_BYTES = 4 << 20
+_DEPOSED_BEATS = 2
+"""Heartbeats for which a deposed leader is still listened to."""
 
 Outcome = tuple[tuple[int, int] | None, int]
 """(index and term, reason) of a proposal, as the engine reports it."""
@@ -261,8 +264,11 @@ class Runner:
             self._meet_members(core)
         if core.leader != self._leader_seen:
             if core.leader is not None and self._followed is not None and core.leader != self._followed:
-                # A deposed leader may answer late or, when it is frozen, never.
-                self._calls.peer_lost(self._followed)
+                # A deposed leader answers what it was asked, unless it is frozen.
+                asyncio.get_running_loop().call_later(
+                    _DEPOSED_BEATS * self.settings.heartbeat_s,
+                    partial(self._calls.peer_lost, self._followed, up_to=self._calls.newest),
+                )
             self._leader_seen = core.leader
             self._followed = core.leader or self._followed
             self._news.set()
