@@ -418,6 +418,22 @@ class SnapshotStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BackupStatus:
+    """The scheduled backups as one node sees them: by what is in the store, and what it last tried itself."""
+
+    location: str
+    every_s: float
+    last_saved_at_ms: int | None
+    """When the newest snapshot in the store was taken; None when there is none or the store was not read yet."""
+    last_index: int | None
+    error: str
+    """Why the last look or save of this node failed; empty when it did not."""
+    error_at_ms: int | None
+    overdue: bool
+    """The newest snapshot is older than two periods, or there is none after that time."""
+
+
 # -- the host ----------------------------------------------------------------------------------------------------------
 
 

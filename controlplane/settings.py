@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from controlplane.identity.check import check
@@ -141,6 +150,25 @@ class ElectionSettings(_Settings):
         return self
 
 
+class BackupSettings(_Settings):
+    """Snapshots that the leading node saves by itself."""
+
+    store: Annotated[str, Field(min_length=1, max_length=1024)]
+    """A directory (relative to this file), or `s3://BUCKET/PREFIX`. The same place on every node."""
+    every_s: Annotated[float, Field(ge=5, le=30 * 86_400, allow_inf_nan=False)] = 3600.0
+    keep: Annotated[int, Field(ge=1, le=100_000)] = 24
+    """How many snapshots of this cluster stay."""
+    s3_credentials: Path | None = None
+    """A file of mode 0600; else the environment."""
+
+    @field_validator("store")
+    @classmethod
+    def _place(cls, store: str) -> str:
+        if store.endswith(".flsnap") or ("://" in store and not store.startswith("s3://")):
+            raise ValueError("must be a directory or s3://BUCKET/PREFIX")
+        return store
+
+
 class NodeSettings(_Settings):
     """One control-plane member."""
 
@@ -157,6 +185,7 @@ class NodeSettings(_Settings):
     fsync: Literal["always", "never"] = "always"
     """`never` loses acknowledged writes in a power failure: for benchmarks."""
     election: ElectionSettings = ElectionSettings()
+    backup: BackupSettings | None = None
     host_timeout_s: Seconds = 10.0
     """An agent that is silent for this long is reported unreachable."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -356,6 +385,8 @@ def _rebase(value: object, base: Path) -> object:
         return base / value.expanduser()
     if isinstance(value, TlsFiles):
         return TlsFiles(ca=base / value.ca, certificate=base / value.certificate, key=base / value.key)
+    if isinstance(value, BackupSettings) and "://" not in value.store:
+        value = value.model_copy(update={"store": str(base / Path(value.store).expanduser())})
     if isinstance(value, list):
         return [_rebase(item, base) for item in cast("list[object]", value)]
     if isinstance(value, _Settings):

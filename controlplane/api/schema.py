@@ -22,7 +22,7 @@ from pydantic.json_schema import models_json_schema
 from controlplane.api.http import declarations, shapes
 from controlplane.api.http.app import create_app
 from controlplane.api.http.settings import ApiSettings
-from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, Proposer, StateReader
+from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, Proposer, SnapshotSource, StateReader
 
 _ROOT = Path(__file__).resolve().parents[2] / "schemas"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -54,6 +54,8 @@ def _openapi() -> dict[str, Any]:
         agents=cast("AgentLink", nothing),
         log=cast("Log", nothing),
         members=cast("LogAdmin", nothing),
+        snapshots=cast("SnapshotSource", nothing),
+        backup=lambda: None,
         identity=nothing,
         clock=cast("Clock", nothing),
         ids=cast("Ids", nothing),

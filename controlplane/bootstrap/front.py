@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from functools import partial
 from importlib.metadata import version
 
 from controlplane.api.gateway import Gateway
@@ -11,15 +13,20 @@ from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
+from controlplane.backup import open_store
+from controlplane.backup.schedule import BackupSchedule
 from controlplane.bootstrap.process import StartError, patiently, run_child
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
+from controlplane.consensus.configuration import Configuration, encode
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
+from controlplane.ports import Clock, SnapshotSource, StoreError
 from controlplane.reconcile.presence import PresenceWatch
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.replica.addresses import AddressBook, Announcer
+from controlplane.replica.snapshots import Snapshots
 from controlplane.settings import NodeSettings, split_address
 from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
@@ -50,12 +57,22 @@ async def run_front(settings: NodeSettings) -> None:
         tls=settings.tls,
         listen=settings.gateway.listen,
     )
+    snapshots = Snapshots(
+        fresh=replica.fresh_at,
+        status=log.status,
+        configuration=lambda status: encode(Configuration(status.incarnation, tuple(status.members))),
+        clock=clock,
+        ids=ids,
+    )
+    backups = _backups(settings, snapshots, replica, clock)
     app = create_app(
         reader=replica,
         proposer=replica,
         agents=gateway.link,
         log=log,
         members=log,
+        snapshots=snapshots,
+        backup=lambda: backups.status() if backups is not None else None,
         identity=TokenAuthenticator.from_file(settings.tokens_file),
         clock=clock,
         ids=ids,
@@ -80,6 +97,8 @@ async def run_front(settings: NodeSettings) -> None:
     async with asyncio.TaskGroup() as tasks:
         for runner in (replica.run(), scheduler.run(), presence.run(), announcer.run()):
             tasks.create_task(runner)
+        if backups is not None:
+            tasks.create_task(backups.run())
         try:
             await patiently(gateway.start, GatewayError)
             try:
@@ -92,6 +111,28 @@ async def run_front(settings: NodeSettings) -> None:
             await http.stop()
             await gateway.stop()
             await log.aclose()
+
+
+def _backups(settings: NodeSettings, source: SnapshotSource, replica: Replica, clock: Clock) -> BackupSchedule | None:
+    """Raises StartError when the place of the backups cannot be one."""
+    backup = settings.backup
+    if backup is None:
+        return None
+    opened = partial(open_store, backup.store, os.environ, credentials=backup.s3_credentials)
+    try:
+        location = opened().location
+    except StoreError as error:
+        raise StartError(f"backup.store: {error}; {error.hint}".removesuffix("; ")) from error
+    return BackupSchedule(
+        cluster_id=settings.cluster_id,
+        source=source,
+        open_store=opened,
+        location=location,
+        leading=lambda: replica.is_leader,
+        clock=clock,
+        every_s=backup.every_s,
+        keep=backup.keep,
+    )
 
 
 if __name__ == "__main__":

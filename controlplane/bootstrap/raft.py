@@ -20,24 +20,26 @@ def socket_path(settings: NodeSettings) -> Path:
     return settings.data_dir / "private" / "log.sock"
 
 
-async def run_raft(settings: NodeSettings) -> None:
-    node = RaftNode(
-        RaftSettings(
-            node=settings.node,
-            cluster_id=settings.cluster_id,
-            data_dir=settings.data_dir / "raft",
-            listen=settings.raft.listen,
-            advertise=settings.raft.advertise or "",
-            join=settings.raft.join,
-            peers=settings.raft.peers,
-            tls=settings.tls,
-            fsync=settings.fsync,
-            dead_server_cleanup_s=settings.raft.dead_server_cleanup_s,
-            election_min_s=settings.election.min_s,
-            election_max_s=settings.election.max_s,
-        ),
-        MachineState(settings.cluster_id),
+def raft_settings(settings: NodeSettings) -> RaftSettings:
+    """Raises ValueError, naming the setting."""
+    return RaftSettings(
+        node=settings.node,
+        cluster_id=settings.cluster_id,
+        data_dir=settings.data_dir / "raft",
+        listen=settings.raft.listen,
+        advertise=settings.raft.advertise or "",
+        join=settings.raft.join,
+        peers=settings.raft.peers,
+        tls=settings.tls,
+        fsync=settings.fsync,
+        dead_server_cleanup_s=settings.raft.dead_server_cleanup_s,
+        election_min_s=settings.election.min_s,
+        election_max_s=settings.election.max_s,
     )
+
+
+async def run_raft(settings: NodeSettings) -> None:
+    node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id))
     await patiently(node.start, DataDirectoryLockedError)
     await serve(node, socket_path(settings))
 

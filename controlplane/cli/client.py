@@ -126,6 +126,31 @@ class Client:
                 self._current = (self._current + 1) % len(self._endpoints)
             time.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
+    def download(self, method: str, path: str, *, body: Json | None = None, limit: int) -> bytes:
+        """The bytes that one endpoint answers, tried once. Raises ProblemError, CliError; also for over `limit`."""
+        endpoint = self._endpoints[self._current]
+        try:
+            with self._session.request(
+                method,
+                f"{endpoint}{API}{path}",
+                json=body,
+                stream=True,
+                timeout=(CONNECT_TIMEOUT_S, 60.0),
+                allow_redirects=False,
+            ) as response:
+                if response.status_code >= 400:
+                    raise ProblemError(response.status_code, _answer(response).body)
+                found = bytearray()
+                for part in response.iter_content(1 << 18):
+                    found += part
+                    if len(found) > limit:
+                        raise CliError(f"{endpoint}: the answer is over {limit} bytes")
+                return bytes(found)
+        except requests.exceptions.SSLError as error:
+            raise _untrusted(endpoint, error) from None
+        except requests.RequestException as error:
+            raise self._nobody(error) from None
+
     def events(self, path: str, params: Params) -> Iterator[ServerEvent]:
         """Server-sent events until the connection ends. Raises ProblemError, CliError."""
         endpoint = self._endpoints[self._current]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli import errors
-from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, raft, resources
+from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, raft, resources, snapshot
 from controlplane.cli.context import Connection, Flags
 from controlplane.cli.dev import commands as dev
 from controlplane.cli.errors import CliError
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(raft.app, name="raft")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(host.app, name="host")
 app.add_typer(microvm.app, name="microvm")
 app.add_typer(microvm.app, name="vm")

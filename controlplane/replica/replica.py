@@ -56,6 +56,7 @@ class Replica:
         self._ids = ids
         self._state = State(cluster_id=cluster_id)
         self._index = 0
+        self._term = 0
         self._history = History(KEPT_EVENTS)
         self._applied = Signal()
         self._waiters = Waiters(lambda: self._state)
@@ -127,6 +128,11 @@ class Replica:
             raise NoLeaderError("no quorum confirmed a leader in time") from None
         return self._state
 
+    async def fresh_at(self, timeout_s: float) -> tuple[State, int, int]:
+        """As `fresh`, with the index and the term of the last entry that the state has."""
+        await self.fresh(timeout_s=timeout_s)
+        return self._state, self._index, self._term
+
     async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
         return await self._waiters.until(condition, timeout_s=timeout_s)
 
@@ -153,7 +159,7 @@ class Replica:
             match item:
                 case Committed():
                     state, outcomes, events = apply_entry(self._state, item.data, index=item.index, term=item.term)
-                    self._state, self._index = state, item.index
+                    self._state, self._index, self._term = state, item.index, item.term
                     for envelope_id, outcome in outcomes:
                         self._batcher.resolve(envelope_id, outcome)
                     if events:
@@ -164,7 +170,7 @@ class Replica:
                     except SnapshotInterruptedError as error:
                         _log.warning("replica.snapshot_interrupted", index=item.index, error=str(error))
                         continue
-                    self._index = item.index
+                    self._index, self._term = item.index, item.term
                     self._history.restart(self._state.revision)
                     _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
             self._applied.fire()

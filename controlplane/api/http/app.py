@@ -5,6 +5,7 @@ A request goes: context (id, log, last resort) -> authentication -> body limits 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from fastapi import FastAPI
@@ -27,16 +28,29 @@ from controlplane.api.http.routes import (
     operations,
     policies,
     raft,
+    snapshots,
     watch,
 )
 from controlplane.api.http.routing import check_routes
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.watch import WatchCounter
-from controlplane.ports import AgentLink, Clock, CompactedError, Ids, Log, LogAdmin, LogError, Proposer, StateReader
+from controlplane.ports import (
+    AgentLink,
+    BackupStatus,
+    Clock,
+    CompactedError,
+    Ids,
+    Log,
+    LogAdmin,
+    LogError,
+    Proposer,
+    SnapshotSource,
+    StateReader,
+)
 
 PREFIX = "/api/v2"
-_ROUTERS = (namespaces, hosts, policies, microvms, actions, operations, batch, watch, drift, cluster, raft)
+_ROUTERS = (namespaces, hosts, policies, microvms, actions, operations, batch, watch, drift, cluster, raft, snapshots)
 
 
 def create_app(
@@ -46,12 +60,17 @@ def create_app(
     agents: AgentLink,
     log: Log,
     members: LogAdmin,
+    snapshots: SnapshotSource,
+    backup: Callable[[], BackupStatus | None],
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
 ) -> FastAPI:
-    """API v2 over the given ports. `app.state.services.closing` ends everything that only waits."""
+    """API v2 over the given ports; `backup` tells of scheduled backups, None where there are none.
+
+    `app.state.services.closing` ends everything that only waits.
+    """
     app = FastAPI(
         title=openapi.TITLE,
         version=settings.version,
@@ -66,6 +85,8 @@ def create_app(
         agents=agents,
         log=log,
         members=members,
+        snapshots=snapshots,
+        backup=backup,
         clock=clock,
         ids=ids,
         settings=settings,

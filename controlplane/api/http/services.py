@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.settings import ApiSettings
-from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, Proposer, StateReader
+from controlplane.ports import AgentLink, BackupStatus, Clock, Ids, Log, LogAdmin, Proposer, SnapshotSource, StateReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Services:
     agents: AgentLink
     log: Log
     members: LogAdmin
+    snapshots: SnapshotSource
+    backup: Callable[[], BackupStatus | None]
     clock: Clock
     ids: Ids
     settings: ApiSettings

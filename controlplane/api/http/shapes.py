@@ -420,6 +420,18 @@ class LogShape(Shape):
     concerns: list[str] = Field(description="What is wrong or unsafe at this node, in words; empty when nothing is.")
 
 
+class BackupShape(Shape):
+    """Scheduled backups, by what the answering node finds in the store."""
+
+    location: str
+    every_s: float
+    last_saved_at: Timestamp | None = Field(description="When the newest snapshot in the store was taken.")
+    last_index: int | None
+    error: str = Field(description="Why this node's last look or save failed; empty when it did not.")
+    error_at: Timestamp | None
+    overdue: bool = Field(description="The newest snapshot is older than two periods.")
+
+
 class NodeShape(Shape):
     node: str
     address: str | None
@@ -435,9 +447,29 @@ class ClusterShape(Shape):
     node: str
     version: str
     log: LogShape | None = Field(description="Null where this node's log does not answer.")
+    backup: BackupShape | None = Field(description="Null where no backups are scheduled at this node.")
     nodes: list[NodeShape]
     hosts: dict[HostPhaseName, int]
     microvms: dict[str, int] = Field(description="By observed power state; `pending` where nothing was observed.")
+
+
+class SnapshotShape(Shape):
+    """A snapshot that a node holds for reading."""
+
+    id: str
+    cluster_id: str
+    node: str = Field(description="The node that holds it: only this one has its chunks.")
+    incarnation: int
+    index: int = Field(description="Where in the log it stands.")
+    term: int
+    revision: int
+    chunks: int
+    size: int = Field(description="Bytes of all chunks.")
+    idle_s: float = Field(description="It is let go when nobody read of it for so long.")
+
+
+class Released(Shape):
+    status: Literal["released"] = "released"
 
 
 class SpecSchema(Shape):

@@ -37,6 +37,7 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
             ("Revision", text(cluster.get("revision"))),
             ("State hash", text(cluster.get("state_hash"))),
             ("Log", ", ".join(f"{name} {text(log.get(key))}" for name, key in _LOG_FIELDS)),
+            *([("Backup", _backup(mapping(cluster, "backup")))] if cluster.get("backup") else []),
             ("Hosts", _counts(mapping(cluster, "hosts"))),
             ("MicroVMs", _counts(mapping(cluster, "microvms"))),
         ]
@@ -162,6 +163,14 @@ def _print_drift(items: list[Json], summary: Json) -> None:
     output.table(headers, rows, empty="Nothing differs from the intent.")
     if rows:
         print(f"\n{_counts(summary)}")
+
+
+def _backup(backup: Json) -> str:
+    last = text(backup.get("last_saved_at"))
+    line = f"{age(last, options.now_ms())} ago at {text(backup.get('location'))}" if last else "none yet"
+    if backup.get("overdue"):
+        line += "  OVERDUE"
+    return f"{line}\nfailed: {backup['error']}" if backup.get("error") else line
 
 
 def _node_row(node: Json, leader: str) -> list[str]:

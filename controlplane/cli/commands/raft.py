@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -191,6 +192,53 @@ def transfer(
     body: Json = {} if node is None else {"target": options.node_segment(node)}
     answer = options.client(ctx).request("POST", "/raft/actions/transfer-leadership", body=body).body
     print(f"{text(answer.get('leader'))}: leads")
+
+
+@app.command()
+def recover(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Settings of the surviving node.")],
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--yes-i-lose-unreplicated-writes", help="Do it without asking; needed where there is no terminal."
+        ),
+    ] = False,
+) -> None:
+    """Offline: make this node the whole cluster, when the majority is lost for ever.
+
+    \b
+    Stop the node first, and every other one that may still run. Recover exactly one node: the one whose log ends
+    latest; this command prints the plan first, so look at it on each. Then start it, and add new nodes under new ids.
+    A snapshot restore loses what came after the backup; this loses what never reached this node.
+    """
+    from controlplane.bootstrap.raft import raft_settings  # imports the log's engine: only this needs it
+    from controlplane.consensus import ConsensusError, plan_recovery
+    from controlplane.consensus import recover as carry_out
+    from controlplane.settings import SettingsError, load_node
+
+    try:
+        raft = raft_settings(load_node(config))
+    except (SettingsError, ValueError) as error:
+        raise CliError(str(error), hint="docs/guides/settings.md lists every setting") from None
+    try:
+        plan = plan_recovery(raft.data_dir, raft.node, raft.cluster_id, address=raft.address)
+        print(plan)
+        if not accept:
+            if not typer.get_text_stream("stdin").isatty():
+                raise CliError(
+                    "nothing was changed: the loss has to be accepted",
+                    hint="read the plan, then repeat with --yes-i-lose-unreplicated-writes",
+                )
+            typed = typer.prompt(f"\nType the node's name ({raft.node}) to go on", default="", show_default=False)
+            if typed.strip() != raft.node:
+                raise typer.Abort
+        carry_out(plan)
+    except (ConsensusError, OSError) as error:
+        raise CliError(str(error)) from None
+    print(
+        f"\n{raft.node}: recovered, as the only member, in incarnation {plan.after.incarnation}. "
+        "Start it, then add nodes under new ids."
+    )
 
 
 # -- asking every node -------------------------------------------------------------------------------------------------

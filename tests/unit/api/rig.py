@@ -30,13 +30,16 @@ from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.watch import WatchCounter
+from controlplane.consensus.configuration import encode
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.tokens import Principal
 from controlplane.machine.codec import digest_text
+from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import BidRequestItem, HostUnreachableError, LogStatus, Presence
+from controlplane.ports import BackupStatus, BidRequestItem, HostUnreachableError, LogStatus, Presence
+from controlplane.replica.snapshots import Snapshots
 
 T = TypeVar("T")
 TOKEN = "flk_test-token"
@@ -145,7 +148,9 @@ class Rig:
         self.agents = Agents()
         self.replica: Replica = self.run(_made(Replica))
         self.members = Members()
+        self.backup: BackupStatus | None = None
         self.log = Log(self.replica, self.members)
+        self.snapshots: Snapshots = self.run(self._snapshots())
         self.server: ApiServer = self.run(self._serve())
         self.session = self.new_session()
         self.described = Described(self.session.get(self.url("/openapi.json"), timeout=30).json())
@@ -157,6 +162,8 @@ class Rig:
             agents=self.agents,
             log=self.log,
             members=self.members,
+            snapshots=self.snapshots,
+            backup=lambda: self.backup,
             identity=OneToken(),
             clock=self.replica.clock,
             ids=self.replica.ids,
@@ -165,6 +172,18 @@ class Rig:
         server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3)
         await server.start()
         return server
+
+    async def _snapshots(self) -> Snapshots:
+        async def fresh(timeout_s: float) -> tuple[State, int, int]:
+            return await self.replica.fresh(timeout_s=timeout_s), (await self.replica.status()).applied_index, 1
+
+        return Snapshots(
+            fresh=fresh,
+            status=self.log.status,
+            configuration=lambda _: encode(self.members.configuration),
+            clock=self.replica.clock,
+            ids=self.replica.ids,
+        )
 
     def new_session(self) -> requests.Session:
         session = requests.Session()
@@ -192,6 +211,9 @@ class Rig:
 
         self.run(inside())
         self.members.reset()
+        self.backup = None
+        for held in tuple(self.snapshots.held):
+            self.run(self.snapshots.release(held))
         self.log.changes = {}
         self.agents.scores, self.agents.consoles, self.agents.hang, self.agents.error = {}, {}, False, None
 

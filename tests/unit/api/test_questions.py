@@ -11,7 +11,7 @@ from unit.api.rig import SPEC, TOKEN, Rig, eventually
 
 from controlplane.model.commands import AgentLost, MarkUnplaced
 from controlplane.model.resources import Bid, ObservedPower, Unmanaged
-from controlplane.ports import DriverError, HostUnreachableError
+from controlplane.ports import BackupStatus, DriverError, HostUnreachableError
 
 VM = "/namespaces/demo/microvms/web"
 
@@ -261,3 +261,26 @@ def test_what_is_read_back_can_be_declared_again(api: Rig) -> None:
     again = api.put(VM, {"spec": created["spec"]}).json()
     assert again["changed"] is False
     assert again["spec"] == created["spec"]
+
+
+def test_cluster_tells_of_backups(api: Rig) -> None:
+    assert api.get("/cluster").json()["backup"] is None
+    api.backup = BackupStatus(
+        location="/backups",
+        every_s=3600,
+        last_saved_at_ms=1_769_860_800_000,
+        last_index=7,
+        error="the disk is full",
+        error_at_ms=1_769_860_900_000,
+        overdue=True,
+    )
+    found = api.get("/cluster").json()["backup"]
+    assert found == {
+        "location": "/backups",
+        "every_s": 3600.0,
+        "last_saved_at": "2026-01-31T12:00:00.000Z",
+        "last_index": 7,
+        "error": "the disk is full",
+        "error_at": "2026-01-31T12:01:40.000Z",
+        "overdue": True,
+    }

@@ -13,10 +13,11 @@ from controlplane.api.http import problems, raft_views, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
+from controlplane.api.http.times import iso
 from controlplane.machine.codec import digest_text
 from controlplane.machine.convergence import current_observation
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
-from controlplane.ports import LogError, LogStatus, Presence
+from controlplane.ports import BackupStatus, LogError, LogStatus, Presence
 
 router = APIRouter(tags=["Cluster"], route_class=StrictRoute)
 health = APIRouter(tags=["Health"], route_class=StrictRoute)
@@ -34,6 +35,7 @@ async def cluster(services: With) -> Response:
         node=services.settings.node,
         version=services.settings.version,
         log=raft_views.log_shape(log) if log is not None else None,
+        backup=_backup(services.backup()),
         nodes=_nodes(services, log, presence),
         hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
         microvms=dict(
@@ -63,6 +65,20 @@ async def _presence(services: Services) -> tuple[list[Presence], set[str]] | Non
     except TimeoutError:
         return None
     return list(sessions), set(silent)
+
+
+def _backup(backup: BackupStatus | None) -> shapes.BackupShape | None:
+    if backup is None:
+        return None
+    return shapes.BackupShape(
+        location=backup.location,
+        every_s=backup.every_s,
+        last_saved_at=iso(backup.last_saved_at_ms),
+        last_index=backup.last_index,
+        error=backup.error,
+        error_at=iso(backup.error_at_ms),
+        overdue=backup.overdue,
+    )
 
 
 def _nodes(
