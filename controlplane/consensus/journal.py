@@ -101,7 +101,8 @@ class Journal:
         with _disk_errors(f"reading {directory}"):
             replay = Replay.of_directory(directory)
         journal = cls(directory, disk, segment_bytes, replay.state)
-        journal._segments = replay.segments
+        oldest = replay.state.oldest_sequence
+        journal._segments = [segment for segment in replay.segments if segment.header.first_sequence >= oldest]
         journal._sequence, journal._chain = replay.tail.next_sequence, replay.tail.chain
         newest = replay.tail.segment
         header = newest.header

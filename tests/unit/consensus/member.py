@@ -1,4 +1,7 @@
-"""One cluster member as a process: settings file and socket path as arguments, SIGTERM ends it."""
+"""One cluster member as a process: settings file and socket path as arguments, SIGTERM ends it.
+
+With a file `disk.json` beside the settings it runs on a disk that obeys that file (see support.faulty_disk).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import sys
 from pathlib import Path
 
 import msgspec
+from support.faulty_disk import FaultyDisk
 from unit.consensus.support import ListState
 
 from controlplane.bootstrap.process import calm_collector
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
+from controlplane.consensus.disk import Disk
 
 
 def _path(kind: type, value: object) -> object:
@@ -20,8 +25,8 @@ def _path(kind: type, value: object) -> object:
     return Path(str(value))
 
 
-async def main(settings: RaftSettings, socket_path: Path) -> int:
-    node = RaftNode(settings, ListState())
+async def main(settings: RaftSettings, socket_path: Path, disk: Disk | None) -> int:
+    node = RaftNode(settings, ListState(), disk=disk)
     try:
         await node.start()
         serving = asyncio.ensure_future(serve(node, socket_path))
@@ -40,4 +45,7 @@ if __name__ == "__main__":
     # As in the real process: what garbage costs in between is part of what is tested.
     calm_collector()
     raw = Path(sys.argv[1]).read_bytes()
-    sys.exit(asyncio.run(main(msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path), Path(sys.argv[2]))))
+    control = Path(sys.argv[1]).with_name("disk.json")
+    faulty = FaultyDisk(control=control) if control.exists() else None
+    settings = msgspec.msgpack.decode(raw, type=RaftSettings, dec_hook=_path)
+    sys.exit(asyncio.run(main(settings, Path(sys.argv[2]), faulty)))

@@ -27,7 +27,6 @@ from controlplane.identity.files import TlsFiles
 from controlplane.manifest import StatePart
 from controlplane.ports import Committed, LogError, LogStatus, SnapshotInstalled
 
-MEMBER = Path(__file__).with_name("member.py")
 BLOCK = 16
 
 
@@ -252,7 +251,7 @@ class ProcessCluster:
             with self.log_file(node).open("ab") as log:
                 self.processes[node] = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    str(MEMBER),
+                    *("-m", "unit.consensus.member"),
                     str(config),
                     str(self.socket(node)),
                     stderr=log,
