@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -307,6 +308,13 @@ class Cluster:
 
     def order_disk(self, name: str, mode: str, **details: object) -> None:
         write_control(self.nodes[name].control, mode, **details)
+
+    def wipe(self, name: str) -> None:
+        """Empty the disk of an ended node."""
+        node = self.nodes[name]
+        for each in node.data.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        node.ledger.unlink(missing_ok=True)
 
     def lose_power(self, name: str, chance: random.Random | None) -> int:
         """Take from the files of an ended node what it had not synced; gives the bytes lost."""

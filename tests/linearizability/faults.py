@@ -21,8 +21,14 @@ from controlplane.ports import LogError
 
 DISK_FULL = ("No space left", "ENOSPC", "disk full")
 DISK_FAILED = ("Input/output error", "EIO")
+REMOVED = ("removed from the cluster",)
+OTHER_DISK = ("another disk",)
 _DAY_S = 86_400
-_SETTLE_S = 40.0
+_EARLIER_S = 3.0
+
+
+class MembersError(Exception):
+    """A change of the membership was not done."""
 
 
 @dataclass
@@ -328,15 +334,16 @@ async def transfer_leadership(world: World) -> AsyncGenerator[str]:
 @fault("replace-member", "members", (0.0, 1.0), needs=["raft"])
 async def replace_member(world: World) -> AsyncGenerator[str]:
     """A new node comes, an old one goes for good: first the one or the other, and the old one may be dead already."""
-    await settle_members(world)
+    if (undone := await _undone(world)) is not None:
+        yield undone
+        return
     old = await world.victim()
     dead = world.chance.random() < 0.4
     world.cluster.nodes[old].may_end = True
     world.cluster.nodes[old].excuses += REMOVED
     if dead:
         await world.cluster.end(old)
-    new = (await world.cluster.make_node()).name
-    world.doors[new] = LogDoor(world.cluster.nodes[new].socket)
+    new = await _newcomer(world)
     world.wanted = [("add", new), ("remove", old)]
     if len(world.names) > 4 and world.chance.random() < 0.5:
         world.wanted.reverse()
@@ -344,17 +351,48 @@ async def replace_member(world: World) -> AsyncGenerator[str]:
     yield f"{old}{' (dead)' if dead else ''} by {new}: {told}"
 
 
-REMOVED = ("removed from the cluster",)
+@fault("lost-disk", "members", (0.3, 2.0), needs=["raft"])
+async def lost_disk(world: World) -> AsyncGenerator[str]:
+    """A node comes back with an empty disk under its old name: nobody may count it, and a new one takes its place."""
+    if (undone := await _undone(world)) is not None:
+        yield undone
+        return
+    old = world.any_node()
+    node = world.cluster.nodes[old]
+    node.may_end = True
+    node.excuses += [*REMOVED, *OTHER_DISK]
+    await world.cluster.end(old)
+    await asyncio.to_thread(world.cluster.wipe, old)
+    await world.cluster.start(old)
+    new = await _newcomer(world)
+    world.wanted = [("add", new), ("remove", old)]
+    yield f"{old}, to be replaced by {new}"
+    await _try_members(world, timeout_s=4.0)
 
 
-async def settle_members(world: World) -> None:
-    """Bring the changes that were begun to their end. Raises RuntimeError when a healed cluster does not do them."""
-    give_up = time.monotonic() + _SETTLE_S
+async def _undone(world: World) -> str | None:
+    """Whether an earlier change has to wait for the repair of something else; one at a time."""
+    try:
+        await settle_members(world, timeout_s=_EARLIER_S)
+    except MembersError as error:
+        return f"nothing, because of an earlier change: {error}"
+    return None
+
+
+async def _newcomer(world: World) -> str:
+    node = await world.cluster.make_node()
+    world.doors[node.name] = LogDoor(node.socket)
+    return node.name
+
+
+async def settle_members(world: World, *, timeout_s: float = 40.0) -> None:
+    """Bring the changes that were begun to their end. Raises MembersError when the cluster does not do them in time."""
+    give_up = time.monotonic() + timeout_s
     told = ""
     while world.wanted:
         if time.monotonic() > give_up:
-            raise RuntimeError(f"not done within {_SETTLE_S:g} s: {world.wanted} ({told})")
-        told = await _try_members(world, timeout_s=5.0)
+            raise MembersError(f"not done within {timeout_s:g} s: {world.wanted} ({told})")
+        told = await _try_members(world, timeout_s=min(5.0, timeout_s))
         await asyncio.sleep(0.2)
 
 

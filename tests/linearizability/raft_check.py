@@ -120,6 +120,7 @@ def summary(reports: Sequence[Report]) -> str:
             f"{len(reports)} rounds, {seconds / 60:.1f} minutes of faulted history, "
             f"{len(failed)} rounds with a violation or undecided{': ' + ', '.join(failed) if failed else ''}",
             "operations: " + ", ".join(f"{name} {count}" for name, count in sorted(operations.items())),
+            "commits: " + ", ".join(sorted({report.version for report in reports})),
             f"longest without an answer: {max((r.service.longest_unavailable_s for r in reports), default=0):g} s; "
             f"worst p99 of a round: {max((r.service.p99_ms for r in reports), default=0):g} ms",
             f"nodes that stopped themselves because of their disk: {sum(r.stopped_by_disk for r in reports)}",

@@ -11,19 +11,21 @@ import io
 import random
 import secrets
 import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import msgspec
 from linearizability import judge
-from linearizability.cluster import HTTP_PORT, Build, Cluster
-from linearizability.doors import HttpDoor, LogDoor
-from linearizability.faults import FAULTS, Fault, World, settle_members
+from linearizability.cluster import HTTP_PORT, REPOSITORY, Build, Cluster
+from linearizability.doors import HttpDoor, LogDoor, UnexpectedAnswerError
+from linearizability.faults import FAULTS, Fault, MembersError, World, settle_members
 from linearizability.history import History, save
 from linearizability.nemesis import Event, Nemesis
 from linearizability.network import Network
@@ -71,6 +73,8 @@ class Report(msgspec.Struct):
     """One line of the tally."""
 
     name: str
+    version: str
+    """The commit that ran."""
     nodes: int
     build: str
     faulted_s: float
@@ -139,6 +143,16 @@ def run_round(plan: Plan, name: str, seconds: float, directory: Path, *, faults:
     return report
 
 
+@cache
+def version() -> str:
+    """The commit of the checkout, `+` when it has changes; empty where there is no git."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 class _Round:
     def __init__(self, plan: Plan, name: str, directory: Path, network: Network, faults: list[str]) -> None:
         self._plan = plan
@@ -161,7 +175,7 @@ class _Round:
                 return await self._run(doors, seconds)
             finally:
                 await self._cluster.close()
-                await asyncio.gather(*(door.close() for door in doors.values()))
+                await asyncio.gather(*(door.close() for door in doors.values()), return_exceptions=True)
 
     def _doors(self, threads: ThreadPoolExecutor) -> dict[str, LogDoor | HttpDoor]:
         cluster, fresh = self._cluster, not self._plan.stale_clients
@@ -182,16 +196,29 @@ class _Round:
         workload.start()
         await asyncio.sleep(_WARM_UP_S)
         begin_ns = time.monotonic_ns()
-        await nemesis.harm(seconds)
-        end_ns = time.monotonic_ns()
-        await cluster.start()
-        await settle_members(world)
-        problems = await judge.converge(cluster) if not self._plan.stale_clients else []
-        await workload.stop()
-        if not problems:
-            await workload.read_all()
-            problems = await judge.converge(cluster)
-        return self._judge(problems, nemesis.events, begin_ns, end_ns)
+        try:
+            await nemesis.harm(seconds)
+        finally:
+            end_ns = time.monotonic_ns()
+        return self._judge(await self._heal(world, workload), nemesis.events, begin_ns, end_ns)
+
+    async def _heal(self, world: World, workload: Workload) -> list[str]:
+        """Make everything whole, let the clients end, and read everything everywhere. Says what does not come right."""
+        problems: list[str] = []
+        try:
+            await self._cluster.start()
+            await settle_members(world)
+            if not self._plan.stale_clients:
+                problems = await judge.converge(self._cluster)
+            await workload.stop()
+            if not problems:
+                await workload.read_all()
+                problems = await judge.converge(self._cluster)
+            for door in world.doors.values():
+                await door.close()
+        except (RuntimeError, MembersError, UnexpectedAnswerError, ExceptionGroup) as error:
+            problems.append(f"after everything was healed: {type(error).__name__}: {error}")
+        return problems
 
     async def _ready(self) -> None:
         give_up = time.monotonic() + _READY_S
@@ -210,6 +237,7 @@ class _Round:
             (self._directory / "timeline.html").write_text(judgement.page)
         return Report(
             name=self._name,
+            version=version(),
             nodes=self._plan.nodes,
             build=self._plan.build.kind + (" with clocks" if self._plan.faked_clocks else ""),
             faulted_s=round((end_ns - begin_ns) / 1e9, 1),
