@@ -42,7 +42,7 @@ class Service(msgspec.Struct):
     p99_ms: float
     per_s: float
     unavailable_s_by_fault: dict[str, float] = {}
-    """The longest time without an answer that overlapped a fault of that name."""
+    """The longest time without an answer that a fault of that name has to do with, of those that came alone."""
 
 
 def judge(operations: Sequence[Operation], *, timeout_s: float = 120.0) -> Judgement:
@@ -74,6 +74,10 @@ async def converge(cluster: Cluster) -> list[str]:
         await asyncio.sleep(_POLL_S)
 
 
+def _overlap(one: Event, other: Event) -> bool:
+    return one.begin_ns < other.end_ns and other.begin_ns < one.end_ns
+
+
 def service(operations: Sequence[Operation], events: Sequence[Event], begin_ns: int, end_ns: int) -> Service:
     done = [o for o in operations if o.outcome in (Outcome.OK, Outcome.REFUSED) and o.return_ns is not None]
     within = sorted(o.return_ns for o in done if o.return_ns is not None and begin_ns <= o.return_ns <= end_ns)
@@ -81,6 +85,8 @@ def service(operations: Sequence[Operation], events: Sequence[Event], begin_ns: 
     longest_ns = max(b - a for a, b in gaps)
     by_fault: dict[str, float] = {}
     for event in events:
+        if any(other is not event and _overlap(event, other) for other in events):
+            continue
         hit_ns = max((b - a for a, b in gaps if a < event.end_ns and b > event.begin_ns), default=0)
         by_fault[event.fault] = max(by_fault.get(event.fault, 0.0), round(hit_ns / 1e9, 2))
     latencies = sorted((o.return_ns - o.call_ns) / 1e6 for o in done if o.return_ns is not None)
