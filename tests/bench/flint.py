@@ -126,6 +126,7 @@ class Flint:
         process = processes.recorded(self.layout.run_file(name))
         assert process is not None, f"{name} does not run"
         session = [member.pid for member in processes.session_of(process)]
+        session.sort(key=lambda pid: "controlplane.bootstrap.raft" not in proc.command(pid))
         at = time.monotonic_ns()
         for pid in session:
             with suppress(ProcessLookupError):
