@@ -76,7 +76,8 @@ class Replicator(Voter):
 
     def _offer(self, node: EngineNode, outgoing: Outgoing, *, heartbeat: bool) -> None:
         now = monotonic_s()
-        if outgoing.due(now) and self._outlet.writable(node.id):
+        # A state that is in doubt must not replace another one.
+        if outgoing.due(now) and self._outlet.writable(node.id) and not self._agreement.suspect:
             self._send(node, outgoing.offer(self.term, now))
         if heartbeat:
             # It will not match, but it carries the round and keeps the follower from electing.

@@ -8,6 +8,7 @@ import pytest
 from unit.consensus.rig import Rig
 
 from controlplane.consensus import core, engine
+from controlplane.consensus.agreement import HASH_FORMAT
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -15,6 +16,7 @@ from controlplane.consensus.messages import (
     SnapshotData,
     SnapshotFetch,
     SnapshotOffer,
+    StateHash,
 )
 from controlplane.consensus.snapshot import Capture
 
@@ -54,6 +56,18 @@ def transfer(leader: Rig, follower: Rig) -> list[Message]:
 def fetched(carried: list[Message]) -> list[int]:
     """The positions of the chunks that were sent."""
     return [position for m in carried if isinstance(m, SnapshotData) for position, _ in m.chunks]
+
+
+def test_a_leader_whose_state_is_in_doubt_offers_no_snapshot(tmp_path: Path) -> None:
+    leader = compacted_leader(tmp_path / "a")
+    index = leader.core.applied_index
+    leader.hear("b", StateHash(HASH_FORMAT, [(index, "another")]))
+    leader.clear()
+    leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
+    assert leader.sent(SnapshotOffer) == []
+    # The third one stands by the leader.
+    leader.hear("c", StateHash(HASH_FORMAT, [(index, leader.state.digest())]))
+    assert len(leader.sent(SnapshotOffer, "c")) == 1
 
 
 def test_a_lagging_follower_gets_the_snapshot_and_goes_on_from_there(tmp_path: Path) -> None:
