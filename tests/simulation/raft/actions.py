@@ -119,6 +119,48 @@ class CrashInDisk(Action, frozen=True):
             process.disk.dies_in = self.operations
 
 
+class FailDisk(Action, frozen=True):
+    """One of the next disk operations of a process fails. It stops, and later starts on what is there."""
+
+    weight: ClassVar[float] = 3.0
+    who: int
+    operations: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=someone(chance), operations=chance.choice((1, 1, 2, 3, 5)))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        if process.up:
+            process.disk.fails_in = self.operations
+
+
+class LoseDisk(Action, frozen=True):
+    """A process comes back with an empty directory under its old name. One at most, which everybody has met before, and
+    only where the other voters are a majority without it."""
+
+    weight: ClassVar[float] = 1.0
+    who: int
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(after_s=after_s, who=chance.randrange(60))
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        others = [other for other in world.processes.values() if other is not process and not other.gone]
+        met = all(process.name in other.roster.stores for other in others)
+        voters = [other.voters() for other in world.processes.values() if other.up]
+        few = any(len(known) < 3 for known in voters if known)
+        if not process.up or few or not met or any(p.lost_disk for p in world.processes.values()):
+            return
+        world.count("disk lost")
+        process.die(power=True)
+        process.lose_disk()
+        world.start(process)
+
+
 class Restart(Action, frozen=True):
     """Every process that is down comes back."""
 
@@ -437,7 +479,7 @@ class PromoteMember(Action, frozen=True):
 
 
 class RemoveMember(Action, frozen=True):
-    """A member is removed for good; the leader does not remove itself."""
+    """A member is removed for good; the leader does not remove itself. One that lost its disk goes first."""
 
     weight: ClassVar[float] = 2.5
     who: int
@@ -447,7 +489,8 @@ class RemoveMember(Action, frozen=True):
         return cls(after_s=after_s, who=chance.randrange(60))
 
     def apply(self, world: World) -> None:
-        leader, name = world.leader(), world.pick(self.who).name
+        leader = world.leader()
+        name = next((p.name for p in world.processes.values() if p.lost_disk), world.pick(self.who).name)
         if leader is not None:
             world.count("removal asked for")
             leader.change(lambda now: removed(now, name))
@@ -475,6 +518,8 @@ VOCABULARY: tuple[type[Action], ...] = (
     Wait,
     Crash,
     CrashInDisk,
+    FailDisk,
+    LoseDisk,
     Restart,
     CrashAll,
     Pause,

@@ -36,6 +36,14 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "all restarted at once",
     ),
     "crashes inside the disk": ("died in append", "died in sync", "died in replace"),
+    "broken disks": (
+        "failed in append",
+        "failed in sync",
+        "failed in replace",
+        "stopped by its disk",
+        "disk lost",
+        "empty disk refused",
+    ),
     "time": ("paused", "stall excused", "slow disk", "clock jumped", "clock rate changed"),
 }
 

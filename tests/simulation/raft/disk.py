@@ -40,6 +40,10 @@ class SimulatedDisk(Disk):
         """True while a dead process's files are closed: nothing is written any more."""
         self.dies_in: int | None = None
         """Operations until the process dies inside one."""
+        self.fails_in: int | None = None
+        """Operations until one fails, as with a broken disk."""
+        self._poisoned: set[int] = set()
+        """Files of which the kernel believes, after a failed sync, that nothing is left to be synced."""
 
     def append(self, fd: int, data: bytes | bytearray) -> None:
         if self._inside:
@@ -51,6 +55,9 @@ class SimulatedDisk(Disk):
         known = self._synced.get(status.st_ino)
         if known is None or known > status.st_size:
             self._synced[status.st_ino] = status.st_size
+        if self._fails("append"):
+            super().append(fd, data[: self._chance.randint(0, len(data))])
+            raise OSError(errno.EIO, "Input/output error")
         if self._dies("append"):
             super().append(fd, data[: self._chance.randint(0, len(data))])
             raise ProcessDiedError
@@ -58,17 +65,24 @@ class SimulatedDisk(Disk):
 
     def sync(self, fd: int) -> None:
         assert not self.dead, "nothing is written before it is appended"
+        inode = os.fstat(fd).st_ino
+        if self._fails("sync"):
+            self._poisoned.add(inode)
+            raise OSError(errno.EIO, "Input/output error")
         dies = self._dies("sync")
         if dies and self._chance.random() < 0.5:
             raise ProcessDiedError
         self._spend(self._chance.uniform(*self.sync_s))
-        if self.honest:
-            self._synced.pop(os.fstat(fd).st_ino, None)
+        if self.honest and inode not in self._poisoned:
+            self._synced.pop(inode, None)
         if dies:
             raise ProcessDiedError
 
     def replace(self, path: Path, *parts: bytes | bytearray) -> None:
         assert not self.dead, "nothing is written before it is appended"
+        if self._fails("replace"):
+            path.with_name(path.name + ".tmp").write_bytes(b"".join(parts)[: self._chance.randint(0, 600)])
+            raise OSError(errno.EIO, "Input/output error")
         dies = self._dies("replace")
         if dies and self._chance.random() < 0.5:
             path.with_name(path.name + ".tmp").write_bytes(b"".join(parts)[: self._chance.randint(0, 600)])
@@ -114,6 +128,22 @@ class SimulatedDisk(Disk):
         self._seen[f"died in {operation}"] += 1
         return True
 
+    def _fails(self, operation: str) -> bool:
+        if self.fails_in is None:
+            return False
+        self.fails_in -= 1
+        if self.fails_in > 0:
+            return False
+        self.fails_in = None
+        self._seen[f"failed in {operation}"] += 1
+        return True
+
+    def forget(self) -> None:
+        """Another disk is there, with nothing on it."""
+        self._synced.clear()
+        self._removed.clear()
+        self._poisoned.clear()
+
     def lose_power(self, directory: Path) -> None:
         """Keep a random part of what was not synced below `directory`; what was removed may be there again."""
         for path, data in self._removed.items():
@@ -135,3 +165,4 @@ class SimulatedDisk(Disk):
                     raw[start:end] = bytes(end - start)
             path.write_bytes(raw)
         self._synced.clear()
+        self._poisoned.clear()

@@ -215,8 +215,11 @@ class Checker:
         having = {
             name
             for name, other in self._processes.items()
-            if other.memory.promised_index >= index
-            and (other.memory.log_terms.get(index) == term or other.data.journal.base_index >= index)
+            if other.lost_disk
+            or (
+                other.memory.promised_index >= index
+                and (other.memory.log_terms.get(index) == term or other.data.journal.base_index >= index)
+            )
         }
         voters = leader.voters()
         if len((having | {leader.name}) & voters) <= len(voters) // 2:

@@ -7,6 +7,7 @@ and forwards proposals and reads of its clients to the leader.
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,7 +117,8 @@ class Process:
         self.memory = Memory()
         self.core: RaftCore | None = None
         self.gone = False
-        """Removed from the cluster: it never starts again."""
+        """Removed from the cluster, or refused with an empty disk: it never starts again."""
+        self.lost_disk = False
         self.peers: frozenset[str] = frozenset()
         """Whom it dials, and lets in."""
         self.life = 0
@@ -155,7 +157,7 @@ class Process:
         self.life += 1
         self.disk = SimulatedDisk(self.chance, self._spend, self.world.seen) if self.life == 1 else self.disk
         self.disk.dead = False
-        self.disk.dies_in = None
+        self.disk.dies_in = self.disk.fails_in = None
         self.disk.sync_s = self.sync_s
         self.state = ListState()
         self._build.prepare(self)
@@ -212,6 +214,13 @@ class Process:
         self.busy_until_s = 0.0
         self.world.died(self, power=power)
 
+    def lose_disk(self) -> None:
+        """Its directory is empty when it comes back under its old name: it forgot every vote and every entry."""
+        shutil.rmtree(self.directory)
+        self.disk.forget()
+        self.lost_disk = True
+        self.memory = Memory()
+
     def close(self) -> None:
         """Give back the file descriptors without writing anything."""
         self.disk.dead = True
@@ -242,6 +251,8 @@ class Process:
             self.die(power=self.chance.random() < 0.7)
             return
         except Exception as error:
+            self._end_event()
+            self.world.after(self, died=True)
             self.world.failed(self, error)
             return
         self._end_event()

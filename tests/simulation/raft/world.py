@@ -22,7 +22,7 @@ from simulation.raft.network import Network, Weather
 from simulation.raft.process import Build, Process, Proposal, Read
 
 from controlplane.consensus import replication, transfers
-from controlplane.consensus.errors import RemovedError
+from controlplane.consensus.errors import DiskError, LostDiskError, RemovedError
 from controlplane.consensus.messages import Message
 from controlplane.consensus.settings import RaftSettings
 
@@ -189,6 +189,15 @@ class World:
             process.gone = True
             process.die(power=False)
             return
+        if isinstance(error, LostDiskError) and process.lost_disk:
+            self.seen["empty disk refused"] += 1
+            process.gone = True
+            process.die(power=False)
+            return
+        if isinstance(error, DiskError | OSError):
+            self.seen["stopped by its disk"] += 1
+            process.die(power=False)
+            return
         raise Violation(f"stopped by {type(error).__name__}", f"{process.name}: {error}") from error
 
     def proposal_ended(self, process: Process, proposal: Proposal, term: int) -> None:
@@ -331,7 +340,7 @@ class World:
             if self.now_s > deadline_s:
                 raise Violation("no progress", f"not within {SETTLE_S} virtual seconds after the last fault")
             if proposal is None or proposal.result in ("refused", "unknown"):
-                proposal = self.propose(self.pick(self.steps))
+                proposal = self.propose(self._chance.choice(self._belonging()))
             elif proposal.result == "open" and self.now_s > deadline_s - SETTLE_S / 2:
                 proposal = None
         for process in self.processes.values():
@@ -348,14 +357,15 @@ class World:
             process.busy_until_s = 0.0
             if process.up:
                 process.disk.sync_s = (0.0, 0.0)
-                process.disk.dies_in = None
+                process.disk.dies_in = process.disk.fails_in = None
             elif not process.gone:
                 self.start(process)
         self.connect()
 
     def _belonging(self) -> list[Process]:
-        """Who belongs to the cluster by the newest committed configuration."""
-        return [self.processes[name] for name in self.checker.belonging]
+        """Who belongs to the cluster by the newest committed configuration, and has its disk."""
+        processes = [self.processes[name] for name in self.checker.belonging]
+        return [process for process in processes if not process.lost_disk]
 
     def _agreed(self, index: int) -> bool:
         entry_indexes = {p.core.entry_index if p.core else -1 for p in self._belonging()}
