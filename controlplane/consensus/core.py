@@ -160,6 +160,8 @@ class RaftCore(Reconfigurable):
         # What was known of followers in an earlier leadership is not known any more.
         self._SyncObj__raftNextIndex.clear()
         self._SyncObj__raftMatchIndex.clear()
+        self._answered.clear()
+        self._leads_since_s = monotonic_s()
         super()._SyncObj__onBecomeLeader()
         # The engine may count this node's own no-op in this very tick.
         self._flush()

@@ -77,6 +77,9 @@ class Member(Engine):
         self._incoming: Incoming | None = None
         self._installing = False
         self._heard_at_s: dict[str, float] = {}
+        self._answered: set[EngineNode] = set()
+        """Who answered this leader at all. The engine takes everybody for reachable when a leadership begins."""
+        self._leads_since_s = -math.inf
         self._entry_index = 0
         self._snapshot_index = 0
         self._bytes_since_snapshot = 0
@@ -344,4 +347,5 @@ class Member(Engine):
         if term < self.term or not self.is_leader or node not in self._SyncObj__raftMatchIndex:
             return False
         self._SyncObj__lastResponseTime[node] = monotonic_s()
+        self._answered.add(node)
         return True

@@ -28,6 +28,9 @@ class Reconfigurable(Witness):
             return f"another change (at index {self.configuration_index}) is not committed yet"
         if self.handing_over:
             return "the leadership is being handed over"
+        silent = sorted(peer for peer in self._other_voters if self._node(peer) not in self._answered)
+        if silent and monotonic_s() - self._leads_since_s < self._settings.election_min_s:
+            return f"this leader is new and has not heard {', '.join(silent)} yet"
         return ""
 
     def change_configuration(self, new: Configuration, callback: engine.CommandCallback) -> None:
@@ -54,8 +57,9 @@ class Reconfigurable(Witness):
 
     def answered_lately(self, peer: str) -> bool:
         """Whether `peer`, a follower of this leader, answered within the election timeout."""
-        at = self._SyncObj__lastResponseTime.get(self._node(peer))
-        return at is not None and at > monotonic_s() - self._settings.election_max_s
+        node = self._node(peer)
+        at = self._SyncObj__lastResponseTime.get(node)
+        return node in self._answered and at is not None and at > monotonic_s() - self._settings.election_max_s
 
     def answered_since(self, peer: str, at_s: float) -> bool:
         """Whether `peer`, a follower of this leader, answered after `at_s` of the engine's clock."""

@@ -147,6 +147,20 @@ def test_a_removal_that_leaves_no_reachable_majority_is_refused(tmp_path: Path) 
     net.close()
 
 
+def test_a_new_leader_takes_nobody_for_reachable_who_has_not_answered(tmp_path: Path) -> None:
+    net = Net(tmp_path)
+    net.down.add("c")
+    net.lead("a")
+    with pytest.raises(RefusedError, match="this leader is new and has not heard c yet"):
+        net.change("a", removed(net.configuration("a"), "b"))
+    rig = net.rigs["a"]
+    rig.core._leads_since_s -= rig.settings.election_min_s
+    with pytest.raises(RefusedError, match="voters a, c that this would leave, c cannot be reached"):
+        net.change("a", removed(net.configuration("a"), "b"))
+    net.committed("a", removed(net.configuration("a"), "c"))
+    net.close()
+
+
 # -- removal -----------------------------------------------------------------------------------------------------------
 
 
