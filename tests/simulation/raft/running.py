@@ -35,6 +35,7 @@ class Outcome:
 
     violation: Violation | None
     steps: int
+    actions: int
     virtual_s: float
     trace: int
     seen: Counter[str]
@@ -50,7 +51,7 @@ def run_plan(plan: Plan, build: Build | None = None) -> Outcome:
             world.run()
         except Violation as error:
             violation = error
-        return Outcome(violation, world.steps, world.now_s, world.trace, world.seen, list(world.recent))
+        return Outcome(violation, world.steps, world.actions, world.now_s, world.trace, world.seen, list(world.recent))
 
 
 def run_seed(seed: int, build: Build | None = None) -> Outcome:
@@ -60,23 +61,29 @@ def run_seed(seed: int, build: Build | None = None) -> Outcome:
 # -- shortening --------------------------------------------------------------------------------------------------------
 
 
-def minimise(plan: Plan, build: Build | None = None, *, budget_s: float = 60.0) -> Plan:
-    """The same violation with as few actions, and as calm a network, as `budget_s` finds: delta debugging."""
-    found = run_plan(plan, build).violation
-    assert found is not None, "nothing to shorten: every invariant holds"
-    kind = found.kind
-    deadline = time.monotonic() + budget_s
+def minimise(plan: Plan, build: Build | None = None, *, runs: int = 600) -> Plan:
+    """The same violation with as few actions, and as calm a network, as about `runs` find: delta debugging."""
+    found = run_plan(plan, build)
+    assert found.violation is not None, "nothing to shorten: every invariant holds"
+    kind = found.violation.kind
+    left = runs
 
     def fails(candidate: Plan) -> bool:
+        nonlocal left
+        left -= 1
         violation = run_plan(candidate, build).violation
         return violation is not None and violation.kind == kind
+
+    without_rest = replace(plan, actions=plan.actions[: found.actions])
+    if fails(without_rest):
+        plan = without_rest
 
     calm = replace(plan, profile=replace(plan.profile, weather=Weather(), sync_s=(0.0, 0.0)))
     if fails(calm):
         plan = calm
     pieces = 2
-    while len(plan.actions) > 1 and time.monotonic() < deadline:
-        shorter = next((c for c in _without_a_piece(plan, pieces) if time.monotonic() < deadline and fails(c)), None)
+    while len(plan.actions) > 1 and left > 0:
+        shorter = next((c for c in _without_a_piece(plan, pieces) if left > 0 and fails(c)), None)
         if shorter is not None:
             plan, pieces = shorter, max(pieces - 1, 2)
         elif pieces >= len(plan.actions):

@@ -47,6 +47,8 @@ class World:
         self.checker = Checker(self.seen, self.processes)
         self.clock = Clock()
         self.steps = 0
+        self.actions = 0
+        """How many of the plan's actions happened."""
         self.trace = 0
         """A checksum over everything that happened, in order."""
         self.recent: deque[tuple[object, ...]] = deque(maxlen=60)
@@ -104,6 +106,7 @@ class World:
                     self.advance(action.after_s)
                     self.note("action", action)
                     self.steps += 1
+                    self.actions += 1
                     action.apply(self)
                 self._settle()
             finally:
