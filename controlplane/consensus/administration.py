@@ -17,6 +17,7 @@ from controlplane.consensus import engine
 from controlplane.consensus.calls import PeerLostError
 from controlplane.consensus.configuration import Configuration, promoted, removed, with_member, with_stores
 from controlplane.consensus.core import RaftCore
+from controlplane.consensus.errors import RemovedError
 from controlplane.consensus.forwarding import GRACE_S
 from controlplane.consensus.messages import Answer, ChangeMember, Message
 from controlplane.consensus.runner import Outcome
@@ -47,6 +48,9 @@ class Administrator(Succession):
     async def _change(self, what: What, node: str, member: Member | None, timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
+            if what == "remove" and node == self.settings.node and isinstance(self._failure, RemovedError):
+                # It took effect, and this node heard of that before it heard its answer.
+                return
             core = self._running()
             leader = core.leader
             if leader == self.settings.node:

@@ -59,6 +59,7 @@ class Roster:
         self._index = 0
         self._committed: Configuration | None = None
         self._guests: dict[str, tuple[str, int]] = {}
+        self._said: dict[str, str] = {}
 
     def update(self, current: Configuration | None, index: int, committed: Configuration | None) -> None:
         """The log's newest configuration, where it stands, and the newest committed one."""
@@ -93,6 +94,14 @@ class Roster:
             known = {**self._contacts, **known}
         return {**known, **{peer: address for peer, (address, _) in self._guests.items() if peer not in known}}
 
+    def candidates(self, peer: str) -> tuple[str, ...]:
+        """Where `peer` may be found: where the log has it, where the settings do, where it said itself that it is.
+
+        The log may be out of date when nodes moved, and a majority of them may be needed to bring it up to date.
+        """
+        found = (self.addresses().get(peer), self._contacts.get(peer), self._said.get(peer))
+        return tuple(dict.fromkeys(address for address in found if address))
+
     # -- introductions -------------------------------------------------------------------------------------------------
 
     def hello(self, receiver: str) -> Hello:
@@ -125,6 +134,8 @@ class Roster:
         if self._has_another_disk(sender, hello.store):
             return HelloReply(_lost_disk(sender), "disk")
         self._meet(sender, hello.store)
+        if _can_be_dialled(hello.address):
+            self._said[sender] = hello.address
         if not known:
             self._guests[sender] = (hello.address, hello.configuration_index)
         return HelloReply("", "", self._store, mine)
@@ -159,15 +170,8 @@ class Roster:
 
     def _introduced(self, hello: Hello) -> bool:
         """Whether a node this one does not know yet may well be a member by a newer configuration."""
-        if not hello.introduces or hello.configuration_index <= self._index or len(hello.address) > _MAX_ADDRESS:
-            return False
-        try:
-            parse_address("address", hello.address)
-        except ValueError:
-            return False
-        if is_wildcard(hello.address):
-            return False
-        return len(self._guests) < _MAX_GUESTS
+        newer = hello.introduces and hello.configuration_index > self._index
+        return newer and _can_be_dialled(hello.address) and len(self._guests) < _MAX_GUESTS
 
     def _has_another_disk(self, peer: str, store: str) -> bool:
         expected = self._expected_store(peer)
@@ -189,6 +193,16 @@ class Roster:
             "them was recovered or restored without the other. Their logs never merge; empty the data directory of "
             "the one that is out of date and add it under a new id"
         )
+
+
+def _can_be_dialled(address: str) -> bool:
+    if len(address) > _MAX_ADDRESS:
+        return False
+    try:
+        parse_address("address", address)
+    except ValueError:
+        return False
+    return not is_wildcard(address)
 
 
 def _lost_disk(peer: str) -> str:

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Protocol, cast
 
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
@@ -114,18 +115,16 @@ class PeerTransport:
             if (connection := self.inbound.pop(peer, None)) is not None:
                 connection.abort()
             del self._dial_now[peer]
-        for peer in before:
-            if self.peers.get(peer) != before[peer] and (task := self._dials.pop(peer, None)) is not None:
+            if (task := self._dials.pop(peer, None)) is not None:
                 task.cancel()
         for peer in self.peers:
-            self._dial_now.setdefault(peer, asyncio.Event())
+            # A connection outlives a change of the address: the certificate says who is there.
+            self._dial_now.setdefault(peer, asyncio.Event()).set()
             if self._socket is not None and peer not in self._dials:
                 self._begin_dialling(peer)
 
     def _begin_dialling(self, peer: str) -> None:
-        self._dials[peer] = self._spawn(
-            self._dial_forever(peer, self.peers[peer], self._dial_now[peer]), f"dial {peer}"
-        )
+        self._dials[peer] = self._spawn(self._dial_forever(peer, self._dial_now[peer]), f"dial {peer}")
 
     async def stop(self) -> None:
         tasks = [*self._tasks]
@@ -226,12 +225,14 @@ class PeerTransport:
 
     # -- dialling ------------------------------------------------------------------------------------------------------
 
-    async def _dial_forever(self, peer: str, address: str, dial_now: asyncio.Event) -> None:
+    async def _dial_forever(self, peer: str, dial_now: asyncio.Event) -> None:
         delay = _RETRY_MIN_S
         trouble = ""
-        while True:
+        for attempt in count():
             protocol = _Outbound(self, peer)
             dial_now.clear()
+            addresses = self.roster.candidates(peer) or (self.peers[peer],)
+            address = addresses[attempt % len(addresses)]
             try:
                 await self._dial(protocol, address)
                 delay, trouble = _RETRY_MIN_S, ""

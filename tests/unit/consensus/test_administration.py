@@ -231,6 +231,28 @@ async def test_the_log_counts_and_not_the_settings(three: Cluster, caplog: pytes
     await write(three.nodes[stays])
 
 
+async def test_nodes_that_moved_find_each_other_by_what_they_say(three: Cluster) -> None:
+    """Two of three move after the log learned their old addresses: the third hears where they are, which makes a
+    majority, and that is enough to bring the log up to date.
+    """
+    member = three.joining("n4")
+    await three.start("n4")
+    await three.nodes["n1"].add_member(member, timeout_s=TIMEOUT_S)
+    await three.nodes["n1"].remove_member("n4", timeout_s=TIMEOUT_S)
+    await three.stop()
+    ports = dict(zip(("n1", "n2"), free_ports(2), strict=True))
+    for name, port in ports.items():
+        three.settings[name] = replace(three.settings[name], listen=f"127.0.0.1:{port}")
+    await three.start("n1", "n2", "n3")
+    for name, port in ports.items():
+        await three.nodes["n3"].add_member(Member(name, f"127.0.0.1:{port}", "voter"), timeout_s=TIMEOUT_S)
+    leader = await three.leader()
+    await write(three.nodes["n2"])
+    await three.same("n1", "n2", "n3")
+    found = {m.node: m.address for m in (await three.nodes[leader].status()).members}
+    assert found == {name: three.settings[name].listen for name in ("n1", "n2", "n3")}
+
+
 # -- disks -------------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.consensus.configuration import founding
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError, DataDirectoryLockedError, DiskError, IdentityMismatchError
@@ -50,6 +51,38 @@ def test_a_log_without_an_identity_is_refused_but_an_interrupted_first_start_is_
         DataDirectory(tmp_path, "n1", "c", DISK)
 
 
+def test_a_directory_remembers_how_it_began_and_whom_it_met(tmp_path: Path) -> None:
+    founders = founding("n1", "h:1", {"n2": "h:2"})
+    directory = DataDirectory(tmp_path, "n1", "c", DISK, founding=founders)
+    store = directory.store
+    directory.remember_store("n2", "disk-2")
+    directory.close()
+    again = DataDirectory(tmp_path, "n1", "c", DISK, founding=founding("n1", "h:1", {"n3": "h:3"}), join=True)
+    assert (again.founding, again.store, again.stores) == (founders, store, {"n2": "disk-2"})
+    again.close()
+    (tmp_path / "peers.json").write_bytes(b'{"n2": ')
+    with pytest.raises(CorruptDataError, match=r"peers\.json: not readable"):
+        DataDirectory(tmp_path, "n1", "c", DISK)
+
+
+def test_a_node_that_joined_never_takes_itself_for_a_founder(tmp_path: Path) -> None:
+    founders = founding("n1", "h:1", {"n2": "h:2"})
+    DataDirectory(tmp_path, "n1", "c", DISK, founding=founders, join=True).close()
+    directory = DataDirectory(tmp_path, "n1", "c", DISK, founding=founders)
+    assert directory.founding is None
+    directory.close()
+
+
+def test_every_disk_has_another_id(tmp_path: Path) -> None:
+    stores: set[str] = set()
+    for name in ("a", "b", "c"):
+        directory = DataDirectory(tmp_path / name, "n1", "c", DISK)
+        stores.add(directory.store)
+        directory.close()
+    assert len(stores) == 3
+    assert all(len(store) == 32 for store in stores)
+
+
 # -- data directories of format 1, whose journal is one file -----------------------------------------------------------
 
 GOLDEN = Path(__file__).with_name("golden") / "format-1"
@@ -82,6 +115,17 @@ def test_a_directory_of_format_1_is_converted_once(tmp_path: Path) -> None:
         assert opened(data) == (GOLDEN_LOG, 4, "n2", 8)
         assert json.loads((data / "identity.json").read_text())["format"] == 2
         assert not (data / "journal").exists()
+
+
+def test_a_node_of_format_1_was_a_founder_whatever_the_settings_say_now(tmp_path: Path) -> None:
+    data, founders = golden(tmp_path), founding("n1", "h:1", {"n2": "h:2"})
+    directory = DataDirectory(data, "n1", "test-cluster", DISK, founding=founders, join=True)
+    assert directory.founding == founders
+    store = directory.store
+    directory.close()
+    directory = DataDirectory(data, "n1", "test-cluster", DISK, founding=founding("n1", "h:1", {}))
+    assert (directory.founding, directory.store) == (founders, store)
+    directory.close()
 
 
 def test_a_conversion_may_be_interrupted_anywhere(tmp_path: Path) -> None:
