@@ -95,7 +95,7 @@ class Roster:
         return {**known, **{peer: address for peer, (address, _) in self._guests.items() if peer not in known}}
 
     def candidates(self, peer: str) -> tuple[str, ...]:
-        """Where `peer` may be found: where the log has it, where the settings do, where it said itself that it is.
+        """Where `peer` may be found: where it belongs by `addresses`, by the settings, and by its own words.
 
         The log may be out of date when nodes moved, and a majority of them may be needed to bring it up to date.
         """

@@ -16,7 +16,6 @@ import socket
 import ssl
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from itertools import count
 from typing import Protocol, cast
 
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
@@ -42,6 +41,8 @@ _HANDSHAKE_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 3.0
 _RETRY_MIN_S = 0.05
 _RETRY_MAX_S = 1.0
+_FAILURES_BEFORE_ELSEWHERE = 8
+"""About four seconds of dialling in vain."""
 _MAX_PENDING = 64
 _CROWD_PAUSE_S = 0.01
 _QUEUE_HIGH_BYTES = 4 << 20
@@ -228,14 +229,16 @@ class PeerTransport:
     async def _dial_forever(self, peer: str, dial_now: asyncio.Event) -> None:
         delay = _RETRY_MIN_S
         trouble = ""
-        for attempt in count():
+        failures = 0
+        while True:
             protocol = _Outbound(self, peer)
             dial_now.clear()
-            addresses = self.roster.candidates(peer) or (self.peers[peer],)
-            address = addresses[attempt % len(addresses)]
+            # Elsewhere only when it is not where it should be for some time.
+            elsewhere = self.roster.candidates(peer)[1:] if failures >= _FAILURES_BEFORE_ELSEWHERE else ()
+            address = (self.peers[peer], *elsewhere)[failures % (1 + len(elsewhere))]
             try:
                 await self._dial(protocol, address)
-                delay, trouble = _RETRY_MIN_S, ""
+                delay, trouble, failures = _RETRY_MIN_S, "", 0
                 _log.info("%s: connected to %s at %s", self.node, peer, address)
                 self._outbound[peer] = protocol
                 self.events.on_connected(peer)
@@ -246,6 +249,7 @@ class PeerTransport:
                         del self._outbound[peer]
                     self.events.on_disconnected(peer)
             except (OSError, TimeoutError, IdentityError) as error:
+                failures += 1
                 if (new := str(error) or type(error).__name__) != trouble:
                     trouble = new
                     _log.info("%s: %s at %s: %s", self.node, peer, address, trouble)
