@@ -48,6 +48,8 @@ def test_histories_under_faults_are_linearizable(tmp_path: Path) -> None:
     assert sum(report.faulted_s for report in reports) >= MINUTES * 60
     assert sum(report.operations["ok"] for report in reports) > 3_000 * MINUTES
     assert sum(report.operations["unknown"] for report in reports) > 0, "no fault hit an operation"
+    assert sum(report.snapshots for report in reports) > 0
+    assert sum(report.terms for report in reports) > 2 * len(reports), "hardly a leader was replaced"
     assert len({fault for report in reports for fault in report.faults}) >= 15
 
 

@@ -123,6 +123,8 @@ def summary(reports: Sequence[Report]) -> str:
             "commits: " + ", ".join(sorted({report.version for report in reports})),
             f"longest without an answer: {max((r.service.longest_unavailable_s for r in reports), default=0):g} s; "
             f"worst p99 of a round: {max((r.service.p99_ms for r in reports), default=0):g} ms",
+            f"terms: {sum(r.terms for r in reports)}; "
+            f"nodes that ended with a snapshot: {sum(r.snapshots for r in reports)}; "
             f"nodes that stopped themselves because of their disk: {sum(r.stopped_by_disk for r in reports)}",
             "faults (times; longest without an answer of those that came alone): "
             + ", ".join(f"{name} {count} ({longest[name]:g} s)" for name, count in sorted(faults.items())),

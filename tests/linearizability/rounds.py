@@ -33,6 +33,7 @@ from linearizability.sandbox import bind, unbind
 from linearizability.workload import Load, Workload, counts
 
 from controlplane import logs
+from controlplane.ports import LogStatus
 
 _WARM_UP_S = 1.0
 _READY_S = 40.0
@@ -85,6 +86,10 @@ class Report(msgspec.Struct):
     check_steps: int
     problems: list[str]
     undecided: list[str]
+    terms: int = 0
+    """The highest term in the end: about the number of elections."""
+    snapshots: int = 0
+    """Nodes that had taken or installed a snapshot by then."""
     stopped_by_disk: int = 0
     """Times that a node stopped itself because its disk failed or was full."""
     kept: str = ""
@@ -167,6 +172,7 @@ class _Round:
         )
         self._faults = plan.faults(faults)
         self._history = History()
+        self._final: list[LogStatus] = []
 
     async def run(self, seconds: float) -> Report:
         with ThreadPoolExecutor(self._plan.load.clients) as threads:
@@ -214,6 +220,7 @@ class _Round:
             if not problems:
                 await workload.read_all()
                 problems = await judge.converge(self._cluster)
+            self._final = list((await self._cluster.statuses()).values())
             for door in world.doors.values():
                 await door.close()
         except (RuntimeError, MembersError, UnexpectedAnswerError, ExceptionGroup) as error:
@@ -248,5 +255,7 @@ class _Round:
             check_steps=judgement.steps,
             problems=problems,
             undecided=judgement.undecided,
+            terms=max((status.term for status in self._final), default=0),
+            snapshots=sum(status.snapshot_index > 0 for status in self._final),
             stopped_by_disk=self._cluster.excused_ends,
         )
