@@ -439,7 +439,11 @@ class Transfer(Action, frozen=True):
         leader = world.leader()
         if leader is not None and leader.core is not None:
             target = None if self.target is None else world.pick(self.target).name
-            leader.run(leader.core.transfer, target, lambda why: world.count("transfer failed" if why else "transfer"))
+
+            def ended(why: str) -> None:
+                world.count("transfer failed" if why else "transfer")
+
+            leader.run(leader.core.transfer, target, ended)
 
 
 class AddMember(Action, frozen=True):

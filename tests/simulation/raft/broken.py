@@ -5,7 +5,7 @@ the real core uses; nothing of this is in the shipped code.
 # ruff: noqa: N803 - overridden methods have the names the engine gave them
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,7 +111,7 @@ class LearnersCount(RaftCore):
 
 
 @contextmanager
-def lying(core: Any) -> Iterator[None]:
+def lying(core: Any) -> Generator[None]:
     """The disk claims what is synced meanwhile."""
     disk = core._journal._disk
     disk.honest = False

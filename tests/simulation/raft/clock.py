@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -67,7 +67,7 @@ class Clock:
 
 
 @contextmanager
-def virtual_time(clock: Clock) -> Iterator[None]:
+def virtual_time(clock: Clock) -> Generator[None]:
     """Every module of the engine and of the consensus package reads `clock` and draws from it."""
     replaced: list[tuple[ModuleType, str, object]] = []
     for module_name, module in sorted(sys.modules.items()):

@@ -183,5 +183,6 @@ def load(file: Path, code: str, first: int, count: int) -> tuple[Tally, set[int]
         inside = first <= start and start + seeds <= first + count and (start - first) % BLOCK == 0
         if record.pop("code") == code and inside and whole and start not in done:
             done.add(start)
-            total.add(Tally(**{**record, "seen": Counter(record["seen"])}))
+            record["seen"] = Counter[str](record["seen"])
+            total.add(Tally(**record))
     return total, done

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -17,6 +17,12 @@ from simulation.raft.network import Weather
 from simulation.raft.patterns import PATTERNS
 
 ACTIONS = 120
+
+if TYPE_CHECKING:
+    AnyAction = Action
+else:
+    # Decoded by the tag that each of them has.
+    AnyAction = reduce(or_, VOCABULARY)
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -37,7 +43,7 @@ class Profile(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     seed: int
     profile: Profile
-    actions: list[reduce(or_, VOCABULARY)]  # pyright: ignore[reportInvalidTypeForm] - the union of the vocabulary
+    actions: list[AnyAction]
 
 
 def draw_profile(chance: random.Random) -> Profile:

@@ -11,7 +11,7 @@ import pickle
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -346,7 +346,7 @@ class Script:
 
 
 @contextmanager
-def script(make: type[Member], names: str, directory: Path, **options: Any) -> Iterator[Script]:
+def script(make: type[Member], names: str, directory: Path, **options: Any) -> Generator[Script]:
     clock = Clock()
     with virtual_time(clock):
         cluster = Script(make, names, directory, clock, **options)

@@ -10,7 +10,7 @@ import heapq
 import random
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -376,7 +376,7 @@ class World:
 
 
 @contextmanager
-def tuned(batch_bytes: int, chunk_bytes: int) -> Iterator[None]:
+def tuned(batch_bytes: int, chunk_bytes: int) -> Generator[None]:
     """Small messages, so that few entries need several of them."""
     values = [(replication, "_BATCH_BYTES", batch_bytes), (transfers, "PIECE_BYTES", chunk_bytes)]
     before = [(module, name, getattr(module, name)) for module, name, _ in values]
