@@ -79,6 +79,10 @@ demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift
 test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest
 
+.PHONY: restore-drill
+restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
+	$(BIN)/python -m pytest tests/acceptance/test_restore_drill.py tests/acceptance/test_s3_store.py
+
 # -- longer runs ------------------------------------------------------------------------------------------------------
 SEEDS ?= 1000
 FROM ?= 0

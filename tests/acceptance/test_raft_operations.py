@@ -24,8 +24,8 @@ def status(nodes: Nodes, *, at: str | None = None) -> tuple[int, dict[str, Any]]
 
 
 def healthy(nodes: Nodes, *, at: str | None = None) -> dict[str, Any] | None:
-    code, found = status(nodes, at=at)
-    return found if code == 0 else None
+    code, out, _ = nodes.flintctl("raft", "status", "-o", "json", at=at)
+    return json.loads(out) if code == 0 else None
 
 
 def test_an_operators_day(nodes: Nodes) -> None:
@@ -102,3 +102,48 @@ def _degraded(nodes: Nodes, *, at: str) -> tuple[int, dict[str, Any]] | None:
 def _agents_known(nodes: Nodes, asked: str, of: str) -> bool:
     known = nodes.client(asked).get("/cluster").body["nodes"]
     return any(node["node"] == of and node["agents"] is not None for node in known)
+
+
+def test_one_survivor_goes_on_alone(nodes: Nodes) -> None:
+    """Runs on what the day before left: three members."""
+    found = within(60, lambda: _whole(healthy(nodes, at="n4"), 3), "three nodes")
+    others = [node["node"] for node in found["nodes"] if node["node"] != "n4"]
+    for name in others:
+        nodes.kill(name)
+    code, found = within(30, lambda: _leaderless(nodes), "nobody leads any more")
+    assert code == 2
+    assert "no leader: nothing can be written" in found["problems"]
+
+    # While it runs, and without a word that the loss is accepted, nothing is done.
+    config = str(nodes.layout.settings("n4"))
+    accept = "--yes-i-lose-unreplicated-writes"
+    code, _, err = nodes.flintctl("raft", "recover", "--config", config, accept)
+    assert (code, "in use by another process" in err) == (1, True), err
+    nodes.kill("n4")
+    code, out, err = nodes.flintctl("raft", "recover", "--config", config)
+    assert (code, "nothing was changed" in err, accept in err) == (1, True, True)
+    assert "members then  n4, the only voter" in out
+    assert "warning: " in out
+
+    out = nodes.done("raft", "recover", "--config", config, accept)
+    assert "n4: recovered, as the only member, in incarnation 2" in out
+    nodes.start("n4")
+    found = within(30, lambda: _whole(healthy(nodes, at="n4"), 1), "n4 leads alone")
+    assert (found["leader"], found["incarnation"]) == ("n4", 2)
+    client = nodes.client("n4")
+    assert {each["name"] for each in client.get("/namespaces").body["items"]} >= {"demo", "demo2"}
+    client.request("PUT", "/namespaces/demo3", body={"spec": {}})
+
+    # The others come back with logs of the old incarnation: they are refused. A new node is welcome.
+    nodes.start(others[0])
+    plan = nodes.prepare("n6", contacts=("n4",))
+    nodes.start("n6")
+    nodes.done("raft", "add", "n6", "--address", f"127.0.0.1:{plan.raft_port}", at="n4", timeout_s=120)
+    within(60, lambda: _whole(healthy(nodes, at="n4"), 2), "n4 and n6")
+    view = nodes.raft(others[0])
+    assert view is None or not view["has_quorum"]
+
+
+def _leaderless(nodes: Nodes) -> tuple[int, dict[str, Any]] | None:
+    code, found = status(nodes, at="n4")
+    return (code, found) if found["leader"] is None else None

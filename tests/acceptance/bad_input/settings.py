@@ -15,6 +15,13 @@ CASES = [
     ),
     SettingsCase("no tokens", "n1", {"tokens_file": "/none.json"}, ("tokens_file: /none.json does not exist",)),
     SettingsCase(
+        "a place for backups that is none",
+        "n1",
+        {"backup": {"store": "ftp://x"}},
+        ("n1.yaml: backup.store: must be a directory or s3://BUCKET/PREFIX (found 'ftp://x')",),
+    ),
+    SettingsCase("backups without a pause", "n1", {"backup": {"store": "b", "every_s": 1}}, ("backup.every_s: ", "5")),
+    SettingsCase(
         "another node's certificate",
         "n1",
         {"tls.certificate": "pki/n2/n2.crt", "tls.key": "pki/n2/n2.key"},
