@@ -129,6 +129,9 @@ def test_the_drill(world: World) -> None:
         assert "Nothing was written" in world.flintctl(*arguments, "--dry-run"), kind
         assert not world.raft_dir(name).exists()
         assert "Incarnation:  2" in world.flintctl(*arguments), kind
+    for name in NAMES:
+        scheduled = {"store": str(world.directory / "scheduled"), "every_s": 5, "keep": 2}
+        nodes.write_settings(name, {**nodes.settings(name), "backup": scheduled})
     nodes.start(*NAMES)
     nodes.cluster.await_ready()
 
@@ -138,6 +141,11 @@ def test_the_drill(world: World) -> None:
     assert all(view["last_index"] > saved["index"] for view in views)
     assert world.vm("kept")["uid"] == kept["uid"]
     client.request("PUT", "/namespaces/after", body={"spec": {}})
+
+    # Backups go on by themselves, and every node sees it.
+    for name in NAMES:
+        within(60, lambda name=name: _backed_up(nodes, name, saved["index"]), f"{name} sees a scheduled backup")
+    assert "Backup:" in world.flintctl("cluster", "status")
 
     # Hosts: nothing was destroyed, nothing that ran was started again, what is not known is only reported.
     within(
@@ -180,6 +188,11 @@ def _same_hash(nodes: Nodes) -> list[dict[str, Any]] | None:
         return None
     assert len({view["state_hash"] for view in views}) == 1
     return views
+
+
+def _backed_up(nodes: Nodes, name: str, index: int) -> bool:
+    backup = nodes.client(name).get("/cluster").body["backup"]
+    return backup["error"] == "" and (backup["last_index"] or 0) > index and not backup["overdue"]
 
 
 def _unmanaged(world: World) -> set[str] | None:
