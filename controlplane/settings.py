@@ -107,6 +107,11 @@ class RaftServerSettings(ListenSettings):
     dead_server_cleanup_s: Annotated[float, Field(ge=0, le=2_592_000, allow_inf_nan=False)] = 0.0
     """The leader removes a member that could not be reached for so long, for good; 0: nobody is removed."""
 
+    snapshot_entries: Annotated[int, Field(ge=100, le=10_000_000)] = 20_000
+    snapshot_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 34)] = 64 << 20
+    snapshot_age_s: Annotated[float, Field(ge=1, le=2_592_000, allow_inf_nan=False)] = 3_600.0
+    """A snapshot is taken after so many entries, so many bytes of them, or so long, whichever comes first."""
+
     @model_validator(mode="after")
     def _patient(self) -> Self:
         if 0 < self.dead_server_cleanup_s < MIN_CLEANUP_S:

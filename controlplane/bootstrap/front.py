@@ -15,7 +15,7 @@ from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.backup import open_store
 from controlplane.backup.schedule import BackupSchedule
-from controlplane.bootstrap.process import StartError, patiently, run_child
+from controlplane.bootstrap.process import StartError, patiently, run_child, settle_collector
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
@@ -39,7 +39,7 @@ REFUSALS = (GatewayError, StartError, UnknownEntryError)
 async def run_front(settings: NodeSettings) -> None:
     clock, ids = SystemClock(), Ulids()
     log = LogClient(socket_path(settings))
-    replica = Replica(log, cluster_id=settings.cluster_id, clock=clock, ids=ids)
+    replica = Replica(log, cluster_id=settings.cluster_id, clock=clock, ids=ids, settle=settle_collector)
     addresses = AddressBook(
         lambda: replica.status,
         api={settings.node: settings.http.address, **settings.http.peers},

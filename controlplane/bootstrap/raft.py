@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from controlplane.bootstrap.process import patiently, run_child
+from controlplane.bootstrap.process import patiently, run_child, settle_collector
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 from controlplane.consensus.errors import DataDirectoryLockedError, DiskError
 from controlplane.machine.entry import MachineState
@@ -14,6 +14,8 @@ from controlplane.settings import NodeSettings
 
 REFUSALS = (ConsensusError, UnknownEntryError, ValueError)
 FAILURES = (DiskError,)
+SWITCH_S = 0.001
+"""How long a thread that writes a snapshot may keep the interpreter from the event loop, which acknowledges writes."""
 
 
 def socket_path(settings: NodeSettings) -> Path:
@@ -33,13 +35,17 @@ def raft_settings(settings: NodeSettings) -> RaftSettings:
         tls=settings.tls,
         fsync=settings.fsync,
         dead_server_cleanup_s=settings.raft.dead_server_cleanup_s,
+        snapshot_entries=settings.raft.snapshot_entries,
+        snapshot_bytes=settings.raft.snapshot_bytes,
+        snapshot_age_s=settings.raft.snapshot_age_s,
         election_min_s=settings.election.min_s,
         election_max_s=settings.election.max_s,
     )
 
 
 async def run_raft(settings: NodeSettings) -> None:
-    node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id))
+    sys.setswitchinterval(SWITCH_S)
+    node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id), settle=settle_collector)
     await patiently(node.start, DataDirectoryLockedError)
     await serve(node, socket_path(settings))
 

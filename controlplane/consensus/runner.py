@@ -45,9 +45,18 @@ Outcome = tuple[tuple[int, int] | None, int]
 class Runner:
     """Runs one core: disk below, peers beside it, ticks when something happened."""
 
-    def __init__(self, settings: RaftSettings, state: ReplicatedState, *, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        settings: RaftSettings,
+        state: ReplicatedState,
+        *,
+        disk: Disk | None = None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`settle` is called whenever the state was loaded or a snapshot of it taken."""
         self.settings = settings
         self._state = state
+        self._settle = settle
         self._disk = disk or Disk(durable=settings.fsync == "always")
         self._directory: DataDirectory | None = None
         self._core: RaftCore | None = None
@@ -126,6 +135,7 @@ class Runner:
                 hooks=self,
                 founding=self._directory.founding,
             )
+            self._settle()
             self._meet_members(self._core)
             _check_listens(settings, self._transport.peers)
             self._compare_with_settings(self._core)
@@ -326,11 +336,13 @@ class Runner:
         )
         if self._core is core:
             core.snapshot_saved(manifest)
+            self._settle()
 
     async def _install_snapshot(self, core: RaftCore, directory: DataDirectory, pacer: Pacer) -> None:
         prepared = await asyncio.to_thread(core.prepare_install, pacer)
         if self._core is core:
             core.finish_install(prepared)
+            self._settle()
             self.wake()
 
     # -- peers ---------------------------------------------------------------------------------------------------------

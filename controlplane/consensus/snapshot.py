@@ -104,6 +104,8 @@ class SnapshotDirectory:
     def open(self) -> Manifest | None:
         """Find what is here, and remove what a crash left; the newest snapshot. Raises CorruptDataError, OSError."""
         self._disk.make_directory(self._path)
+        # What a rename shows may not be on the disk yet, when the process before this one failed at its sync.
+        self._disk.sync_directory(self._path)
         files = sorted(self._path.glob("*" + SUFFIX))
         stored: list[Stored] = []
         for path in files:

@@ -50,8 +50,12 @@ class ReplicaDivergedError(Exception):
 
 
 class Replica:
-    def __init__(self, log: Log, *, cluster_id: str, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, log: Log, *, cluster_id: str, clock: Clock, ids: Ids, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        """`settle` is called whenever a whole state was loaded."""
         self._log = log
+        self._settle = settle
         self._clock = clock
         self._ids = ids
         self._state = State(cluster_id=cluster_id)
@@ -171,6 +175,7 @@ class Replica:
                         _log.warning("replica.snapshot_interrupted", index=item.index, error=str(error))
                         continue
                     self._index, self._term = item.index, item.term
+                    self._settle()
                     self._history.restart(self._state.revision)
                     _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
             self._applied.fire()

@@ -129,6 +129,10 @@ BAD_NODES: dict[str, tuple[object, list[str]]] = {
         _with(_node(), raft=_with(_node()["raft"], dead_server_cleanup_s=299)),
         ["raft: dead_server_cleanup_s: 0 (never) or at least 300 s", "never comes back"],
     ),
+    "snapshots all the time": (
+        _with(_node(), raft=_with(_node()["raft"], snapshot_entries=1, snapshot_age_s=0)),
+        ["raft.snapshot_entries: input should be greater than or equal to 100", "raft.snapshot_age_s:"],
+    ),
     "fsync": (_with(_node(), fsync="sometimes"), ["fsync: input should be 'always' or 'never'", "'sometimes'"]),
     "missing key file": (
         _with(_node(), tls=_with(_tls(), key="pki/none.key")),
