@@ -56,7 +56,9 @@ def test_every_node_is_restarted_under_writes_without_an_error(cluster: DevClust
             writer.proceeds()
             parent = processes.recorded(cluster.layout.run_file(node))
             assert parent is not None
+            leads = leader_of(cluster) == node
             assert processes.stop([parent], grace_s=30) == []
+            assert ("leads now; this node can stop" in cluster.log_tail(node, lines=100)) >= leads
             writer.proceeds()
             cluster.start([node])
             make_whole(cluster)
