@@ -19,9 +19,6 @@ from dataclasses import dataclass
 
 from controlplane.ports import Divergence
 
-HASH_FORMAT = 1
-"""Raised with every change of what a state hash covers: hashes of different formats are never compared, so that a
-rolling upgrade is not taken for a divergence."""
 STEP = 64
 KEPT = 512
 """Hashes of one's own: at one entry per round, as many entries back are comparable, and `KEPT * STEP` under load."""

@@ -6,11 +6,12 @@ raises DivergedError, which stops it and is remembered in its data directory.
 
 from __future__ import annotations
 
-from controlplane.consensus.agreement import HASH_FORMAT, STEP
+from controlplane.consensus.agreement import STEP
 from controlplane.consensus.engine import EngineNode, monotonic_s
 from controlplane.consensus.errors import DivergedError
 from controlplane.consensus.handover import Successor
 from controlplane.consensus.messages import StateHash
+from controlplane.machine.draft import DIGEST_FORMAT
 
 PERIOD_S = 1.0
 
@@ -41,15 +42,15 @@ class Witness(Successor):
 
     def _tell(self, points: list[tuple[int, str]]) -> None:
         for node in self._SyncObj__connectedNodes:
-            self._send(node, StateHash(HASH_FORMAT, points))
+            self._send(node, StateHash(DIGEST_FORMAT, points))
 
     def _tell_hashes_to(self, node: EngineNode) -> None:
         """`node` was just connected, and missed what was told before."""
         if points := self._agreement.newest():
-            self._send(node, StateHash(HASH_FORMAT, points))
+            self._send(node, StateHash(DIGEST_FORMAT, points))
 
     def _on_state_hash(self, node: EngineNode, message: StateHash) -> None:
-        if message.format == HASH_FORMAT:
+        if message.format == DIGEST_FORMAT:
             self._agreement.hear(node.id, message.points)
             self._judge()
 

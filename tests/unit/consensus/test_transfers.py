@@ -8,7 +8,6 @@ import pytest
 from unit.consensus.rig import Rig
 
 from controlplane.consensus import core, engine
-from controlplane.consensus.agreement import HASH_FORMAT
 from controlplane.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -19,6 +18,7 @@ from controlplane.consensus.messages import (
     StateHash,
 )
 from controlplane.consensus.snapshot import Capture
+from controlplane.machine.draft import DIGEST_FORMAT
 
 X = b"\x00x"
 
@@ -61,12 +61,12 @@ def fetched(carried: list[Message]) -> list[int]:
 def test_a_leader_whose_state_is_in_doubt_offers_no_snapshot(tmp_path: Path) -> None:
     leader = compacted_leader(tmp_path / "a")
     index = leader.core.applied_index
-    leader.hear("b", StateHash(HASH_FORMAT, [(index, "another")]))
+    leader.hear("b", StateHash(DIGEST_FORMAT, [(index, "another")]))
     leader.clear()
     leader.hear("c", AppendReply(leader.core.term, False, 2, 0))
     assert leader.sent(SnapshotOffer) == []
     # The third one stands by the leader.
-    leader.hear("c", StateHash(HASH_FORMAT, [(index, leader.state.digest())]))
+    leader.hear("c", StateHash(DIGEST_FORMAT, [(index, leader.state.digest())]))
     assert len(leader.sent(SnapshotOffer, "c")) == 1
 
 

@@ -26,7 +26,7 @@ from controlplane.machine.codec import (
     full_digest,
     read_header,
 )
-from controlplane.machine.draft import DIGEST_MODULUS, digest_of
+from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, digest_of
 from controlplane.machine.entry import MachineState, apply_entry
 from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.model.commands import ENTRY_VERSION, Entry, UnknownEntryError, decode_entry, encode_entry, seal
@@ -91,6 +91,8 @@ def test_a_snapshot_whose_records_do_not_give_its_digest_is_refused() -> None:
         load(header_of(state, key_order=(0, 2)), parts)
     with pytest.raises(ValueError, match="digest"):
         load(header_of(state, digest="0" * 32), parts)
+    # A build that reckoned digests otherwise wrote it: nothing to compare.
+    assert load(header_of(state, digest="0" * 32, digest_format=DIGEST_FORMAT - 1), parts) == state
 
 
 @settings(deadline=None)

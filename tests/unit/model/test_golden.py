@@ -16,6 +16,7 @@ from support.invariants import check_state
 
 from controlplane.machine.apply import apply
 from controlplane.machine.codec import digest_text
+from controlplane.machine.draft import DIGEST_FORMAT
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
@@ -89,6 +90,19 @@ def test_a_recorded_history_leads_to_the_recorded_outcomes(path: Path) -> None:
     if path == HISTORIES[-1]:
         assert digest_text(state) == recorded["digest"]
         assert {entry["kind"] for entry in recorded["entries"]} == set(KINDS)
+
+
+DIGEST_OF_THE_FIRST_HISTORY = {1: "b657cef1f7908a43c5a181e380897d8f"}
+"""By digest format. A change that breaks this adds a line here and raises DIGEST_FORMAT: nodes of both builds run side
+by side during an upgrade and compare their digests, and snapshots of the older one are loaded."""
+
+
+def test_another_digest_has_another_format() -> None:
+    state = State(cluster_id="golden")
+    for index, entry in enumerate(read(HISTORIES[0])["entries"], start=1):
+        state, _, _ = apply_entry(state, bytes.fromhex(entry["entry_hex"]), index=index, term=1)
+    assert max(DIGEST_OF_THE_FIRST_HISTORY) == DIGEST_FORMAT
+    assert digest_text(state) == DIGEST_OF_THE_FIRST_HISTORY[DIGEST_FORMAT]
 
 
 # -- JSON Schema -------------------------------------------------------------------------------------------------------
