@@ -113,7 +113,10 @@ class LoadGenerator:
         first: int = 0,
         modulo: int = 0,
     ) -> Load:
-        """A closed loop of `clients`, spread over `targets`. `modulo`: how many numbers there are, 0 without end."""
+        """A closed loop of `clients`, spread over `targets`, warmed up for at least `warm_s`.
+
+        `modulo`: how many numbers there are, 0 without end.
+        """
         lines = [f"clients {clients}", f"warm_ms {round(warm_s * 1000)}", f"run_ms {round(seconds * 1000)}"]
         lines += [f"first {first}", f"modulo {modulo}"]
         with self._started(request, targets, lines) as process:

@@ -28,6 +28,7 @@ struct conn {
     size_t body_done;
     int http_status, grpc_status;
     int64_t began_ns, reopen_ns;
+    int seen; /* was answered at least once */
 };
 
 /* Provided by the main program. */

@@ -1,7 +1,7 @@
 /* A load generator for HTTPS APIs and for gRPC: `clients` connections, each with one request in flight.
  *
  * The description comes by standard input (spec.h). In the closed loop every client asks again as soon as it was
- * answered; what is answered between the end of the warming up and the end of the run counts, and one line of JSON
+ * answered. The warming up ends when each was answered once; what is answered from then on counts, and one line of JSON
  * says how many, how long they took, and how much processor time this program itself used. With `every_us` one request
  * is begun at each tick on a client that is free, every answer is a line `BEGUN_NS ANSWERED_NS RESULT TARGET` (on
  * CLOCK_MONOTONIC; RESULT 0 is success, -1 a connection that broke or was given up after a second), and the program
@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -20,11 +21,13 @@
 
 #define REOPEN_NS 20000000
 #define PATIENCE_NS 1000000000 /* after which a traced request is given up, with its connection */
+#define SLOW_START_NS 10000000000 /* how long the warming up goes on for clients that were not answered yet */
 #define MAX_KINDS 16
 
 static struct spec spec;
 static struct conn *conns;
-static int64_t asked, measure_from, measure_until;
+static int64_t asked, measure_from = INT64_MAX, measure_until = INT64_MAX;
+static int unseen; /* clients that were not answered yet */
 static uint32_t *latencies_us;
 static size_t answered, room;
 static struct {
@@ -63,6 +66,10 @@ void conn_answered(struct conn *conn, int result) {
         printf("%lld %lld %d %d\n", (long long)conn->began_ns, (long long)now, result, conn->target);
         fflush(stdout);
         return;
+    }
+    if (!conn->seen) {
+        conn->seen = 1;
+        unseen--;
     }
     if (now >= measure_from && now < measure_until) {
         if (result == DONE_OK) {
@@ -136,13 +143,17 @@ int main(void) {
         conn_open(&conns[i], context);
     }
     int64_t start = now_ns(), next_tick = start;
-    measure_from = start + spec.warm_ns;
-    measure_until = measure_from + spec.run_ns;
-    double used_before = -1;
+    unseen = spec.clients;
+    double used_before = 0;
     for (;;) {
         int64_t now = now_ns();
         if (!spec.every_ns && now >= measure_until) break;
-        if (used_before < 0 && now >= measure_from) used_before = cpu_s();
+        int warm = now >= start + spec.warm_ns && (!unseen || now >= start + spec.warm_ns + SLOW_START_NS);
+        if (warm && measure_from == INT64_MAX) {
+            measure_from = now;
+            measure_until = now + spec.run_ns;
+            used_before = cpu_s();
+        }
         struct epoll_event events[256];
         int timeout_ms = spec.every_ns ? (int)((next_tick - now) / 1000000) : 5;
         int count = epoll_wait(epoll, events, 256, timeout_ms < 0 ? 0 : timeout_ms);
