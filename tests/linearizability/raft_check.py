@@ -27,12 +27,14 @@ from linearizability.sandbox import run_inside
 from linearizability.workload import Load
 
 EARLY_SNAPSHOTS = 400
+CROWD = Load(clients=30, registers=6, think_s=0.02)
+"""Many on few registers: more operations at once on each."""
 API_LOAD = Load(clients=16, registers=12, think_s=0.05)
 PLANS = {
     "three": Plan(3, small_disk=True),
     "five-obedient": Plan(5, Build("instrumented", snapshot_entries=EARLY_SNAPSHOTS)),
     "api": Plan(3, Build("api"), API_LOAD),
-    "three-obedient": Plan(3, Build("instrumented", snapshot_entries=EARLY_SNAPSHOTS)),
+    "three-obedient": Plan(3, Build("instrumented", snapshot_entries=EARLY_SNAPSHOTS), CROWD),
     "five": Plan(5, small_disk=True),
     "clocks": Plan(3, faked_clocks=True),
 }
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of the first round's name")
     parser.add_argument("--plans", nargs="+", choices=PLANS, default=list(PLANS), metavar="PLAN", help=", ".join(PLANS))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="FAULT")
+    parser.add_argument("--keep", action="store_true", help="the evidence of rounds that passed, too")
     parser.add_argument("--summary", action="store_true", help="only print what was collected so far")
     options = parser.parse_args(argv)
     tally = options.directory.resolve() / "rounds.jsonl"
@@ -68,7 +71,7 @@ def collect(tally: Path, options: argparse.Namespace) -> int:
         left_s = options.minutes * 60 - sum(report.faulted_s for report in reports)
         name = f"{options.seed}-{number}-{plan}"
         seconds = min(options.round_s, max(left_s, 10.0))
-        report = run_round(PLANS[plan], name, seconds, tally.parent / name, faults=options.faults)
+        report = run_round(PLANS[plan], name, seconds, tally.parent / name, faults=options.faults, keep=options.keep)
         reports.append(report)
         append(tally, report)
         print(line(report), flush=True)

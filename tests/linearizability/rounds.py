@@ -129,8 +129,10 @@ class _HarnessLog(io.TextIOBase):
 _harness_log = _HarnessLog()
 
 
-def run_round(plan: Plan, name: str, seconds: float, directory: Path, *, faults: Iterable[str] = FAULTS) -> Report:
-    """Run it in `directory`, which goes afterwards unless something is wrong. Use inside a sandbox."""
+def run_round(
+    plan: Plan, name: str, seconds: float, directory: Path, *, faults: Iterable[str] = FAULTS, keep: bool = False
+) -> Report:
+    """Run it in `directory`, which goes afterwards unless something is wrong, or `keep`. Use inside a sandbox."""
     directory.mkdir(parents=True)
     short = bind(directory, "round")
     network = Network()
@@ -140,7 +142,7 @@ def run_round(plan: Plan, name: str, seconds: float, directory: Path, *, faults:
     finally:
         network.close()
         unbind(short)
-    if report.passed:
+    if report.passed and not keep:
         shutil.rmtree(directory)
     else:
         report.kept = str(directory)
