@@ -144,7 +144,7 @@ def run_round(
         unbind(short)
     if report.passed and not keep:
         shutil.rmtree(directory)
-    else:
+    if not report.passed:
         report.kept = str(directory)
         (directory / "problems.txt").write_text("\n\n".join([*report.problems, *report.undecided]) + "\n")
     return report
