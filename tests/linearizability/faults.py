@@ -25,6 +25,7 @@ REMOVED = ("removed from the cluster",)
 OTHER_DISK = ("another disk",)
 _DAY_S = 86_400
 _EARLIER_S = 3.0
+_BACK_S = 6.0
 
 
 class MembersError(Exception):
@@ -156,10 +157,15 @@ async def restart_all(world: World) -> AsyncGenerator[str]:
 
 @fault("restart-rolling", "process", (0.5, 2.0))
 async def restart_rolling(world: World) -> AsyncGenerator[str]:
+    """As an operator does it: the next one when this one is back."""
     for name in world.names:
         await world.cluster.end(name, how=signal.SIGTERM)
         await world.cluster.start(name)
-        await asyncio.sleep(world.chance.uniform(0.2, 1.5))
+        give_up = time.monotonic() + _BACK_S
+        while (status := await world.cluster.status(name)) is None or status.leader is None:
+            if time.monotonic() > give_up:
+                break
+            await asyncio.sleep(0.1)
     yield "one after another"
 
 
