@@ -13,6 +13,7 @@ writes them.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,14 +124,26 @@ class ModelDisk(Disk):
         self._changes.append(change)
         self.on_step()
 
+    def _kept_changes(self, limit: int) -> Iterator[tuple[bool, ...]]:
+        count = len(self._changes)
+        if 2**count <= limit:
+            yield from itertools.product((True, False), repeat=count)
+            return
+        yield (True,) * count
+        yield (False,) * count
+        chance = random.Random(count)
+        for _ in range(limit - 2):
+            yield tuple(chance.random() < 0.5 for _ in range(count))
+
     # -- power loss ----------------------------------------------------------------------------------------------------
 
-    def crash_states(self, *, every_byte: bool, max_sectors: int = 6) -> Iterator[State]:
+    def crash_states(self, *, every_byte: bool, max_sectors: int = 6, max_names: int = 256) -> Iterator[State]:
         """Every state a power loss now may leave. Without `every_byte`, prefixes are cut near sector boundaries only;
-        subsets of sectors are tried where at most `max_sectors` are unsynced.
+        subsets of sectors are tried where at most `max_sectors` are unsynced; of the sets of changed names that are
+        kept, at most `max_names` are tried: all, none, and others by chance.
         """
         seen: set[tuple[tuple[Path, int], ...]] = set()
-        for kept in itertools.product((True, False), repeat=len(self._changes)):
+        for kept in self._kept_changes(max_names):
             names = dict(self._durable_names)
             for change in itertools.compress(self._changes, kept):
                 _apply(names, change)

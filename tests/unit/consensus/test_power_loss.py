@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import traceback
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from support.model_disk import ModelDisk, lay_out
 from support.power_loss import SEGMENT_BYTES, Facts, Tally, facts_of, live, recovered
+from unit.consensus.net import Net
+from unit.consensus.rig import Rig
 
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import CorruptDataError
 from controlplane.consensus.journal import Journal
+from controlplane.consensus.messages import AppendReply, Message, VoteReply
 from controlplane.consensus.replay import LogState, Replay
 
 SEEDS = 12
@@ -142,6 +147,114 @@ def test_a_conversion_may_lose_power_anywhere(tmp_path: Path) -> None:
     DataDirectory(root, "n1", "test-cluster", disk).close()
     check()
     assert count > 20
+
+
+class Promises:
+    """What one member told the others, and whether every state that a power loss may leave keeps it."""
+
+    LIMITS: ClassVar[dict[str, object]] = {"segment_bytes": 1024, "retain_entries": 2}
+
+    def __init__(self, directory: Path, seed: int, disk_type: type[ModelDisk] = ModelDisk) -> None:
+        self.chance = random.Random(seed)
+        self.net = Net(directory / "net", **self.LIMITS)
+        self.member = self.net.rigs["b"]
+        self.trial = directory / "trial"
+        self.acknowledged: tuple[int, int] = (0, 0)
+        self.term = 0
+        self.vote: tuple[int, str] = (0, "")
+        self.proposed: list[bytes] = []
+        self.tried = 0
+        self.member.data.close()
+        disk = disk_type()
+        disk.adopt(self.member.settings.data_dir)
+        self.member.disk = disk  # type: ignore[assignment]
+        self.disk = disk
+        send = self.member.send
+
+        def promising(peer: str, message: Message) -> bool:
+            self.note(peer, message)
+            return send(peer, message)
+
+        self.member.send = promising  # type: ignore[method-assign]
+        self.member.start()
+        disk.on_step = self.check
+
+    def note(self, peer: str, message: Message) -> None:
+        if isinstance(message, AppendReply | VoteReply) and not getattr(message, "pre", False):
+            self.term = max(self.term, message.term)
+        if isinstance(message, AppendReply) and message.success:
+            term = self.member.data.journal.term_at(message.index)
+            assert term is not None
+            self.acknowledged = max(self.acknowledged, (message.index, term))
+        if isinstance(message, VoteReply) and message.granted and not message.pre:
+            self.vote = (message.term, peer)
+
+    def check(self) -> None:
+        # A start costs a hundred times what reading a journal does: some of the states each time.
+        states = list(self.disk.crash_states(every_byte=False, max_sectors=3, max_names=8))
+        for state in self.chance.sample(states, min(2, len(states))):
+            lay_out(state, self.member.settings.data_dir, self.trial)
+            self.tried += 1
+            found = Rig(self.trial, node="b", peers="ac", **self.LIMITS)
+            journal = found.data.journal
+            index, term = self.acknowledged
+            assert journal.base_index >= index or journal.term_at(index) == term, "an acknowledged entry is gone"
+            assert journal.current_term >= self.term, "a term is forgotten"
+            if self.vote[1] and journal.current_term == self.vote[0]:
+                assert journal.voted_for == self.vote[1], "a vote is forgotten"
+            applied = found.core.applied_index
+            above = (command[1:] for command, at, _ in journal[1:] if command[0] == 0 and at > applied)
+            kept = [*found.state.entries, *above]
+            assert kept == self.proposed[: len(kept)], "the snapshot and the log above it do not fit"
+            found.data.close()
+
+    def step(self) -> None:
+        what = self.chance.random()
+        leader = self.net.rigs["a"]
+        if what < 0.5:
+            for _ in range(3):
+                self.proposed.append(self.chance.randbytes(self.chance.choice((3, 200, 700))))
+                self.net.propose("a", self.proposed[-1])
+        elif what < 0.65 and self.member.core.applied_index > self.member.core.snapshot_index:
+            self.member.snapshot()
+        elif what < 0.85:
+            self.net.down.add("b")
+            for _ in range(6):
+                self.proposed.append(self.chance.randbytes(150))
+                self.net.propose("a", self.proposed[-1])
+            leader.snapshot()
+            self.net.down.clear()
+            leader.core.disconnected("b")
+            leader.core.connected("b")
+            self.net.run(40)
+        else:
+            self.net.restart("b")
+        self.net.run()
+
+
+def test_a_member_keeps_its_promises_through_snapshots_and_installs(tmp_path: Path) -> None:
+    tried = 0
+    for seed in range(2):
+        promises = Promises(tmp_path / str(seed), seed)
+        promises.net.lead("a")
+        for _ in range(14):
+            promises.step()
+        assert promises.acknowledged[0] > 25
+        tried += promises.tried
+        promises.net.close()
+    assert tried > 300
+
+
+def test_a_member_whose_syncs_do_nothing_breaks_its_promises(tmp_path: Path) -> None:
+    def broken() -> None:
+        for seed in range(3):
+            promises = Promises(tmp_path / str(seed), seed, NoSync)
+            promises.net.lead("a")
+            for _ in range(14):
+                promises.step()
+
+    with pytest.raises((AssertionError, CorruptDataError), match=r"is gone|is forgotten|durable once"):
+        broken()
 
 
 # -- broken builds, each of which must be found ------------------------------------------------------------------------
