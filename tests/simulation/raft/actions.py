@@ -136,6 +136,25 @@ class FailDisk(Action, frozen=True):
             process.disk.fails_in = self.operations
 
 
+class TroubleAtStart(Action, frozen=True):
+    """The next start of a process does not get far: it dies inside a disk operation, or one fails."""
+
+    weight: ClassVar[float] = 3.0
+    who: int
+    operations: int
+    fails: bool
+
+    @classmethod
+    def draw(cls, chance: random.Random, after_s: float) -> Self:
+        return cls(
+            after_s=after_s, who=someone(chance), operations=chance.choice((1, 2, 3, 4)), fails=chance.random() < 0.3
+        )
+
+    def apply(self, world: World) -> None:
+        process = world.pick(self.who)
+        process.start_trouble = (None, self.operations) if self.fails else (self.operations, None)
+
+
 class LoseDisk(Action, frozen=True):
     """A process comes back with an empty directory under its old name. One at most, which everybody has met before, and
     only where the other voters are a majority without it."""
@@ -523,6 +542,7 @@ VOCABULARY: tuple[type[Action], ...] = (
     Crash,
     CrashInDisk,
     FailDisk,
+    TroubleAtStart,
     LoseDisk,
     Restart,
     CrashAll,

@@ -32,6 +32,7 @@ class SimulatedDisk(Disk):
         self._synced: dict[int, int] = {}
         self._removed: dict[Path, bytes] = {}
         self._inside = False
+        self._open: set[int] = set()
         self.sync_s = (0.0, 0.0)
         """Range of true seconds that a sync takes."""
         self.honest = True
@@ -44,6 +45,21 @@ class SimulatedDisk(Disk):
         """Operations until one fails, as with a broken disk."""
         self._poisoned: set[int] = set()
         """Files of which the kernel believes, after a failed sync, that nothing is left to be synced."""
+
+    def open_append(self, path: Path) -> int:
+        fd = super().open_append(path)
+        self._open.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._open.discard(fd)
+        super().close(fd)
+
+    def end(self) -> None:
+        """The process is gone, and so are its descriptors."""
+        self.dead = True
+        for fd in sorted(self._open):
+            self.close(fd)
 
     def append(self, fd: int, data: bytes | bytearray) -> None:
         if self._inside:

@@ -115,6 +115,8 @@ class Process:
         self.chance = chance
         self.clock = ProcessClock(random.Random(chance.getrandbits(64)))
         self.memory = Memory()
+        self.start_trouble: tuple[int | None, int | None] = None, None
+        """Disk operations until the next start dies in one, or until one fails."""
         self.core: RaftCore | None = None
         self.gone = False
         """Removed from the cluster, or refused with an empty disk: it never starts again."""
@@ -152,13 +154,39 @@ class Process:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self) -> bool:
+        """Begin a life; False when it ended before it was up."""
         self.world.enter(self)
         self.life += 1
         self.disk = SimulatedDisk(self.chance, self._spend, self.world.seen) if self.life == 1 else self.disk
         self.disk.dead = False
-        self.disk.dies_in = self.disk.fails_in = None
+        self.disk.dies_in, self.disk.fails_in = self.start_trouble
+        self.start_trouble = None, None
         self.disk.sync_s = self.sync_s
+        failing = self.disk.fails_in is not None
+        before = self.data if self.life > 1 else None
+        try:
+            self._recover()
+        except ProcessDiedError:
+            self._end_start("died while starting", before, power=self.chance.random() < 0.7)
+        except (DiskError, OSError):
+            if not failing:
+                raise
+            self._end_start("failed while starting", before, power=False)
+        self.disk.dies_in = self.disk.fails_in = None
+        return self.up
+
+    def _end_start(self, what: str, before: DataDirectory | None, *, power: bool) -> None:
+        self.world.count(what)
+        self.core = None
+        if self.data is not before:
+            self.close()
+        self.disk.end()
+        self.clock.lag_s = 0.0
+        if power:
+            self.disk.lose_power(self.directory)
+
+    def _recover(self) -> None:
         self.state = ListState()
         self._build.prepare(self)
         self.clock.lag_s = 0.0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simulation.raft.schedule import Plan
 
 NAMES = "abcdefghi"
-SETTLE_S = 40.0
+SETTLE_S = 20.0
 """Virtual seconds after the last fault within which a leader must exist and new writes must commit everywhere."""
 _MAX_EVENTS = 60_000
 _CONNECT_S = (0.001, 0.03)
@@ -217,7 +217,8 @@ class World:
     def start(self, process: Process) -> None:
         """Begin a life of `process`, and its connections in both directions."""
         try:
-            process.start()
+            if not process.start():
+                return
         except Violation:
             raise
         except Exception as error:
@@ -354,7 +355,8 @@ class World:
         """End every fault."""
         self.network.weather = Weather()
         self.network.heal(self.now_s)
-        for process in self.processes.values():
+        for process in list(self.processes.values()):
+            process.start_trouble = None, None
             process.clock.run_at(1.0, self.now_s)
             process.sync_s = (0.0, 0.0)
             process.busy_until_s = 0.0
