@@ -49,6 +49,13 @@ class _Identity(msgspec.Struct, frozen=True):
     founding: Configuration | None = None
 
 
+class _Known(msgspec.Struct):
+    """What `peers.json` holds: the disk each peer was met with, and the incarnation of the cluster they belong to."""
+
+    incarnation: int = 0
+    stores: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
 def holds_store(path: Path) -> bool:
     """Whether the directory was made, or converted, by a program that knows `store` and `founding`."""
     try:
@@ -87,7 +94,7 @@ class DataDirectory:
             self._lock()
             self._refuse_diverged()
             self.journal = self._open_journal(_Identity(_FORMAT, node, cluster_id, secrets.token_hex(16), founding))
-            self.stores = self._read_stores()
+            self._known = self._read_known()
             self.snapshots = SnapshotDirectory(path / "snapshots", disk, cluster_id)
         except BaseException:
             os.close(self._lock_fd)
@@ -103,10 +110,28 @@ class DataDirectory:
         """The configuration the log began with; None on a node that joined."""
         return self._identity.founding
 
+    @property
+    def stores(self) -> dict[str, str]:
+        """The disks of the peers that were met."""
+        return dict(self._known.stores)
+
+    @property
+    def incarnation(self) -> int:
+        """That of the cluster this node belongs to; 0 before it met one."""
+        return self._known.incarnation
+
     def remember_store(self, peer: str, store: str) -> None:
         """Durable when this returns: `peer` was met with the disk `store`. Raises OSError."""
-        self.stores[peer] = store
-        self._disk.replace(self._path / "peers.json", msgspec.json.encode(self.stores) + b"\n")
+        self._known.stores[peer] = store
+        self._write_known()
+
+    def remember_incarnation(self, incarnation: int) -> None:
+        """Durable when this returns: this node belongs to that one. Raises OSError."""
+        self._known.incarnation = incarnation
+        self._write_known()
+
+    def _write_known(self) -> None:
+        self._disk.replace(self._path / "peers.json", msgspec.json.encode(self._known) + b"\n")
 
     def close(self) -> None:
         try:
@@ -183,12 +208,12 @@ class DataDirectory:
         self._write_identity(self._identity)
         return journal
 
-    def _read_stores(self) -> dict[str, str]:
+    def _read_known(self) -> _Known:
         path = self._path / "peers.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+            return msgspec.json.decode(path.read_bytes(), type=_Known)
         except FileNotFoundError:
-            return {}
+            return _Known()
         except DECODE_ERRORS as error:
             raise CorruptDataError(f"{path}: not readable ({error})") from error
 

@@ -31,8 +31,9 @@ def _nothing(*_: object) -> None:
 
 
 class Roster:
-    """`contacts` are the peers of the settings; `stores` the disks met so far. `remember(peer, store)` makes a first
-    contact durable, `expelled` is told once what ends this node's membership. Not thread-safe.
+    """`contacts` are the peers of the settings; `stores` the disks met so far, `incarnation` that of the cluster this
+    node belongs to, 0 before it met one. `remember(peer, store)` makes a first contact durable and `belong` the
+    incarnation; `expelled` is told what ends this node's membership. Not thread-safe.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Roster:
         address: str = "",
         store: str = "",
         stores: Mapping[str, str] | None = None,
+        incarnation: int = 0,
         remember: Callable[[str, str], None] = _nothing,
+        belong: Callable[[int], None] = _nothing,
         expelled: Callable[[ConsensusError], None] = _nothing,
     ) -> None:
         self._node = node
@@ -53,7 +56,9 @@ class Roster:
         self._address = address
         self._store = store
         self._stores = dict(stores or {})
+        self._incarnation = incarnation
         self._remember = remember
+        self._belong = belong
         self._expelled = expelled
         self._current: Configuration | None = None
         self._index = 0
@@ -65,6 +70,8 @@ class Roster:
         """The log's newest configuration, where it stands, and the newest committed one."""
         self._current, self._index, self._committed = current, index, committed
         self._guests = {peer: (at, claimed) for peer, (at, claimed) in self._guests.items() if claimed > index}
+        if current is not None and self._is_member:
+            self._belong_to(current.incarnation)
 
     @property
     def stores(self) -> Mapping[str, str]:
@@ -73,10 +80,16 @@ class Roster:
 
     @property
     def incarnation(self) -> int:
-        """0 while this node is no member by its own log."""
-        if self._current is None or self._current.find(self._node) is None:
-            return 0
-        return self._current.incarnation
+        """That of the cluster this node belongs to; 0 before it met one.
+
+        While it reads the log of a cluster that was recovered, the configurations it passes are of earlier ones.
+        """
+        return self._incarnation
+
+    @property
+    def _is_member(self) -> bool:
+        """Whether this node is one by its own log."""
+        return self._current is not None and self._current.find(self._node) is not None
 
     def addresses(self) -> dict[str, str]:
         """Whom to dial and whom to let in, with their addresses."""
@@ -90,7 +103,7 @@ class Roster:
             # that listens everywhere and did not say where it is dialled has none that is of use to others.
             if peer in known and (self._index == FOUNDING_INDEX or is_wildcard(known[peer])):
                 known[peer] = address
-        if not self.incarnation:
+        if not self._is_member:
             known = {**self._contacts, **known}
         return {**known, **{peer: address for peer, (address, _) in self._guests.items() if peer not in known}}
 
@@ -105,15 +118,14 @@ class Roster:
     # -- introductions -------------------------------------------------------------------------------------------------
 
     def hello(self, receiver: str) -> Hello:
-        incarnation = self.incarnation
-        introduces = incarnation > 0 and self._current is not None and self._current.find(receiver) is not None
+        introduces = self._is_member and self._current is not None and self._current.find(receiver) is not None
         return Hello(
             PROTOCOL_VERSION,
             self._cluster_id,
             self._node,
             receiver,
             self._store,
-            incarnation,
+            self._incarnation,
             self._address,
             self._index,
             introduces,
@@ -134,11 +146,14 @@ class Roster:
         if self._has_another_disk(sender, hello.store):
             return HelloReply(_lost_disk(sender), "disk")
         self._meet(sender, hello.store)
+        if hello.introduces and hello.incarnation and not mine:
+            # From now on it may send entries, and those of another incarnation would not go with them.
+            self._belong_to(hello.incarnation)
         if _can_be_dialled(hello.address):
             self._said[sender] = hello.address
         if not known:
             self._guests[sender] = (hello.address, hello.configuration_index)
-        return HelloReply("", "", self._store, mine)
+        return HelloReply("", "", self._store, self._incarnation)
 
     def examine(self, peer: str, reply: HelloReply) -> str:
         """Why this node should not talk to the `peer` that welcomed it; empty when it should."""
@@ -186,6 +201,11 @@ class Roster:
             self._stores[peer] = store
             _log.info("%s: met %s with the disk %s", self._node, peer, store)
             self._remember(peer, store)
+
+    def _belong_to(self, incarnation: int) -> None:
+        if incarnation != self._incarnation:
+            self._incarnation = incarnation
+            self._belong(incarnation)
 
     def _other_incarnation(self, peer: str, incarnation: int) -> str:
         return (

@@ -113,7 +113,9 @@ class Runner:
                 address=settings.address,
                 store=self._directory.store,
                 stores=self._directory.stores,
+                incarnation=self._directory.incarnation,
                 remember=self._remember_store,
+                belong=self._remember_incarnation,
                 expelled=self._fail,
             )
             self._transport = PeerTransport(
@@ -171,10 +173,16 @@ class Runner:
             )
 
     def _remember_store(self, peer: str, store: str) -> None:
-        if self._directory is None:
-            return
+        if self._directory is not None:
+            self._note(self._directory.remember_store, peer, store)
+
+    def _remember_incarnation(self, incarnation: int) -> None:
+        if self._directory is not None:
+            self._note(self._directory.remember_incarnation, incarnation)
+
+    def _note(self, write: Callable[..., None], *values: object) -> None:
         try:
-            self._directory.remember_store(peer, store)
+            write(*values)
         except OSError as error:
             self._fail(error)
 

@@ -209,7 +209,9 @@ class Process:
             address=settings.address,
             store=self.data.store,
             stores=self.data.stores,
+            incarnation=self.data.incarnation,
             remember=self.data.remember_store,
+            belong=self.data.remember_incarnation,
             expelled=self._expel,
         )
         self.core = self._build.core(

@@ -19,6 +19,7 @@ class Party:
     """A roster with what it made durable and what ended it."""
 
     def __init__(self, node: str, configuration: Configuration | None = ABC, index: int = 1, **known: str) -> None:
+        self.belongs = 0
         self.remembered: dict[str, str] = {}
         self.ends: list[ConsensusError] = []
         contacts = {name: f"h:{port}" for port, name in enumerate("abc", 1) if name != node}
@@ -30,6 +31,7 @@ class Party:
             store=f"disk-{node}",
             stores=known,
             remember=self.remembered.__setitem__,
+            belong=lambda incarnation: setattr(self, "belongs", incarnation),
             expelled=self.ends.append,
         )
         self.roster.update(configuration, index, configuration)
@@ -131,8 +133,22 @@ def test_a_learner_in_the_history_of_a_recovered_cluster_is_nobody_yet() -> None
     a, d = Party("a", grown, 60), Party("d", ABC, 5)
     assert d.roster.incarnation == 0
     assert d.answer(a).refusal == ""
+    assert d.belongs == 0, "nobody sends it entries yet"
     assert a.answer(d).refusal == ""
+    assert d.belongs == d.roster.hello("a").incarnation == 2
     assert d.roster.examine("a", HelloReply("", "", "disk-a", 2)) == ""
+    # What it got from the one cluster does not go with the log of another one, although no configuration names it.
+    again = Party("a", with_member(alone(grown, "a", "h:1"), Member("e", "h:4", "learner")), 70)
+    for answer in (again.answer(d), d.answer(again)):
+        assert "belongs to incarnation" in answer.refusal
+
+
+def test_a_member_belongs_to_the_incarnation_of_its_log() -> None:
+    a = Party("a")
+    assert a.belongs == a.roster.incarnation == 1
+    survivor = alone(ABC, "a", "h:1")
+    a.roster.update(survivor, 50, survivor)
+    assert a.belongs == 2
 
 
 def test_one_that_joins_turns_to_its_contacts() -> None:

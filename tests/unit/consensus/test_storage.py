@@ -56,9 +56,11 @@ def test_a_directory_remembers_how_it_began_and_whom_it_met(tmp_path: Path) -> N
     directory = DataDirectory(tmp_path, "n1", "c", DISK, founding=founders)
     store = directory.store
     directory.remember_store("n2", "disk-2")
+    directory.remember_incarnation(3)
     directory.close()
     again = DataDirectory(tmp_path, "n1", "c", DISK, founding=founding("n1", "h:1", {"n3": "h:3"}), join=True)
     assert (again.founding, again.store, again.stores) == (founders, store, {"n2": "disk-2"})
+    assert again.incarnation == 3
     again.close()
     (tmp_path / "peers.json").write_bytes(b'{"n2": ')
     with pytest.raises(CorruptDataError, match=r"peers\.json: not readable"):
