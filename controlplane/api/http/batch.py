@@ -43,17 +43,19 @@ class Step:
 
 async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run: bool) -> tuple[shapes.Applied, State]:
     """The results and the state after them. Raises ApiError (atomic: for the first refusal) and LogError."""
-    fresh = await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
-    steps = await _parse(services, body, fresh)
+    # Declarations are judged by the machine; only what is answered without it has to know the newest state.
+    asks_state = dry_run or bool(body.delete)
+    before = await reads.snapshot(services, stale=not asks_state)
+    steps = await _parse(services, body, before)
     order = _in_order(steps)
     commands = [command for position in order if (command := steps[position].command) is not None]
     if body.atomic:
         _refuse_wrong(steps)
         outcomes, after = await _together(
-            services, actor, [steps[position] for position in order], body, fresh, dry_run
+            services, actor, [steps[position] for position in order], body, before, dry_run
         )
     elif dry_run:
-        after, outcomes = dryrun.rehearse_each(services, actor, fresh, commands)
+        after, outcomes = dryrun.rehearse_each(services, actor, before, commands)
     else:
         outcomes = await _each(services, actor, commands, body.idempotency_key)
         after = services.reader.state
@@ -128,7 +130,7 @@ def _in_order(steps: Sequence[Step]) -> list[int]:
 
 
 async def _together(
-    services: Services, actor: Principal, steps: Sequence[Step], body: ApplyBody, fresh: State, dry_run: bool
+    services: Services, actor: Principal, steps: Sequence[Step], body: ApplyBody, before: State, dry_run: bool
 ) -> tuple[Sequence[Outcome], State]:
     now = services.clock.now_ms()
     batch = Batch(
@@ -139,7 +141,7 @@ async def _together(
         ]
     )
     if dry_run:
-        after, outcome = dryrun.rehearse(services, actor, fresh, batch)
+        after, outcome = dryrun.rehearse(services, actor, before, batch)
     else:
         outcome = await services.proposer.propose(
             batch, actor=actor.name, key=body.idempotency_key, timeout_s=services.settings.write_timeout_s
