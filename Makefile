@@ -105,6 +105,10 @@ bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, int
 bench-handover: $(DEV) ## How long writes wait while the leadership is handed over (ARGS="--count 200"); runs add up
 	$(BIN)/python -m tests.bench.bench_handover $(ARGS)
 
+.PHONY: bench-members
+bench-members: $(DEV) ## How long writes wait while a member joins and leaves (ARGS="--count 20"); runs add up
+	$(BIN)/python -m tests.bench.bench_members $(ARGS)
+
 .PHONY: bench-snapshot
 bench-snapshot: $(DEV) ## Snapshots of 1,000,000 objects under a write load: time, bytes, stalls, memory, restart
 	$(BIN)/python -m tests.bench.bench_snapshot
