@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -27,6 +28,9 @@ from controlplane.ports import (
 MAX_COMMANDS = 512
 MAX_BATCH_BYTES = 1 << 20
 MAX_IN_FLIGHT = 8
+SLOT_S = 0.1
+"""An entry that is on its way for so long is waited for without holding up others: its leader may be frozen, and the
+next one takes theirs."""
 RETRY_S = 0.05
 GRACE_S = 0.5
 """After its deadline, how long a proposal waits for the log to say whether it was written."""
@@ -39,6 +43,20 @@ class _Proposal:
     envelope: Envelope
     deadline: float
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class _Slot:
+    """The right to be on the way: given back once, when the answer came or after `SLOT_S`, whatever is sooner."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+        self._timer = asyncio.get_running_loop().call_later(SLOT_S, self.give_back)
+
+    def give_back(self) -> None:
+        self._timer.cancel()
+        if self._slots is not None:
+            self._slots.release()
+            self._slots = None
 
 
 class Batcher:
@@ -81,16 +99,17 @@ class Batcher:
                     self._work.clear()
                     self._slots.release()
                     continue
+                slot = _Slot(self._slots)
                 send = asyncio.create_task(self._send(batch))
                 self._sends.add(send)
-                send.add_done_callback(self._sent)
+                send.add_done_callback(partial(self._sent, slot))
         finally:
             for send in self._sends:
                 send.cancel()
 
-    def _sent(self, send: asyncio.Task[None]) -> None:
+    def _sent(self, slot: _Slot, send: asyncio.Task[None]) -> None:
         self._sends.discard(send)
-        self._slots.release()
+        slot.give_back()
         if not send.cancelled() and (error := send.exception()) is not None:
             _log.error("proposals.send_failed", error=repr(error))
 

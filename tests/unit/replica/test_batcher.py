@@ -53,8 +53,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+async def test_what_nobody_waits_for_any_more_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change whose caller was told that its outcome is unknown must not reach the log long after that."""
+    monkeypatch.setattr("controlplane.replica.batcher.SLOT_S", 60)
     log = HeldLog()
     batcher = Batcher(log, SystemClock())
     running = asyncio.create_task(batcher.run())
@@ -73,3 +74,21 @@ async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(running, *waiting, return_exceptions=True)
+
+
+async def test_entries_that_are_never_answered_do_not_hold_up_others() -> None:
+    """A frozen leader answers nothing; what is proposed later must reach the log, which knows the next leader."""
+    log = HeldLog()
+    batcher = Batcher(log, SystemClock())
+    running = asyncio.create_task(batcher.run())
+    callers: list[asyncio.Task[Outcome]] = []
+    try:
+        for number in range(MAX_IN_FLIGHT + 1):
+            callers.append(asyncio.create_task(batcher.propose(envelope(f"n{number}"), timeout_s=DEADLINE_S)))
+            # Each in an entry of its own.
+            await until(lambda sent=number: len(log.entries) > sent)
+    finally:
+        for caller in callers:
+            caller.cancel()
+        running.cancel()
+        await asyncio.gather(running, *callers, return_exceptions=True)
