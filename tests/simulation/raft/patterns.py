@@ -11,6 +11,8 @@ from simulation.raft.actions import (
     Action,
     AddMember,
     ChangeWeather,
+    Crash,
+    CrashInDisk,
     Heal,
     HealCuts,
     HealLink,
@@ -18,7 +20,9 @@ from simulation.raft.actions import (
     PromoteMember,
     Propose,
     RemoveMember,
+    Reset,
     Restart,
+    Snapshot,
     Transfer,
     Wait,
 )
@@ -87,5 +91,35 @@ def grow_and_shrink(chance: random.Random) -> list[Action]:
     return actions
 
 
-PATTERNS: tuple[tuple[Pattern, int], ...] = ((old_answers, 5), (two_removals, 3), (grow_and_shrink, 3))
-"""With the number of members each is meant for."""
+def racing_snapshots(chance: random.Random) -> list[Action]:
+    """Snapshots and the entries they hold overtake each other on the way to followers that lose power."""
+    actions: list[Action] = [
+        Heal(after_s=0.0),
+        Restart(after_s=0.0),
+        Wait(after_s=1.5),
+        ChangeWeather(after_s=0.0, loss=0.05, duplicate=0.3, reorder=0.7, delay_s=(0.0002, 0.05)),
+    ]
+    for _ in range(25):
+        actions += [
+            Propose(after_s=chance.uniform(0.001, 0.06), who=-1, count=6, size=0),
+            Restart(after_s=0.0),
+            chance.choice(
+                (
+                    Crash(after_s=chance.uniform(0.0, 0.03), who=chance.randrange(60), power=True, back=True),
+                    CrashInDisk(after_s=chance.uniform(0.0, 0.03), who=chance.randrange(60), operations=1),
+                    CrashInDisk(after_s=chance.uniform(0.0, 0.03), who=chance.randrange(60), operations=1),
+                    Reset(after_s=0.001, source=-1, target=chance.randrange(60)),
+                    Snapshot(after_s=0.001, who=chance.randrange(60)),
+                )
+            ),
+        ]
+    return actions
+
+
+PATTERNS: tuple[tuple[Pattern, dict[str, object]], ...] = (
+    (old_answers, {"members": 5}),
+    (two_removals, {"members": 3}),
+    (grow_and_shrink, {"members": 3}),
+    (racing_snapshots, {"members": 3, "snapshot_entries": 4, "retain_entries": 0, "turn_s": (0.0001, 0.01)}),
+)
+"""With what each needs of the profile."""

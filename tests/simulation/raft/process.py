@@ -28,6 +28,7 @@ from controlplane.consensus.installing import Prepared
 from controlplane.consensus.messages import Answer, HelloReply, Message, Propose, ReadIndex
 from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
+from controlplane.consensus.snapshot import Capture
 from controlplane.manifest import Manifest
 from controlplane.ports import RefusedError
 
@@ -376,45 +377,41 @@ class Process:
             self._answer_reads()
 
     def snapshot_due(self) -> None:
-        delay_s = self.chance.uniform(*self._snapshot_s)
-        self.world.later(self.world.now_s + delay_s, self, self._save_snapshot, self.life)
+        self._after_a_while(self._capture_snapshot)
 
-    def _save_snapshot(self, life: int) -> None:
-        if life == self.life and self.core is not None:
-            self.run(self._save_snapshot_now)
+    def _after_a_while(self, what: Callable[..., None], *arguments: object) -> None:
+        """What a thread of this life does or reports; anything may come before."""
+        life = self.life
 
-    def _save_snapshot_now(self) -> None:
-        core, snapshots = self.core, self.data.snapshots
-        assert core is not None
-        manifest = snapshots.save(core.capture())
+        def go_on() -> None:
+            if life == self.life and self.core is not None:
+                self.run(what, *arguments)
+
+        self.world.later(self.world.now_s + self.chance.uniform(*self._snapshot_s), self, go_on)
+
+    def _capture_snapshot(self) -> None:
+        assert self.core is not None
+        self._after_a_while(self._save_snapshot, self.core.capture())
+
+    def _save_snapshot(self, capture: Capture) -> None:
+        manifest = self.data.snapshots.save(capture)
         self.world.count("snapshot taken")
-        # The thread that wrote it reports a little later; entries and even a snapshot from the leader may come before.
-        delay_s = self.chance.uniform(*self._snapshot_s)
-        self.world.later(self.world.now_s + delay_s, self, self._snapshot_saved, self.life, manifest)
+        self._after_a_while(self._snapshot_saved, manifest)
 
-    def _snapshot_saved(self, life: int, manifest: Manifest) -> None:
-        if life == self.life and self.core is not None:
-            self.run(self.core.snapshot_saved, manifest)
+    def _snapshot_saved(self, manifest: Manifest) -> None:
+        assert self.core is not None
+        self.core.snapshot_saved(manifest)
 
     def install_due(self) -> None:
-        delay_s = self.chance.uniform(*self._snapshot_s)
-        self.world.later(self.world.now_s + delay_s, self, self._prepare_install, self.life)
+        self._after_a_while(self._prepare_install)
 
-    def _prepare_install(self, life: int) -> None:
-        if life == self.life and self.core is not None:
-            self.run(self._prepare_install_now)
+    def _prepare_install(self) -> None:
+        assert self.core is not None
+        self._after_a_while(self._finish_install, self.core.prepare_install())
 
-    def _prepare_install_now(self) -> None:
-        core = self.core
-        assert core is not None
-        prepared = core.prepare_install()
-        # The thread that loaded it reports a little later; the member goes on to hear its leader meanwhile.
-        delay_s = self.chance.uniform(*self._snapshot_s)
-        self.world.later(self.world.now_s + delay_s, self, self._finish_install, self.life, prepared)
-
-    def _finish_install(self, life: int, prepared: Prepared) -> None:
-        if life == self.life and self.core is not None:
-            self.run(self.core.finish_install, prepared)
+    def _finish_install(self, prepared: Prepared) -> None:
+        assert self.core is not None
+        self.core.finish_install(prepared)
 
     # -- peers ---------------------------------------------------------------------------------------------------------
 

@@ -74,8 +74,8 @@ def draw_plan(seed: int) -> Plan:
     for kind in chance.choices(kinds, weights, k=ACTIONS):
         actions.append(kind.draw(chance, round(0.001 * (slowest_s / 0.001) ** chance.random(), 6)))
     if chance.random() < 0.35:
-        pattern, members = chance.choice(PATTERNS)
-        profile = replace(profile, members=members)
+        pattern, needs = chance.choice(PATTERNS)
+        profile = replace(profile, **needs)
         at = chance.choice((0, chance.randrange(ACTIONS)))
         actions[at:at] = pattern(chance)
     return Plan(seed, profile, actions)
