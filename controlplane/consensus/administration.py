@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Literal
 
@@ -135,7 +136,8 @@ class Administrator(Succession):
         removed(core.configuration, node)
         # The next leader removes this one: whoever asked is told to ask it.
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.001)
-        await self.transfer_leadership(None, timeout_s=left_s)
+        with suppress(OutcomeUnknownError):
+            await self.transfer_leadership(None, timeout_s=left_s)
         return False
 
     async def _promote(self, core: RaftCore, node: str, deadline: float) -> bool:
