@@ -116,11 +116,10 @@ bench-snapshot: $(DEV) ## Snapshots of 1,000,000 objects under a write load: tim
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot
 
-SEEDS ?= 200
-FROM ?= 0
+LIVES ?= 200
 .PHONY: raft-power-loss
-raft-power-loss: $(DEV) ## Every power loss in random lives of the journal: SEEDS=N FROM=M, adds to .work/raft-power-loss
-	$(BIN)/python -m tests.simulation.power_loss --seeds $(SEEDS) --from $(FROM)
+raft-power-loss: $(DEV) ## Every power loss in random lives of the journal: LIVES=N [FROM=M], adds to .work/raft-power-loss
+	$(BIN)/python -m tests.simulation.power_loss --seeds $(LIVES) --from $(FROM)
 
 .PHONY: raft-check raft-check-broken
 MINUTES ?= 3

@@ -225,9 +225,13 @@ class Journal:
         segment = self._segments[-1]
         batch, checksum = encode_batch(segment.header.salt, self._sequence, self._pending)
         self._pending.clear()
-        with self._writing(segment.path):
+        self._failed = True
+        try:
             self._disk.append(self._fd, batch)
             self._disk.sync(self._fd)
+        except OSError as error:
+            raise disk_error(f"writing {segment.path}", error) from error
+        self._failed = False
         self._sequence += 1
         self._chain = checksum
         segment.size += len(batch)
@@ -311,10 +315,12 @@ class Journal:
         batch, checksum = encode_batch(salt, self._sequence, [start, *records])
         path = segment_path(self._directory, header.number)
         self._need_space(len(batch))
-        with self._writing(path):
+        self._failed = True
+        with _disk_errors(f"writing {path}"):
             self._disk.replace(path, header.encode(), batch)
             self._abandon()
             self._fd = self._disk.open_append(path)
+        self._failed = False
         self._segments.append(Segment(path, header, SECTOR_BYTES + len(batch), self.last_index))
         self._sequence += 1
         self._chain = checksum
@@ -343,13 +349,6 @@ class Journal:
             raise DiskFullError(f"{self._directory}: disk full: {free} bytes are free, {needed} are needed to go on")
         if free < needed + 2 * self._segment_bytes:
             _log.warning("%s: the disk is nearly full: %d bytes are free", self._directory, free)
-
-    @contextmanager
-    def _writing(self, path: Path) -> Generator[None]:
-        self._failed = True
-        with _disk_errors(f"writing {path}"):
-            yield
-        self._failed = False
 
 
 @contextmanager
