@@ -36,6 +36,8 @@ What differs:
 - **Failover.** Ours with shipped timeouts (heartbeat 0.1 s, election 0.5 to 1.0 s), etcd with its defaults (heartbeat
   0.1 s, election 1 to 2 s). A kill closes the leader's connections, which our followers take for a sign (ADR 0087); a
   freeze does not, so there only the timeout counts. "Through the API" a whole node is killed: parent, raft and front.
+- **Restart.** Ours are nine processes of Python that start at once on this machine (parent, raft and front of three
+  nodes) and six of them load the state; loading itself takes about 5 µs an object.
 """
 
 
