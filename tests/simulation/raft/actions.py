@@ -170,9 +170,10 @@ class LoseDisk(Action, frozen=True):
         process = world.pick(self.who)
         others = [other for other in world.processes.values() if other is not process and not other.gone]
         met = all(process.name in other.roster.stores for other in others)
-        voters = [other.voters() for other in world.processes.values() if other.up]
-        few = any(len(known) < 3 for known in voters if known)
-        if not process.up or few or not met or any(p.lost_disk for p in world.processes.values()):
+        # Also not the second half of two voters in a change that one of the others has begun.
+        known = [other.voters() for other in [process, *others] if other.up]
+        enough = len(known) > len(others) and all(len(voters) != 1 and len(voters) != 2 for voters in known)
+        if not enough or not met or any(p.lost_disk for p in world.processes.values()):
             return
         world.count("disk lost")
         process.die(power=True)
