@@ -118,9 +118,8 @@ class RaftCore(Reconfigurable):
             self._drive_handover()
         self._flush()
         self._tell_hashes()
-        if self.applied_index < self.commit_index or (
-            not self._other_voters and self.commit_index < self._journal.last_index
-        ):
+        counts_alone = self.is_leader and self.is_alone
+        if self.applied_index < self.commit_index or (counts_alone and self.commit_index < self._journal.last_index):
             self._hooks.wake()
 
     def capture(self) -> Capture:

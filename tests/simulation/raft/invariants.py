@@ -28,6 +28,7 @@ from controlplane.consensus.messages import (
 
 _OWN_TERM = (AppendEntries, AppendReply, SnapshotOffer, SnapshotFetch, SnapshotData)
 Entry = tuple[int, bytes]
+BUSY_TICKS = 200
 
 
 class Violation(AssertionError):  # noqa: N818 - the word for it
@@ -139,6 +140,15 @@ class Checker:
             digest = process.state.digest()
             if self.digests.setdefault(core.entry_index, digest) != digest:
                 raise Violation("states differ", f"{process.name} has another state at {core.entry_index}")
+
+    def ticked(self, process: Process, now_s: float) -> None:
+        """A process that hears nothing has a few deadlines in a second, and rests in between."""
+        memory = process.memory
+        if memory.heard != memory.row_heard or now_s > memory.row_began_s + 1.0:
+            memory.row_heard, memory.row_began_s, memory.row_ticks = memory.heard, now_s, 0
+        memory.row_ticks += 1
+        if memory.row_ticks > BUSY_TICKS:
+            raise Violation("busy", f"{process.name} ticked {BUSY_TICKS} times within a second and heard nothing")
 
     def died_inside(self, process: Process) -> None:
         """`process` died in the middle of something: its role and term may contradict each other, but what it had

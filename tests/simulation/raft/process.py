@@ -76,6 +76,11 @@ class Memory:
     last_index: int = 0
     commit_index: int = 0
     led_term: int = 0
+    heard: int = 0
+    """Messages that arrived, and what is known of them at the beginning of a row of ticks."""
+    row_heard: int = 0
+    row_ticks: int = 0
+    row_began_s: float = 0.0
 
 
 class Surroundings(Protocol):
@@ -96,6 +101,7 @@ class Surroundings(Protocol):
     def read_ended(self, process: Process, read: Read) -> None: ...
     def count(self, what: str) -> None: ...
     def peers_changed(self, process: Process) -> None: ...
+    def ticked(self, process: Process) -> None: ...
 
 
 class Process:
@@ -326,6 +332,7 @@ class Process:
         if life == self.life and self.core is not None:
             self._tick_wanted = False
             self.run(self._tick)
+            self.world.ticked(self)
 
     def _tick(self) -> None:
         core = self.core

@@ -172,6 +172,9 @@ class World:
         if self.steps % 128 == 0:
             self.checker.whole_log(process)
 
+    def ticked(self, process: Process) -> None:
+        self.checker.ticked(process, self.now_s)
+
     def died(self, process: Process, *, power: bool) -> None:
         self.note("died", process.name, "power" if power else "kill")
         self.seen["power lost" if power else "killed"] += 1
@@ -278,6 +281,7 @@ class World:
     def _deliver(self, source: str, target: str, message: Message) -> None:
         self.network.landed(source, target)
         process = self.processes[target]
+        process.memory.heard += 1
         if not process.up:
             return
         data = b"%s>%s %.6f" % (source.encode(), target.encode(), self.now_s) + _encode(message)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from unit.consensus.net import Net
+from unit.consensus.rig import Rig
 
 from controlplane.consensus import engine
 from controlplane.consensus.configuration import Configuration, encode, promoted, removed, with_member
@@ -161,6 +162,17 @@ def test_a_new_leader_takes_nobody_for_reachable_who_has_not_answered(tmp_path: 
         net.change("a", removed(net.configuration("a"), "b"))
     net.committed("a", removed(net.configuration("a"), "c"))
     net.close()
+
+
+def test_a_joining_node_that_waits_for_a_commit_does_not_tick_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, node="d", join=True)
+    rig.heartbeat("b", entries=[(1, b"\x00x")], commit_index=1)
+    woken: list[bool] = []
+    monkeypatch.setattr(rig, "wake", lambda: woken.append(True))
+    rig.core.tick()
+    assert woken == []
 
 
 # -- removal -----------------------------------------------------------------------------------------------------------
