@@ -348,11 +348,11 @@ class Cluster:
         found: list[str] = []
         for node in [*self.nodes.values(), *self._gone]:
             found += node.ends
-            found += [f"{node.name} logged: {line}" for line in _errors(node.log, [*node.excuses, *_ALWAYS_EXCUSED])]
+            found += [f"{node.name} logged: {line}" for line in errors_in(node.log, [*node.excuses, *_ALWAYS_EXCUSED])]
         return found
 
 
-def _errors(log: Path, excuses: Sequence[str]) -> Iterator[str]:
+def errors_in(log: Path, excuses: Sequence[str]) -> Iterator[str]:
     if not log.exists():
         return
     for raw in log.read_text(errors="replace").splitlines():
