@@ -51,7 +51,9 @@ class Build:
     """What runs. `shipped`: the raft process; `instrumented`: on a disk that obeys; `api`: the whole node."""
 
     kind: BuildKind = "shipped"
-    snapshot_entries: int | None = None
+    snapshot_entries: int = 20_000
+    retain_entries: int = 5_000
+    """Obeyed by the `instrumented` build only: it is no setting of a node."""
     stale_reads: bool = False
 
 
@@ -149,7 +151,7 @@ class Cluster:
             "node": node.name,
             "cluster_id": "raft-check",
             "data_dir": str(node.data),
-            "raft": server(RAFT_PORT, join=join),
+            "raft": server(RAFT_PORT, join=join, snapshot_entries=self.build.snapshot_entries),
             "gateway": server(GATEWAY_PORT),
             "http": server(HTTP_PORT),
             "tls": {
@@ -224,7 +226,7 @@ class Cluster:
         replaced = Replaced(
             control=str(node.control),
             ledger=str(node.ledger),
-            snapshot_entries=self.build.snapshot_entries,
+            retain_entries=self.build.retain_entries,
             stale_reads=self.build.stale_reads,
         )
         return [sys.executable, "-m", "linearizability.member", config, msgspec.json.encode(replaced).decode()]

@@ -26,16 +26,17 @@ from linearizability.rounds import Plan, Report, run_round
 from linearizability.sandbox import run_inside
 from linearizability.workload import Load
 
-EARLY_SNAPSHOTS = 400
+EARLY = 400
+"""Entries until a snapshot, so that a round has several."""
 CROWD = Load(clients=30, registers=6, think_s=0.02)
 """Many on few registers: more operations at once on each."""
 API_LOAD = Load(clients=16, registers=12, think_s=0.05)
 PLANS = {
     "three": Plan(3, small_disk=True),
-    "five-obedient": Plan(5, Build("instrumented", snapshot_entries=EARLY_SNAPSHOTS)),
-    "api": Plan(3, Build("api"), API_LOAD),
-    "three-obedient": Plan(3, Build("instrumented", snapshot_entries=EARLY_SNAPSHOTS), CROWD),
-    "five": Plan(5, small_disk=True),
+    "five-obedient": Plan(5, Build("instrumented", snapshot_entries=EARLY, retain_entries=100)),
+    "api": Plan(3, Build("api", snapshot_entries=EARLY), API_LOAD),
+    "three-obedient": Plan(3, Build("instrumented", snapshot_entries=EARLY, retain_entries=100), CROWD),
+    "five": Plan(5, Build(snapshot_entries=EARLY), small_disk=True),
     "clocks": Plan(3, faked_clocks=True),
 }
 """In this order, again and again."""
