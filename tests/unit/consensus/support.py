@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controlplane.consensus import LogClient, RaftSettings
+from controlplane.consensus import LogClient, RaftNode, RaftSettings
 from controlplane.identity.files import TlsFiles
 from controlplane.manifest import StatePart
 from controlplane.ports import Committed, LogError, LogStatus, SnapshotInstalled
@@ -221,6 +221,34 @@ def peer_settings(
         )
         for node in nodes
     }
+
+
+class LoopCluster:
+    """Real nodes with real disks and sockets, all in one event loop."""
+
+    def __init__(self, settings: dict[str, RaftSettings]) -> None:
+        self.settings = settings
+        self.states: dict[str, ListState] = {}
+        self.nodes: dict[str, RaftNode] = {}
+
+    async def start(self, *names: str) -> None:
+        for name in names or self.settings:
+            self.states[name] = ListState()
+            self.nodes[name] = RaftNode(self.settings[name], self.states[name])
+            await self.nodes[name].start()
+
+    async def stop(self, *names: str) -> None:
+        for name in names or list(self.nodes):
+            await self.nodes.pop(name).stop()
+
+    async def leader(self) -> str:
+        async def agreed() -> str | None:
+            statuses = [await node.status() for node in self.nodes.values()]
+            leaders = {status.leader for status in statuses if status.members}
+            leading = [status.node for status in statuses if status.role == "leader" and status.has_quorum]
+            return leading[0] if leading and leaders == {leading[0]} else None
+
+        return str(await until(agreed, "a leader"))
 
 
 class ProcessCluster:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit.consensus.support import ListState, free_ports, peer_settings, until
+from unit.consensus.support import LoopCluster, free_ports, peer_settings, until
 
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, plan_recovery, recover
 from controlplane.consensus.errors import DataDirectoryLockedError, LostDiskError, RemovedError
@@ -26,22 +26,10 @@ LIMITS = {
 }
 
 
-class Cluster:
+class Cluster(LoopCluster):
     def __init__(self, directory: Path, names: list[str]) -> None:
+        super().__init__(peer_settings(directory, None, names, **LIMITS))
         self.directory = directory
-        self.settings = peer_settings(directory, None, names, **LIMITS)
-        self.nodes: dict[str, RaftNode] = {}
-        self.states: dict[str, ListState] = {}
-
-    async def start(self, *names: str) -> None:
-        for name in names or self.settings:
-            self.states[name] = ListState()
-            self.nodes[name] = RaftNode(self.settings[name], self.states[name])
-            await self.nodes[name].start()
-
-    async def stop(self, *names: str) -> None:
-        for name in names or list(self.nodes):
-            await self.nodes.pop(name).stop()
 
     def joining(self, name: str) -> Member:
         """Settings of one more node, and what the others are told of it."""
@@ -58,15 +46,6 @@ class Cluster:
             **LIMITS,  # type: ignore[arg-type]
         )
         return Member(name, f"127.0.0.1:{port}", "voter", api=f"127.0.0.1:{port + 1}")
-
-    async def leader(self) -> str:
-        async def agreed() -> str | None:
-            statuses = [await node.status() for node in self.nodes.values()]
-            leaders = {status.leader for status in statuses if status.members}
-            leading = [status.node for status in statuses if status.role == "leader" and status.has_quorum]
-            return leading[0] if leading and leaders == {leading[0]} else None
-
-        return str(await until(agreed, "a leader"))
 
     async def follower(self) -> str:
         leader = await self.leader()

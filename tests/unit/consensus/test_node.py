@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.consensus.support import ListState, add, peer_settings, until
+from unit.consensus.support import ListState, LoopCluster, add, peer_settings, until
 
 from controlplane.consensus import ConsensusError, CorruptDataError, LogClient, RaftNode, RaftSettings, serve
 from controlplane.consensus.disk import Disk
@@ -211,40 +211,15 @@ async def test_missing_certificates_are_reported_before_anything_is_written(tmp_
 # -- three in one loop -------------------------------------------------------------------------------------------------
 
 
-class Trio:
-    def __init__(self, settings: dict[str, RaftSettings]) -> None:
-        self.settings = settings
-        self.states: dict[str, ListState] = {}
-        self.nodes: dict[str, RaftNode] = {}
-
-    async def start(self, *names: str) -> None:
-        for name in names or self.settings:
-            self.states[name] = ListState()
-            self.nodes[name] = RaftNode(self.settings[name], self.states[name])
-            await self.nodes[name].start()
-
-    async def stop(self, *names: str) -> None:
-        for name in names or list(self.nodes):
-            await self.nodes.pop(name).stop()
-
-    async def leader(self) -> str:
-        async def found() -> str | None:
-            statuses = [await node.status() for node in self.nodes.values()]
-            names = {status.leader for status in statuses}
-            return names.pop() if len(names) == 1 else None
-
-        return str(await until(found, "a leader"))
-
-
 @pytest.fixture
-async def trio(tmp_path: Path) -> AsyncIterator[Trio]:
-    trio = Trio(peer_settings(tmp_path, None, ["n1", "n2", "n3"], snapshot_entries=100, retain_entries=10))
+async def trio(tmp_path: Path) -> AsyncIterator[LoopCluster]:
+    trio = LoopCluster(peer_settings(tmp_path, None, ["n1", "n2", "n3"], snapshot_entries=100, retain_entries=10))
     await trio.start()
     yield trio
     await trio.stop()
 
 
-async def test_every_member_takes_writes_and_sees_the_same_log(trio: Trio) -> None:
+async def test_every_member_takes_writes_and_sees_the_same_log(trio: LoopCluster) -> None:
     names = sorted(trio.nodes) * 20
     positions = await asyncio.gather(
         *(trio.nodes[name].append(b"%d" % i, timeout_s=TIMEOUT_S) for i, name in enumerate(names))
@@ -255,14 +230,14 @@ async def test_every_member_takes_writes_and_sees_the_same_log(trio: Trio) -> No
     assert sorted(logs[0]) == sorted((p.index, b"%d" % i) for i, p in enumerate(positions))
 
 
-async def test_a_read_through_any_member_reflects_what_was_acknowledged(trio: Trio) -> None:
+async def test_a_read_through_any_member_reflects_what_was_acknowledged(trio: LoopCluster) -> None:
     nodes = list(trio.nodes.values())
     for i in range(20):
         position = await nodes[i % 3].append(b"x", timeout_s=TIMEOUT_S)
         assert await nodes[(i + 1) % 3].read_index(timeout_s=TIMEOUT_S) >= position.index
 
 
-async def test_sizes_around_multiples_of_64_kib_replicate(trio: Trio) -> None:
+async def test_sizes_around_multiples_of_64_kib_replicate(trio: LoopCluster) -> None:
     leader = trio.nodes[await trio.leader()]
     for size in (65536 * k + d for k in (1, 2, 3) for d in (-20, -1, 0, 1)):
         position = await leader.append(b"x" * size, timeout_s=TIMEOUT_S)
@@ -270,7 +245,7 @@ async def test_sizes_around_multiples_of_64_kib_replicate(trio: Trio) -> None:
             assert await collect(node, position.index - 1, position.index) == [(position.index, b"x" * size)]
 
 
-async def test_a_member_that_was_away_gets_a_snapshot_then_the_rest(trio: Trio) -> None:
+async def test_a_member_that_was_away_gets_a_snapshot_then_the_rest(trio: LoopCluster) -> None:
     leader = await trio.leader()
     away = next(name for name in trio.nodes if name != leader)
     await trio.stop(away)
@@ -288,7 +263,7 @@ async def test_a_member_that_was_away_gets_a_snapshot_then_the_rest(trio: Trio) 
     assert len(await collect(trio.nodes[away], 0, last.index)) == 601
 
 
-async def test_nothing_is_ever_pickled(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_ever_pickled(trio: LoopCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*arguments: object, **options: object) -> None:
         raise AssertionError("pickle was used")
 
@@ -304,7 +279,7 @@ async def test_nothing_is_ever_pickled(trio: Trio, monkeypatch: pytest.MonkeyPat
     assert await trio.nodes[follower].read_index(timeout_s=TIMEOUT_S) >= position.index
 
 
-async def test_a_minority_neither_writes_nor_reads(trio: Trio) -> None:
+async def test_a_minority_neither_writes_nor_reads(trio: LoopCluster) -> None:
     leader = await trio.leader()
     rest = [name for name in trio.nodes if name != leader]
     await trio.nodes[leader].append(b"x", timeout_s=TIMEOUT_S)
@@ -328,7 +303,7 @@ async def test_a_minority_neither_writes_nor_reads(trio: Trio) -> None:
     assert b"refused" not in [data for _, data in logs[0]]
 
 
-async def test_a_member_that_comes_back_does_not_disturb_the_leader(trio: Trio) -> None:
+async def test_a_member_that_comes_back_does_not_disturb_the_leader(trio: LoopCluster) -> None:
     leader = await trio.leader()
     away = next(name for name in trio.nodes if name != leader)
     before = (await trio.nodes[leader].status()).term
