@@ -107,7 +107,9 @@ async def run_front(settings: NodeSettings) -> None:
                 raise StartError(f"http.listen: {settings.http.listen}: {error}") from error
             await asyncio.Event().wait()
         finally:
-            # Writes in flight still need the replica, so the edges go first.
+            # Writes in flight still need the replica, so the edges go first; when the whole cluster stops, no log
+            # answers them any more.
+            replica.close(API_GRACE_S / 2)
             await http.stop()
             await gateway.stop()
             await log.aclose()

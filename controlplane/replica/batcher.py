@@ -35,6 +35,8 @@ RETRY_S = 0.05
 GRACE_S = 0.5
 """After its deadline, how long a proposal waits for the log to say whether it was written."""
 
+_STOPS = "this node stops; nothing was written"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -68,9 +70,12 @@ class Batcher:
         self._work = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._sends: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def propose(self, envelope: Envelope, *, timeout_s: float) -> Outcome:
         """The machine's outcome. Raises NoLeaderError, OutcomeUnknownError, EntryTooLargeError."""
+        if self._closed:
+            raise NoLeaderError(_STOPS)
         proposal = _Proposal(envelope, deadline=self._clock.monotonic_s() + timeout_s)
         self._waiting[envelope.id] = proposal
         self._queue.append(proposal)
@@ -87,6 +92,23 @@ class Batcher:
         proposal = self._waiting.get(envelope_id)
         if proposal is not None and not proposal.outcome.done():
             proposal.outcome.set_result(outcome)
+
+    def close(self, within_s: float) -> None:
+        """This process ends: whoever waits learns within `within_s` what is known of its proposal."""
+        asyncio.get_running_loop().call_later(within_s, self._end_all)
+
+    def _end_all(self) -> None:
+        self._closed = True
+        unsent = set(self._queue)
+        for proposal in self._waiting.values():
+            if proposal.outcome.done():
+                continue
+            if proposal in unsent:
+                proposal.outcome.set_exception(NoLeaderError(_STOPS))
+            else:
+                proposal.outcome.set_exception(
+                    OutcomeUnknownError("this node stopped before the outcome arrived; repeat with the same key")
+                )
 
     async def run(self) -> None:
         """Send batches until cancelled."""

@@ -156,6 +156,10 @@ class Replica:
     ) -> Sequence[Outcome]:
         return await asyncio.gather(*(self.propose(command, actor=actor, timeout_s=timeout_s) for command in commands))
 
+    def close(self, within_s: float) -> None:
+        """This process ends: whoever waits for an outcome learns within `within_s` what is known of it."""
+        self._batcher.close(within_s)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:

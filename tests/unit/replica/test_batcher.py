@@ -10,7 +10,7 @@ import pytest
 from controlplane.machine.outcome import Outcome
 from controlplane.model.commands import DeclareNamespace, Envelope, decode_entry, seal
 from controlplane.model.spec import NamespaceSpec
-from controlplane.ports import Committed, LogStatus, OutcomeUnknownError, Position, SnapshotInstalled
+from controlplane.ports import Committed, LogStatus, NoLeaderError, OutcomeUnknownError, Position, SnapshotInstalled
 from controlplane.replica.batcher import MAX_IN_FLIGHT, Batcher
 from controlplane.system import SystemClock, Ulids
 
@@ -92,3 +92,25 @@ async def test_entries_that_are_never_answered_do_not_hold_up_others() -> None:
             caller.cancel()
         running.cancel()
         await asyncio.gather(running, *callers, return_exceptions=True)
+
+
+async def test_a_process_that_ends_says_what_is_known_of_every_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No log answers any more when a whole cluster stops; callers must not be cut off without a word."""
+    monkeypatch.setattr("controlplane.replica.batcher.SLOT_S", 60)
+    log = HeldLog()
+    batcher = Batcher(log, SystemClock())
+    running = asyncio.create_task(batcher.run())
+    sent: list[asyncio.Task[Outcome]] = []
+    for number in range(MAX_IN_FLIGHT):
+        sent.append(asyncio.create_task(batcher.propose(envelope(f"n{number}"), timeout_s=60)))
+        await until(lambda: len(log.entries) == len(sent))
+    queued = asyncio.create_task(batcher.propose(envelope("queued"), timeout_s=60))
+    await asyncio.sleep(0)
+    batcher.close(0.01)
+    async with asyncio.timeout(DEADLINE_S):
+        ended = await asyncio.gather(*sent, queued, return_exceptions=True)
+    assert [type(each) for each in ended] == [OutcomeUnknownError] * MAX_IN_FLIGHT + [NoLeaderError]
+    with pytest.raises(NoLeaderError):
+        await batcher.propose(envelope("later"), timeout_s=60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
