@@ -3,7 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from unit.api.rig import Rig, served
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_server() -> None:
+    """A server in a thread also logs between tests, when nobody captures what it prints."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 @pytest.fixture(scope="session")
