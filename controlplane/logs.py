@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-import sys
+import os
 from contextlib import suppress
 from typing import TextIO, cast
 
 import structlog
 
+_STANDARD_ERROR = 2
+
 
 class _Lossy:
-    """A stream whose reader may be gone or whose disk may be full: then lines are lost, and the work goes on."""
+    """Standard error, whose reader may be gone or whose disk may be full: then lines are lost, and the work goes on.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    It keeps nothing back: what a buffer could not write would fail again at the process's end, and spoil its exit code.
+    """
 
     def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        with suppress(OSError):
+            while left:
+                left = left[os.write(_STANDARD_ERROR, left) :]
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """Nothing is kept back."""
 
 
 def configure(level: str, **bound: str) -> None:
@@ -38,14 +41,15 @@ def configure(level: str, **bound: str) -> None:
         structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
         structlog.processors.JSONRenderer(),
     ]
+    stream = cast("TextIO", _Lossy())
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         # Straight to the stream: every request writes a line, and the way through `logging` costs as much as its work.
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

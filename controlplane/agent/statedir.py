@@ -43,6 +43,8 @@ class StateDir:
         return cls(path, lock)
 
     def close(self) -> None:
+        # A child that a thread is just forking still has the descriptor: closing ours alone would not let go.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         os.close(self._lock)
 
     def journal(self) -> Journal:

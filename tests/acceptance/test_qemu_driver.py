@@ -386,6 +386,22 @@ async def test_one_driver_per_state_folder(driver: QemuDriver, new_driver: Calla
     assert refusal.value.code == "StateInUse"
 
 
+def open_locks() -> list[int]:
+    return [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if str(fd.resolve()).endswith("/driver.lock")]
+
+
+async def test_a_stopped_driver_lets_go_although_a_child_is_being_forked(driver: QemuDriver) -> None:
+    """Between fork and exec a child shares every descriptor, the lock's included; a duplicate stands for it."""
+    duplicates = [os.dup(fd) for fd in open_locks()]
+    assert duplicates
+    try:
+        await driver.stop()
+        await driver.start()
+    finally:
+        for fd in duplicates:
+            os.close(fd)
+
+
 @pytest.fixture
 def bridge() -> Iterator[str]:
     require(os.geteuid() == 0, "needs root to make a bridge")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import IO
 
+import pytest
+
 _PROGRAM = """
 import logging, sys
 import structlog
@@ -50,7 +52,11 @@ except ZeroDivisionError:
     assert "hunter2" not in lines[2]
 
 
-def test_a_full_disk_loses_lines_and_nothing_else() -> None:
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_full_disk_loses_lines_and_nothing_else(buffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code, too, is the program's own: a parent reads in it whether to start a child again."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         body = "for number in range(1000):\n    log.info('line', number=number, text='x' * 100)"
+        body += "\n    logging.getLogger('library').warning('line %d', number)"
         assert run(body, stderr=full).stdout == "went on\n"

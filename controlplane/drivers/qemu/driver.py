@@ -130,6 +130,8 @@ class QemuDriver:
 
     def _release(self) -> None:
         if self._own_lock is not None:
+            # A child that a thread is just forking still has the descriptor: closing ours alone would not let go.
+            fcntl.flock(self._own_lock, fcntl.LOCK_UN)
             self._own_lock.close()
             self._own_lock = None
 
