@@ -34,6 +34,11 @@ from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.dev.processes import ProcessId
 from controlplane.cli.errors import CliError
 
+# Python's ssl leaves a socket open whose server died between the connection and the handshake, as servers here do.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in. <ssl\.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
+
 COUNT = 10
 FLEET = (
     HEADER

@@ -42,6 +42,8 @@ class World:
     notes: list[str] = field(default_factory=list[str])
     wanted: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Changes of the membership that are not known to be done: (`add` or `remove`, node), in order."""
+    removed: list[str] = field(default_factory=list[str])
+    """Nodes that the cluster has let go, and that a fault under way may still hold on to."""
 
     @property
     def names(self) -> list[str]:
@@ -407,7 +409,7 @@ async def _try_members(world: World, *, timeout_s: float) -> str:
     told: list[str] = []
     while world.wanted:
         what, name = world.wanted[0]
-        through = world.chance.choice([other for other in world.names if other != name])
+        through = world.chance.choice([other for other in world.names if other != name and other not in world.removed])
         admin = world.cluster.admin(through)
         try:
             if what == "add":
@@ -419,9 +421,16 @@ async def _try_members(world: World, *, timeout_s: float) -> str:
         told.append(f"{what} {name}")
         world.wanted.pop(0)
         if what == "remove":
-            await world.cluster.discard(name)
-            await world.doors.pop(name).close()
+            world.removed.append(name)
     return "; ".join(told)
+
+
+async def discard_removed(world: World) -> None:
+    """Take away the nodes that were removed. For when no fault is under way."""
+    while world.removed:
+        name = world.removed.pop(0)
+        await world.cluster.discard(name)
+        await world.doors.pop(name).close()
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------
@@ -475,7 +484,10 @@ async def disk_full(world: World) -> AsyncGenerator[str]:
     """A real one: the node's data lies on a small tmpfs, and something else fills it."""
     name = world.cluster.small_disk
     assert name is not None
-    node = world.cluster.nodes[name]
+    node = world.cluster.nodes.get(name)
+    if node is None:
+        yield f"nothing: {name}, whose disk is small, was replaced"
+        return
     _excuse(world, name, DISK_FULL)
     ballast = node.data / "ballast"
 

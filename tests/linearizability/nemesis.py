@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
-from linearizability.faults import Fault, World
+from linearizability.faults import Fault, World, discard_removed
 
 _SECOND_FAULT = 0.3
 _GAP_S = (0.3, 2.0)
@@ -52,6 +52,7 @@ class Nemesis:
             if others and self._chance.random() < _SECOND_FAULT:
                 hold_s = max(hold_s, await self._begin(stack, self._chance.choice(others)))
             await asyncio.sleep(hold_s)
+        await discard_removed(self._world)
 
     async def _recovered(self) -> None:
         """Wait for a leader: faults that only ever hit a cluster on its knees would show little."""

@@ -25,7 +25,7 @@ import msgspec
 from linearizability import judge
 from linearizability.cluster import HTTP_PORT, REPOSITORY, Build, Cluster
 from linearizability.doors import HttpDoor, LogDoor, UnexpectedAnswerError
-from linearizability.faults import FAULTS, Fault, MembersError, World, settle_members
+from linearizability.faults import FAULTS, Fault, MembersError, World, discard_removed, settle_members
 from linearizability.history import History, save
 from linearizability.nemesis import Event, Nemesis
 from linearizability.network import Network
@@ -216,6 +216,7 @@ class _Round:
         try:
             await self._cluster.start()
             await settle_members(world)
+            await discard_removed(world)
             if not self._plan.stale_clients:
                 problems = await judge.converge(self._cluster)
             await workload.stop()
