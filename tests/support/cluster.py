@@ -124,11 +124,13 @@ def leader_of(cluster: DevCluster, client: Client | None = None) -> str:
     return leader
 
 
-def declared(client: Client) -> list[Existing]:
-    """Every microVM as the API lists it; those that nobody placed yet are on host `-`."""
+def declared(client: Client, *, deleting: bool = True) -> list[Existing]:
+    """Every microVM as the API lists it, `deleting` ones among them if asked for; those that nobody placed yet are on
+    host `-`."""
     return sorted(
         (f"{item['namespace']}/{item['name']}", item["uid"], item["status"]["host"] or "-")
         for item in items(client, "/microvms")
+        if deleting or item["status"]["phase"] != "deleting"
     )
 
 

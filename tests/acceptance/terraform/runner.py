@@ -101,6 +101,10 @@ class Terraform:
     def import_(self, address: str, import_id: str, expect: int | None = 0) -> Result:
         return self.run("import", "-no-color", "-input=false", address, import_id, expect=expect)
 
+    def lose_state(self) -> None:
+        """Leave the local state as a `kill -9` in the middle of its being written does: empty."""
+        self.workdir.joinpath("terraform.tfstate").write_text("", encoding="utf-8")
+
     def show(self) -> dict[str, Any]:
         """The state as `terraform show -json` gives it."""
         return json.loads(self.run("show", "-json", "-no-color").output)
