@@ -14,7 +14,7 @@ from typing import Any
 from linearizability.history import ABSENT, Kind, Operation, Outcome
 
 from controlplane.consensus import LogClient
-from controlplane.machine.outcome import Change, Code, Rejected
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.commands import Command, DeclareNamespace, Delete, Precondition
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind as Resource
@@ -85,9 +85,7 @@ class LogDoor:
             if outcome.code not in _CONDITION_CODES:
                 raise UnexpectedAnswerError(f"{operation.describe()}: {outcome}")
             return Outcome.REFUSED
-        operation.revision = outcome.revision
-        if outcome.change is not Change.DELETED:
-            operation.value_revision = outcome.revision
+        note(operation, outcome)
         return Outcome.OK
 
     def _command(self, operation: Operation, revision: int | None) -> Command:
@@ -100,6 +98,15 @@ class LogDoor:
             labels={LABEL: str(operation.value)},
             when=Precondition(revision=revision, create_only=operation.kind is Kind.CREATE),
         )
+
+
+def note(operation: Operation, applied: Applied) -> None:
+    """What an accepted write says of revisions. The repetition of one that had come true already tells how far the
+    state is now, and not which revision it was that wrote the value.
+    """
+    operation.revision = applied.revision
+    if applied.change in (Change.CREATED, Change.CHANGED):
+        operation.value_revision = applied.revision
 
 
 class HttpDoor:
