@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from controlplane.decide.drift import DriftClass, classify
+from controlplane.decide.drift import SILENT, DriftClass, classify
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.state import State
 from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
@@ -159,4 +159,4 @@ def _in_sync(state: State, vm: MicroVM) -> Condition:
 
 def _is_unreachable(state: State, vm: MicroVM) -> bool:
     host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
-    return vm.phase is not MicroVMPhase.PENDING and (host is None or host.phase is HostPhase.UNREACHABLE)
+    return vm.phase is not MicroVMPhase.PENDING and (host is None or host.phase in SILENT)

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from controlplane.machine import declare, hosts
+from controlplane.machine import declare, hosts, lost_hosts, placing
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -24,15 +24,21 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     Command,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Delete,
     Envelope,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
     MarkUnplaced,
     Place,
     Report,
+    Resurrect,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -53,7 +59,7 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     if (repeated := _repetition(state, envelope, command)) is not None:
         return state, repeated, ()
     draft = Draft(state, at=envelope.at, actor=envelope.actor)
-    outcome = _handle_batch(draft, command) if isinstance(command, Batch) else _handle(draft, command)
+    outcome = _handle_batch(draft, command, term=term) if isinstance(command, Batch) else _handle(draft, command, term=term)
     if isinstance(outcome, Rejected):
         return state, outcome, ()
     if envelope.key is not None and (made := _made(outcome)):
@@ -67,7 +73,7 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     return draft.result(), outcome, tuple(draft.events)
 
 
-def _handle(draft: Draft, command: Command) -> Outcome:
+def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
     match command:
         case DeclareNamespace():
             return declare.declare_namespace(draft, command)
@@ -88,14 +94,26 @@ def _handle(draft: Draft, command: Command) -> Outcome:
         case Report():
             return hosts.report(draft, command)
         case Place():
-            return hosts.place(draft, command)
+            return placing.place(draft, command)
         case MarkUnplaced():
-            return hosts.mark_unplaced(draft, command)
+            return placing.mark_unplaced(draft, command)
+        case HostSuspected():
+            return lost_hosts.suspected(draft, command)
+        case HostHeard():
+            return lost_hosts.heard(draft, command)
+        case HostDetached():
+            return lost_hosts.detached(draft, command, term=term)
+        case HostFenced():
+            return lost_hosts.fenced(draft, command, term=term)
+        case ConfirmFenced():
+            return lost_hosts.confirm_fenced(draft, command)
+        case Resurrect():
+            return lost_hosts.resurrect(draft, command, term=term)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
 
 
-def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
+def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:
     """Every command of the batch on one draft: all of them, or the first refusal."""
     before = draft.digest
     parts: list[Applied] = []
@@ -105,7 +123,7 @@ def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
         if not isinstance(command, _BATCHED):
             message = f"a batch cannot hold the command {envelope.kind}"
             return Rejected(code=Code.INVALID, message=message, part=number)
-        outcome = _handle(draft, command)
+        outcome = _handle(draft, command, term=term)
         if isinstance(outcome, Rejected):
             return replace(outcome, part=number)
         parts.append(outcome)

@@ -81,7 +81,7 @@ MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] 
     (None, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
     (MicroVMPhase.PENDING, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
     (MicroVMPhase.PENDING, MicroVMEvent.PLACED): MicroVMPhase.PLACED,
-    # Never placed, so no host can hold a copy: nothing has to be confirmed.
+    # It has no host. What a resurrected one left behind is an order to the host that was lost, and outlives it.
     (MicroVMPhase.PENDING, MicroVMEvent.TOMBSTONED): None,
     (MicroVMPhase.PLACED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
     (MicroVMPhase.PLACED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,

@@ -156,7 +156,8 @@ class HostDetached:
     """The host's lease has ended, and the leader of `term` grants it no other. Refused in another term."""
 
     host: str
-    session: str
+    session: str | None
+    """None of a host that has none: it was lost before there were leases."""
     term: int
     reason: str
 
@@ -168,6 +169,8 @@ class HostFenced:
     host: str
     term: int
     reason: str
+    since: int | None = None
+    """`since` of the detached host that was waited for: one that came back and was detached again is another wait."""
 
 
 @record

@@ -50,6 +50,11 @@ class HostPhase(StrEnum):
     REJOINING = "rejoining"
     """Its agent is back after it was detached, and has orders to carry out before it gets a lease."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> HostPhase | None:
+        # What snapshots of before leases call a declared host that fell silent.
+        return cls.SUSPECT if value == "unreachable" else None
+
 
 class OperationPhase(StrEnum):
     RUNNING = "running"
@@ -177,7 +182,7 @@ class Host:
     reason: str = ""
     """Why it is suspect, detached or fenced."""
     confirmed_by: str | None = None
-    """The operator who said that it is certainly off."""
+    """The operator who said that it is certainly off; nobody once its agent is heard again."""
     stale: dict[str, int] = field(default_factory=dict[str, int])
     """Orders to destroy: uid to the epoch of the copy that was given up here. Each lives until the host confirms."""
     allocated: Amount = Amount()

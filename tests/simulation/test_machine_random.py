@@ -23,7 +23,7 @@ from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import KINDS, open_payload
-from controlplane.model.resources import MicroVMPhase
+from controlplane.model.resources import HostPhase, MicroVMPhase
 
 T = TypeVar("T")
 
@@ -56,6 +56,9 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         if seen is not None:
             seen[_label(envelope.kind, outcome)] += 1
             seen.update(f"phase {vm.phase}" for vm in state.microvms.values())
+            seen.update(f"host {host.phase}" for host in state.hosts.values())
+            seen.update("placed anew" for vm in state.microvms.values() if vm.resurrection and vm.placement)
+            seen.update("deleted with orders" for name in before.hosts.keys() - state.hosts.keys() if before.hosts[name].stale)
     check_snapshot(state)
     return state
 
@@ -95,8 +98,8 @@ def test_the_histories_reach_everything() -> None:
     for seed in range(6):
         run(RandomCommands(Seeded(1_000 + seed)), steps=300, seen=seen)
     wanted = {f"{kind} applied" for kind in KINDS} | {f"{kind} refused" for kind in KINDS}
-    wanted -= {"agent_connected refused"}
-    wanted |= {f"phase {phase}" for phase in MicroVMPhase}
+    wanted |= {f"phase {phase}" for phase in MicroVMPhase} | {f"host {phase}" for phase in HostPhase}
+    wanted |= {"placed anew", "deleted with orders"}
     assert wanted <= set(seen), sorted(wanted - set(seen))
 
 
