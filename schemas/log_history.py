@@ -91,9 +91,7 @@ _FULL = MicroVMSpec(
 )
 _MOVES = replace(
     _SMALL,
-    recovery=Recovery(
-        on_host_failure=HostFailure.RESTART_ELSEWHERE, on_detach=OnDetach.SHUTDOWN, allow_data_loss=True
-    ),
+    recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE, on_detach=OnDetach.SHUTDOWN, allow_data_loss=True),
 )
 _BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
 

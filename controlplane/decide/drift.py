@@ -15,7 +15,6 @@ from controlplane.machine.state import State
 from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
 from controlplane.model.types import record
 
-
 SILENT = (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED)
 """Phases of a host whose agent is not heard: what runs there is unknown."""
 

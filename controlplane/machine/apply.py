@@ -47,6 +47,20 @@ from controlplane.model.types import Kind
 _BATCHED = (DeclareNamespace, DeclarePlacementPolicy, DeclareHost, DeclareMicroVM, Delete, Act)
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
 
+_Own = (
+    AgentConnected
+    | AgentLost
+    | Report
+    | Place
+    | MarkUnplaced
+    | HostSuspected
+    | HostHeard
+    | HostDetached
+    | HostFenced
+    | Resurrect
+)
+"""What the product itself reports and decides."""
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -59,7 +73,9 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     if (repeated := _repetition(state, envelope, command)) is not None:
         return state, repeated, ()
     draft = Draft(state, at=envelope.at, actor=envelope.actor)
-    outcome = _handle_batch(draft, command, term=term) if isinstance(command, Batch) else _handle(draft, command, term=term)
+    outcome = (
+        _handle_batch(draft, command, term=term) if isinstance(command, Batch) else _handle(draft, command, term=term)
+    )
     if isinstance(outcome, Rejected):
         return state, outcome, ()
     if envelope.key is not None and (made := _made(outcome)):
@@ -87,6 +103,16 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return delete(draft, command)
         case Act():
             return declare.act(draft, command)
+        case ConfirmFenced():
+            return lost_hosts.confirm_fenced(draft, command)
+        case Batch():
+            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
+        case _:
+            return _handle_own(draft, command, term=term)
+
+
+def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
+    match command:
         case AgentConnected():
             return hosts.agent_connected(draft, command)
         case AgentLost():
@@ -105,12 +131,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return lost_hosts.detached(draft, command, term=term)
         case HostFenced():
             return lost_hosts.fenced(draft, command, term=term)
-        case ConfirmFenced():
-            return lost_hosts.confirm_fenced(draft, command)
         case Resurrect():
             return lost_hosts.resurrect(draft, command, term=term)
-        case Batch():
-            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:

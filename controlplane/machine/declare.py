@@ -169,14 +169,14 @@ def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejec
         # Likewise of what happens when its lease ends: until then, either may.
         detach = most_permissive(detach, detach_action(spec))
         host = draft.state.hosts.get(vm.placement.host)
-        if host is not None and detach_action(vm.spec) is OnDetach.KEEP:
-            if (reason := fencing_refusal(spec, host)) is not None:
-                return Rejected(
-                    code=Code.CONSTRAINT_VIOLATED,
-                    message=f"host {host.meta.name} cannot hold the change: {reason}",
-                    pointer="/spec/recovery",
-                    uid=vm.meta.uid,
-                )
+        kept = detach_action(vm.spec) is OnDetach.KEEP
+        if host is not None and kept and (reason := fencing_refusal(spec, host)) is not None:
+            return Rejected(
+                code=Code.CONSTRAINT_VIOLATED,
+                message=f"host {host.meta.name} cannot hold the change: {reason}",
+                pointer="/spec/recovery",
+                uid=vm.meta.uid,
+            )
         for field, more in (
             ("vcpu", Amount(vcpu=held.vcpu - vm.held.vcpu)),
             ("memory_in_mb", Amount(memory_in_mb=held.memory_in_mb - vm.held.memory_in_mb)),

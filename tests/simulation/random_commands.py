@@ -109,18 +109,18 @@ class RandomCommands:
             self._place,
             self._unplaced,
             self._batch,
-            self._suspected,
+            self._microvm,
+            self._place,
+            self._report,
             self._suspected,
             self._heard,
             self._detached,
-            self._detached,
-            self._fenced,
             self._fenced,
             self._fenced,
             self._confirm,
             self._resurrect,
             self._resurrect,
-            self._resurrect,
+            self._rejoined,
             self._rejoined,
         )
 
@@ -258,7 +258,7 @@ class RandomCommands:
             power_state=self._pick(list(PowerState)),
             placement=placement,
             recovery=self._recovery(),
-            root_volume=self._pick((None, None, None, Volume(kind=VolumeKind.LOCAL))),
+            root_volume=Volume(kind=VolumeKind.LOCAL) if self._source.chance(10) else None,
         )
         return DeclareMicroVM(
             namespace=namespace,
@@ -273,7 +273,7 @@ class RandomCommands:
         move = self._source.chance(75)
         return Recovery(
             on_host_failure=HostFailure.RESTART_ELSEWHERE if move else HostFailure.NEVER,
-            on_detach=self._pick((None, None, *OnDetach)),
+            on_detach=self._pick((None, None, None, None, *OnDetach)),
             allow_data_loss=self._source.chance(60),
         )
 
@@ -404,7 +404,7 @@ class RandomCommands:
         return HostHeard(host=host, session=self._session_of(state, host) or "a")
 
     def _detached(self, state: State) -> Command:
-        host = self._host_in(state, HostPhase.SUSPECT, HostPhase.SUSPECT, HostPhase.READY, HostPhase.REJOINING)
+        host = self._host_in(state, HostPhase.SUSPECT, self._pick((HostPhase.REJOINING, HostPhase.READY)))
         return HostDetached(host=host, session=self._session_of(state, host), term=self._term(), reason="no lease")
 
     def _fenced(self, state: State) -> Command:
@@ -418,7 +418,8 @@ class RandomCommands:
         return ConfirmFenced(host=host, revision=self._pick((None, None, None, self._integer(1))))
 
     def _resurrect(self, state: State) -> Command:
-        host = self._host_in(state, HostPhase.FENCED)
+        fenced = [name for name in sorted(state.on_host) if state.hosts[name].phase is HostPhase.FENCED]
+        host = self._pick(fenced) if fenced and not self._nonsense() else self._name()
         vms = list(state.microvms_on(host)) or [vm for vm in (self._vm(state),) if vm is not None]
         vm = self._pick(vms) if vms else None
         epoch = vm.epoch if vm is not None else 1
@@ -451,7 +452,8 @@ class RandomCommands:
 
     def _place(self, state: State) -> Command:
         uid, generation = self._waiting(state)
-        return Place(uid=uid, generation=generation, host=self._name(), score=self._float(), bids=self._bids())
+        host = self._name() if self._source.chance(20) else self._host_in(state, HostPhase.READY)
+        return Place(uid=uid, generation=generation, host=host, score=self._float(), bids=self._bids())
 
     def _unplaced(self, state: State) -> Command:
         uid, generation = self._waiting(state)
@@ -465,9 +467,7 @@ class RandomCommands:
         )
 
 
-def _inventory(
-    vcpu: int, memory_in_mb: int, microvms: int, *, fences: bool = True, boot_id: str = "b"
-) -> Inventory:
+def _inventory(vcpu: int, memory_in_mb: int, microvms: int, *, fences: bool = True, boot_id: str = "b") -> Inventory:
     return Inventory(
         agent_version="1",
         boot_id=boot_id,

@@ -58,7 +58,6 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
             seen.update(f"phase {vm.phase}" for vm in state.microvms.values())
             seen.update(f"host {host.phase}" for host in state.hosts.values())
             seen.update("placed anew" for vm in state.microvms.values() if vm.resurrection and vm.placement)
-            seen.update("deleted with orders" for name in before.hosts.keys() - state.hosts.keys() if before.hosts[name].stale)
     check_snapshot(state)
     return state
 
@@ -95,11 +94,11 @@ def test_invariants_hold_over_long_histories(seed: int) -> None:
 def test_the_histories_reach_everything() -> None:
     """Guards the generator: were nothing accepted, nothing would be tested."""
     seen: Counter[str] = Counter()
-    for seed in range(6):
-        run(RandomCommands(Seeded(1_000 + seed)), steps=300, seen=seen)
+    for seed in range(8):
+        run(RandomCommands(Seeded(1_000 + seed)), steps=400, seen=seen)
     wanted = {f"{kind} applied" for kind in KINDS} | {f"{kind} refused" for kind in KINDS}
     wanted |= {f"phase {phase}" for phase in MicroVMPhase} | {f"host {phase}" for phase in HostPhase}
-    wanted |= {"placed anew", "deleted with orders"}
+    wanted |= {"placed anew"}
     assert wanted <= set(seen), sorted(wanted - set(seen))
 
 

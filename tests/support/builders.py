@@ -87,9 +87,7 @@ def inventory(
     return Inventory(
         agent_version="0.1.0",
         boot_id=boot_id,
-        drivers=[
-            DriverFacts(name=name, version="1", simulated=name == "simulated", fences=fences) for name in drivers
-        ],
+        drivers=[DriverFacts(name=name, version="1", simulated=name == "simulated", fences=fences) for name in drivers],
         capacity=Amount(microvms=microvms, vcpu=vcpu, memory_in_mb=memory_in_mb),
     )
 
