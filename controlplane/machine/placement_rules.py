@@ -58,17 +58,17 @@ def label_of(host: Host, key: str) -> str | None:
 _PHASES = {
     HostPhase.EXPECTED: "its agent has never connected",
     HostPhase.PENDING: "nobody declared it",
-    HostPhase.SUSPECT: "the host is suspect: its agent is not heard",
-    HostPhase.DETACHED: "the host is detached: its lease has ended",
-    HostPhase.FENCED: "the host is fenced: it is given up",
-    HostPhase.REJOINING: "the host is rejoining: it first destroys what was given up there",
+    HostPhase.SUSPECT: "its agent is not heard",
+    HostPhase.DETACHED: "its lease has ended",
+    HostPhase.FENCED: "it is given up",
+    HostPhase.REJOINING: "it first destroys what was given up there",
 }
 """Why a host that is not ready takes nothing."""
 
 
 def _host_refusal(vm: MicroVM, host: Host) -> str | None:
     if host.phase is not HostPhase.READY:
-        return _PHASES[host.phase]
+        return f"the host is {host.phase.value}: {_PHASES[host.phase]}"
     if vm.meta.uid in host.stale:
         return f"it has yet to destroy this microVM's copy of epoch {host.stale[vm.meta.uid]}"
     if not host.spec.schedulable:

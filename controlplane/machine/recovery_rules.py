@@ -8,8 +8,6 @@ read) ends nothing by itself, and neither does a driver that does not `fence`: w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.resources import Host, MicroVM, MicroVMPhase
 from controlplane.model.spec import HostFailure, MicroVMSpec, OnDetach, VolumeKind, detach_action
@@ -49,7 +47,7 @@ def resurrection_refusal(vm: MicroVM, host: Host) -> str | None:
         return f"its recovery.on_host_failure is {vm.spec.recovery.on_host_failure.value}"
     if vm.spec.placement.host == name:
         return f"its placement.host asks for host {name} alone"
-    local = sorted(_local_volumes(vm.spec))
+    local = local_volumes(vm.spec)
     if local and not vm.spec.recovery.allow_data_loss:
         return (
             f"what is on its local volume {', '.join(local)} would be lost;"
@@ -88,9 +86,7 @@ def _fences(host: Host, driver: str | None) -> bool:
     return host.inventory is not None and any(each.name == driver and each.fences for each in host.inventory.drivers)
 
 
-def _local_volumes(spec: MicroVMSpec) -> Iterator[str]:
-    if spec.root_volume is not None and spec.root_volume.kind is VolumeKind.LOCAL:
-        yield "root"
-    for name, volume in spec.additional_volumes.items():
-        if volume.kind is VolumeKind.LOCAL:
-            yield name
+def local_volumes(spec: MicroVMSpec) -> list[str]:
+    """Names of the volumes that are lost with a host."""
+    volumes = {"root": spec.root_volume, **spec.additional_volumes} if spec.root_volume else spec.additional_volumes
+    return sorted(name for name, volume in volumes.items() if volume is not None and volume.kind is VolumeKind.LOCAL)
