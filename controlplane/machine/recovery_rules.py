@@ -88,5 +88,6 @@ def _fences(host: Host, driver: str | None) -> bool:
 
 def local_volumes(spec: MicroVMSpec) -> list[str]:
     """Names of the volumes that are lost with a host."""
-    volumes = {"root": spec.root_volume, **spec.additional_volumes} if spec.root_volume else spec.additional_volumes
-    return sorted(name for name, volume in volumes.items() if volume is not None and volume.kind is VolumeKind.LOCAL)
+    root = [("root", spec.root_volume)] if spec.root_volume is not None else []
+    volumes = [*root, *spec.additional_volumes.items()]
+    return sorted(name for name, volume in volumes if volume.kind is VolumeKind.LOCAL)

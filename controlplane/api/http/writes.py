@@ -90,7 +90,7 @@ def warnings_for(spec: MicroVMSpec) -> list[str]:
         return warnings
     if (local := local_volumes(spec)) and not spec.recovery.allow_data_loss:
         warnings.append(
-            f"spec.recovery.allow_data_loss: its local volume {', '.join(local)} keeps it from being restarted elsewhere"
+            f"spec.recovery.allow_data_loss: with its local volume {', '.join(local)} it is not restarted elsewhere"
         )
     if spec.placement.host is not None:
         warnings.append("spec.placement.host: it may run on that host alone, so it is not restarted elsewhere")

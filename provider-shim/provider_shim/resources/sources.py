@@ -108,8 +108,12 @@ class HostsSource(ConnectedSource):
         "schedulable": observed("bool", "Whether new microVMs may come."),
         "phase": observed(
             "string",
-            "`expected` (declared, never seen), `pending` (seen, not declared), `ready`, `unreachable` or `deleting`.",
+            "`expected` (declared, never seen), `pending` (seen, not declared), `ready`, `suspect` (not heard for a "
+            "moment), `detached` (its lease has ended), `fenced` (given up), `rejoining` (back, and not yet ready) or "
+            "`deleting`.",
         ),
+        "reason": observed("string", "Why it is suspect, detached or fenced."),
+        "confirmed_by": observed("string", "The operator who confirmed that it is off."),
         "connected_to": observed("string", "Node that its agent is connected to."),
         "last_seen_at": observed("string", "When its agent was last heard."),
         "driver": observed("string", "Driver it uses by default."),
