@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -61,7 +62,10 @@ _Own = (
 )
 """What the product itself reports and decides."""
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False))
+"""Fields that are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
+in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
+"""
 
 
 def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[State, Outcome, tuple[Event, ...]]:
@@ -180,7 +184,14 @@ def _fingerprint(command: Command) -> str:
 def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
         command = replace(command, uid="")
-    return blake2b(type(command).__name__.encode() + _encoder.encode(command), digest_size=16).hexdigest()
+    # Records in the order of their fields, as the encoder would write the command itself; maps sorted.
+    essence: Any = msgspec.to_builtins(command, order="deterministic")
+    if isinstance(command, DeclareMicroVM):
+        recovery: dict[str, object] = essence["spec"]["recovery"]
+        for name, unset in _ADDED_TO_RECOVERY:
+            if recovery[name] == unset:
+                del recovery[name]
+    return blake2b(type(command).__name__.encode() + msgspec.msgpack.encode(essence), digest_size=16).hexdigest()
 
 
 def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:

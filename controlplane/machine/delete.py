@@ -144,7 +144,7 @@ def _delete_microvm(draft: Draft, command: Delete) -> Result:
     phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
     vm = begin(draft, vm, OperationKind.DELETE)
     if phase is None:
-        finish(draft, vm.operation, OperationEvent.SETTLED, "it has no host")
+        finish(draft, vm.operation, OperationEvent.SETTLED, "it has no host" if vm.epoch else "it was never placed")
         draft.drop_microvm(vm)
         return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
     meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)

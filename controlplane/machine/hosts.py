@@ -73,17 +73,8 @@ def agent_lost(draft: Draft, command: AgentLost) -> Result:
     if phase is None:
         draft.drop_host(host)
     else:
-        draft.put_host(
-            replace(
-                host,
-                phase=phase,
-                since=draft.at,
-                session=None,
-                node=None,
-                last_seen_at=draft.at,
-                reason=command.reason,
-            )
-        )
+        # Without its reason, as in snapshots of before leases: such a one and a replayed log must give one state.
+        draft.put_host(replace(host, phase=phase, since=draft.at, session=None, node=None, last_seen_at=draft.at))
     return applied(draft, host.meta.uid)
 
 
