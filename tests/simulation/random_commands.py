@@ -260,10 +260,14 @@ class RandomCommands:
             recovery=self._recovery(),
             root_volume=Volume(kind=VolumeKind.LOCAL) if self._source.chance(10) else None,
         )
+        uid = self._uid()
+        if any(uid in host.stale for host in state.hosts.values()):
+            # No proposer of ours makes a uid twice, and an order to destroy is about the first of it.
+            uid = f"{uid}-{self._number}"
         return DeclareMicroVM(
             namespace=namespace,
             name=name,
-            uid=self._uid(),
+            uid=uid,
             spec=spec,
             labels=self._labels(),
             when=self._when(old.meta.intent_revision if old is not None else None),
