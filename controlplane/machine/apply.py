@@ -67,6 +67,8 @@ _ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False))
 in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
 """
 
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
 
 def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[State, Outcome, tuple[Event, ...]]:
     """The state after `envelope`, what to answer its proposer, and what changed.
@@ -184,14 +186,18 @@ def _fingerprint(command: Command) -> str:
 def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
         command = replace(command, uid="")
-    # Records in the order of their fields, as the encoder would write the command itself; maps sorted.
-    essence: Any = msgspec.to_builtins(command, order="deterministic")
-    if isinstance(command, DeclareMicroVM):
-        recovery: dict[str, object] = essence["spec"]["recovery"]
-        for name, unset in _ADDED_TO_RECOVERY:
-            if recovery[name] == unset:
-                del recovery[name]
-    return blake2b(type(command).__name__.encode() + msgspec.msgpack.encode(essence), digest_size=16).hexdigest()
+    plain = _as_of_old(command) if isinstance(command, DeclareMicroVM) else _encoder.encode(command)
+    return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
+
+
+def _as_of_old(command: DeclareMicroVM) -> bytes:
+    """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
+    plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
+    recovery: dict[str, object] = plain["spec"]["recovery"]
+    for name, unset in _ADDED_TO_RECOVERY:
+        if recovery[name] == unset:
+            del recovery[name]
+    return msgspec.msgpack.encode(plain)
 
 
 def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:

@@ -86,16 +86,31 @@ class ClusterSource(ConnectedSource):
         "hosts": observed("numbers", "Number of hosts by phase."),
         "microvms": observed("numbers", "Number of microVMs by state."),
     }
+    _FAILOVER: ClassVar = {
+        "breaker_open": observed("bool", "Whether so many hosts are lost that nothing is restarted elsewhere."),
+        "lost": observed("number", "Hosts that are detached or fenced, and that nobody confirmed as off."),
+        "of": observed("number", "Declared hosts that have ever connected."),
+        "message": observed("string", "What is held, and what to do about it."),
+    }
     schema = Schema(
         description="The cluster as the answering node sees it.",
-        attributes={**_PLAIN, "nodes": observed_list("The nodes of the cluster.", _NODES)},
+        attributes={
+            **_PLAIN,
+            "failover": Attribute(
+                type=Nested("single", _FAILOVER),
+                computed=True,
+                description="Whether microVMs of lost hosts are restarted elsewhere.",
+            ),
+            "nodes": observed_list("The nodes of the cluster.", _NODES),
+        },
     )
 
     def read(self, call: Call, config: Object) -> Object:
         with told_to_user("read data source flintlock_cluster", _Filters()):
             found = self._connection.client().get("/cluster").body
         nodes = [pick(self._NODES, each) for each in found.get("nodes") or ()]
-        return {**pick(self._PLAIN, found), "nodes": nodes}
+        failover = pick(self._FAILOVER, found.get("failover") or {})
+        return {**pick(self._PLAIN, found), "failover": failover, "nodes": nodes}
 
 
 class HostsSource(ConnectedSource):
