@@ -162,6 +162,8 @@ class _Front(asyncio.Protocol):
                 work = self._append(request)
             case rpc.ReadIndexCall():
                 work = self._read_index(request)
+            case rpc.ConfirmLeadershipCall():
+                work = self._confirm_leadership(request)
             case rpc.StatusCall():
                 work = self._status(request)
             case rpc.AddMemberCall() | rpc.PromoteMemberCall() | rpc.RemoveMemberCall() | rpc.TransferCall():
@@ -205,6 +207,14 @@ class _Front(asyncio.Protocol):
             self._send_failure(request.call, error)
         else:
             self._send(rpc.ReadIndexAnswer(request.call, index))
+
+    async def _confirm_leadership(self, request: rpc.ConfirmLeadershipCall) -> None:
+        try:
+            position = await self._server.node.confirm_leadership(timeout_s=request.timeout_s)
+        except LogError as error:
+            self._send_failure(request.call, error)
+        else:
+            self._send(rpc.ConfirmLeadershipAnswer(request.call, position.index, position.term))
 
     async def _status(self, request: rpc.StatusCall) -> None:
         self._send(rpc.StatusAnswer(request.call, await self._server.node.status()))
