@@ -4,6 +4,8 @@ A tick looks at every host, proposes, and waits for nothing, so it is late only 
 watched is no evidence: the waits of all hosts begin again when this node begins to lead, in whatever term, and when a
 tick came late by more than `STALLED_S`, since heartbeats may have been missed meanwhile.
 
+Where nobody watches, nothing is granted: the end of the watch ends the counting, and the keeper needs one.
+
 A host that is to be detached is written into the ledger before that is proposed, so that it gets no lease whatever
 becomes of the proposal. A proposal whose outcome is unknown is made again while the state still asks for it.
 """
@@ -86,17 +88,22 @@ class HostWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                try:
-                    findings = self.tick()
-                except Exception:
-                    # The front's other parts must not end with this one; the next tick looks afresh.
-                    _log.exception("hostwatch.tick_broke")
-                    findings = []
-                for finding in findings:
-                    tasks.create_task(self.propose(finding))
-                await asyncio.sleep(PERIOD_S)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    for finding in self._findings():
+                        tasks.create_task(self.propose(finding))
+                    await asyncio.sleep(PERIOD_S)
+        finally:
+            self._ledger.begin(None, self._clock.monotonic_s())
+
+    def _findings(self) -> list[Finding]:
+        try:
+            return self.tick()
+        except Exception:
+            # The front's other parts must not end with this one; the next tick looks afresh.
+            _log.exception("hostwatch.tick_broke")
+            return []
 
     def tick(self) -> list[Finding]:
         """What is to be proposed now. Those that are to be detached are granted nothing from now on."""

@@ -131,6 +131,9 @@ class Cluster:
             nodes=lambda: self.addresses,
             tls=self.certificate("node", node),
             listen=self.addresses[node],
+            keeper=self.keeper,
+            leader=lambda: self.leader,
+            lease_ttl_s=10.0,
         )
         await gateway.start()
         self.gateways[node] = gateway
