@@ -89,6 +89,7 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
+            max_unhealthy=settings.failover.max_unhealthy,
         ),
     )
     host, port = split_address(settings.http.listen)
