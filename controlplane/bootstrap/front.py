@@ -101,7 +101,7 @@ async def run_front(settings: NodeSettings) -> None:
 
     limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
     watch = HostWatch(replica, replica, clock, ledger, leading_term=leading_term, lease=settings.lease)
-    failover = FailoverRunner(replica, replica, leading_term=leading_term, limits=limits)
+    failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     async with asyncio.TaskGroup() as tasks:
         for runner in (replica.run(), scheduler.run(), failover.run(), announcer.run()):
             tasks.create_task(runner)

@@ -2,11 +2,15 @@
 
 Level-based: whatever woke it, a round decides from the whole state (`decide.failover`) and proposes. The commands carry
 the term and the epochs they were decided from, so one that comes too late, or twice, is refused by the machine.
+
+When the breaker closes because hosts come back, the others are probably on their way: they get `CALM_S` before anything
+is given up on the word of the leases alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -14,12 +18,13 @@ import structlog
 from controlplane.decide.failover import FailoverLimits, breaker, failover
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
-from controlplane.ports import LogError, Proposer, StateReader
+from controlplane.ports import Clock, LogError, Proposer, StateReader
 
 ACTOR = "failover"
 PERIOD_S = 1.0
 GATHER_S = 0.1
 """Rounds are no closer than this: hosts change with every microVM that comes and goes."""
+CALM_S = 15.0
 NAMED = 5
 """MicroVMs that a message about many names."""
 
@@ -31,6 +36,7 @@ class FailoverRunner:
         self,
         reader: StateReader,
         proposer: Proposer,
+        clock: Clock,
         *,
         leading_term: Callable[[], int | None],
         limits: FailoverLimits,
@@ -38,12 +44,15 @@ class FailoverRunner:
         """`leading_term` gives the term in which this node leads, or None."""
         self._reader = reader
         self._proposer = proposer
+        self._clock = clock
         self._leading_term = leading_term
         self._limits = limits
         self._held: Mapping[str, str] = {}
         """What was said last of each microVM that stays where it is."""
         self._open = False
         """Whether the breaker was, when it was looked at last."""
+        self._opened_s = -math.inf
+        """When it was seen open last."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -68,10 +77,12 @@ class FailoverRunner:
         self._tell_breaker(state)
         decided = failover(state, term=term, limits=self._limits)
         self._tell_held(decided.held)
-        if not decided.resurrect:
+        calm = self._clock.monotonic_s() - self._opened_s >= CALM_S
+        due = [each for each in decided.resurrect if calm or state.hosts[each.host].confirmed_by is not None]
+        if not due:
             return
-        outcomes = await self._proposer.propose_each(decided.resurrect, actor=ACTOR)
-        for command, outcome in zip(decided.resurrect, outcomes, strict=True):
+        outcomes = await self._proposer.propose_each(due, actor=ACTOR)
+        for command, outcome in zip(due, outcomes, strict=True):
             if isinstance(outcome, Rejected):
                 _log.info("failover.conflict", uid=command.uid, host=command.host, reason=outcome.message)
             else:
@@ -79,6 +90,8 @@ class FailoverRunner:
 
     def _tell_breaker(self, state: State) -> None:
         now = breaker(state, self._limits)
+        if now.open:
+            self._opened_s = self._clock.monotonic_s()
         if now.open and not self._open:
             _log.critical("failover.breaker_opened", lost=now.lost, of=now.of, message=now.message)
         elif self._open and not now.open:

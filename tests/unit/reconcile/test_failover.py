@@ -66,7 +66,7 @@ async def run(world: World, *, per_round: int = 100, until: Callable[[], bool] =
     limits = FailoverLimits(per_round=per_round)
     with capture_logs() as logs:
         running = asyncio.create_task(
-            FailoverRunner(world, world, leading_term=lambda: world.term, limits=limits).run()
+            FailoverRunner(world, world, world, leading_term=lambda: world.term, limits=limits).run()
         )
         for _ in range(200):
             if until():
@@ -139,23 +139,35 @@ async def test_an_outcome_that_is_lost_gives_nothing_up_twice(world: World) -> N
 async def test_the_breaker_is_told_when_it_opens_and_when_it_closes(world: World) -> None:
     for name in ("h1", "h2", "h3"):
         lose(world, name)
-    logs = await run(world)
-    (opened,) = said(logs, "breaker_opened")
-    assert (opened["log_level"], opened["lost"], opened["of"]) == ("critical", 3, 4)
-    assert resurrected(world) == []
-    runner = FailoverRunner(world, world, leading_term=lambda: world.term, limits=FailoverLimits())
+    runner = FailoverRunner(world, world, world, leading_term=lambda: world.term, limits=FailoverLimits())
     with capture_logs() as logs:
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0.01)
+        assert resurrected(world) == []
         for name in ("h2", "h3"):
-            world.accept(confirm_fenced(name))
+            world.connect(name, number=2)
+        await asyncio.sleep(0.01)
+        assert resurrected(world) == [], "h1 may be on its way too"
+        world.time_s += failover.CALM_S
         await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.wait([running])
-    assert [each["event"] for each in logs if "breaker" in each["event"]] == [
+    opened, closed = [each for each in logs if "breaker" in each["event"]]
+    assert (opened["event"], opened["log_level"], opened["lost"], opened["of"]) == (
         "failover.breaker_opened",
-        "failover.breaker_closed",
-    ]
+        "critical",
+        3,
+        4,
+    )
+    assert (closed["event"], closed["lost"]) == ("failover.breaker_closed", 1)
+    assert sorted(resurrected(world)) == ["vm-a", "vm-b"]
+
+
+async def test_an_operators_word_waits_for_no_breaker(world: World) -> None:
+    for name in ("h1", "h2", "h3"):
+        lose(world, name)
+    world.accept(confirm_fenced("h1"))
+    await run(world)
     assert sorted(resurrected(world)) == ["vm-a", "vm-b"]
 
 
