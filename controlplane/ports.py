@@ -34,6 +34,10 @@ class Clock(Protocol):
         """Seconds that never go back: for deadlines and ages."""
         ...
 
+    def boottime_s(self) -> float:
+        """The same, and they go on while the machine is suspended (CLOCK_BOOTTIME): for leases."""
+        ...
+
 
 class Ids(Protocol):
     def new(self) -> str:
@@ -213,6 +217,15 @@ class Log(Protocol):
         """Commit one entry, through the leader wherever it is.
 
         Raises NoLeaderError (also when too many proposals are pending), OutcomeUnknownError or EntryTooLargeError.
+        """
+        ...
+
+    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+        """Proof that THIS node led after the call began: a round of the quorum that began later was answered.
+
+        Gives the term it leads in, and the index of an entry that `follow` delivers (or 0) such that a state that has
+        applied it reflects everything committed when the round began. Never forwarded.
+        Raises NoLeaderError when this node does not lead, or no quorum confirmed it in time.
         """
         ...
 
@@ -506,6 +519,22 @@ class DriverInfo:
     simulated: bool
     accelerator: str | None
     """`kvm`, `tcg` or None where it means nothing."""
+    fences: bool = False
+    """It ends by itself what may run only under a lease, whatever becomes of the agent."""
+
+
+LEASE_ENDED = "the host's lease ended"
+"""The cause that a driver gives of a microVM that it halted or ended for that reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The host's right to run what may move, until a time on CLOCK_BOOTTIME."""
+
+    ends_s: float
+    """Seconds on CLOCK_BOOTTIME."""
+    grace_s: float
+    """How long after that what is only paused is kept."""
 
 
 class HostDriver(Protocol):
@@ -548,6 +577,15 @@ class HostDriver(Protocol):
 
     async def destroy(self, uid: str, *, grace_s: float) -> None:
         """Stop it and remove every trace: process, taps, disks, files; verified. Absent is success."""
+        ...
+
+    async def renew(self, lease: Lease) -> None:
+        """Let microVMs whose `on_detach` is not `keep` run until the lease ends, and no longer: at its end they are paused
+        or killed as their definition says, even if this process is gone or frozen by then. What an earlier lease's end
+        paused goes on. The lease counts once this returns; before the first one nothing of that kind runs.
+
+        Drivers whose `info.fences` is false never run such microVMs (`check` refuses them) and do nothing here.
+        """
         ...
 
     async def console(self, uid: str, *, offset: int, limit: int) -> tuple[int, bytes]:
@@ -639,6 +677,34 @@ class Presence:
     host: str
     session: str
     last_heartbeat_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a session asks a lease for."""
+
+    host: str
+    session: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease for the session that sent the heartbeat; it ends `ttl_s` after that was sent."""
+
+    host: str
+    session: str
+    sequence: int
+    ttl_s: float
+    grace_s: float
+
+
+class LeaseGrantor(Protocol):
+    """Who grants: on the leader, that node's keeper of leases; elsewhere, the way to it."""
+
+    async def grant(self, asked: Sequence[Heartbeat], *, timeout_s: float) -> Sequence[Grant]:
+        """Grants for those of `asked` that may have one; what is refused is left out. Raises NoLeaderError."""
+        ...
 
 
 class AgentLink(Protocol):

@@ -77,6 +77,9 @@ Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
 MIN_CLEANUP_S = 300.0
+USUAL_HEARTBEAT_S = 1.0
+MAX_HEARTBEAT_S = 3.0
+"""The shortest lease outlives two lost heartbeats at the usual pace, the default one nearly three at the slowest."""
 
 
 class _Settings(BaseModel):
@@ -155,6 +158,63 @@ class ElectionSettings(_Settings):
         return self
 
 
+class LeaseSettings(_Settings):
+    """A host's right to run what may be resurrected elsewhere, and how long the leader waits before that happens. The
+    same on every node.
+    """
+
+    ttl_s: Seconds = 10.0
+    """A lease ends so long after the host sent the heartbeat that it answers."""
+    grace_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 2.0
+    """How long after that what was only paused is kept."""
+    fence_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 3.0
+    """How long a host takes to act at the end of its lease."""
+    skew: Annotated[float, Field(ge=0.01, le=0.5, allow_inf_nan=False)] = 0.1
+    """How much slower than the leader's a host's clock may run."""
+    suspect_s: Seconds = 3.0
+    """Without a grant for so long, a host is given nothing new."""
+    resurrect_after_s: Seconds | None = None
+    """Wait this long, and not only as long as must be, before a silent host is given up."""
+
+    def ended_after_s(self, ttl_s: float) -> float:
+        """When a lease of `ttl_s` has ended by the slowest clock, counted from its grant by the leader's."""
+        return (1 + self.skew) * ttl_s
+
+    def fenced_after_s(self, ttl_s: float) -> float:
+        """When the host of such a lease has also acted on its end, and may be given up."""
+        return max((1 + self.skew) * (ttl_s + self.fence_s), self.resurrect_after_s or 0.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        least_s = 3 * USUAL_HEARTBEAT_S
+        if self.ttl_s < least_s:
+            raise ValueError(
+                f"ttl_s: two lost heartbeats would end a lease: 3 x {USUAL_HEARTBEAT_S:g} = {least_s:g} s > "
+                f"{self.ttl_s:g} s"
+            )
+        if self.suspect_s >= self.ttl_s:
+            raise ValueError(
+                f"suspect_s: a host would be detached before it is suspect: {self.suspect_s:g} s >= ttl_s = "
+                f"{self.ttl_s:g} s"
+            )
+        must_s = (1 + self.skew) * (self.ttl_s + self.fence_s)
+        if self.resurrect_after_s is not None and self.resurrect_after_s < must_s:
+            raise ValueError(
+                "resurrect_after_s: a host could still run when its VM is resurrected: "
+                f"(1 + {self.skew:g}) x ({self.ttl_s:g} + {self.fence_s:g}) = {must_s:g} s > "
+                f"{self.resurrect_after_s:g} s"
+            )
+        return self
+
+
+class FailoverSettings(_Settings):
+    """Placing anew what was on lost hosts."""
+
+    max_unhealthy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """When more than this share of the declared hosts is lost, nothing is resurrected without an operator's word."""
+    per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
 class BackupSettings(_Settings):
     """Snapshots that the leading node saves by itself."""
 
@@ -191,8 +251,8 @@ class NodeSettings(_Settings):
     """`never` loses acknowledged writes in a power failure: for benchmarks."""
     election: ElectionSettings = ElectionSettings()
     backup: BackupSettings | None = None
-    host_timeout_s: Seconds = 10.0
-    """An agent that is silent for this long is reported unreachable."""
+    lease: LeaseSettings = LeaseSettings()
+    failover: FailoverSettings = FailoverSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
@@ -262,7 +322,7 @@ class AgentFileSettings(_Settings):
     drivers: Annotated[list[DriverSettings], Field(min_length=1)]
     """The first one runs microVMs that name no provider."""
     capacity: CapacitySettings = CapacitySettings()
-    heartbeat_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 1.0
+    heartbeat_s: Annotated[float, Field(ge=0.1, le=MAX_HEARTBEAT_S, allow_inf_nan=False)] = USUAL_HEARTBEAT_S
     resync_s: Annotated[float, Field(ge=0.5, le=3600, allow_inf_nan=False)] = 5.0
     """How often the driver is asked for everything, besides when it says that something changed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

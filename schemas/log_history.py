@@ -6,6 +6,8 @@ there, because its bytes stand for what clusters have in their logs.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from controlplane.model.commands import (
     Act,
     Action,
@@ -13,6 +15,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     Command,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -20,10 +23,15 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
     MarkUnplaced,
     Place,
     Precondition,
     Report,
+    Resurrect,
     seal,
 )
 from controlplane.model.resources import (
@@ -46,6 +54,7 @@ from controlplane.model.spec import (
     Kernel,
     MicroVMSpec,
     NamespaceSpec,
+    OnDetach,
     Placement,
     PlacementPolicySpec,
     Recovery,
@@ -79,6 +88,10 @@ _FULL = MicroVMSpec(
     drift_policy=DriftPolicy.REPORT,
     placement=Placement(policy="spread", required_host_labels={"zone": "a"}, spread=Spread(max_per=2)),
     recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE),
+)
+_MOVES = replace(
+    _SMALL,
+    recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE, on_detach=OnDetach.SHUTDOWN, allow_data_loss=True),
 )
 _BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
 
@@ -115,6 +128,20 @@ def _seen(power: ObservedPower, *, uid: str = "uid-of-web", failure: Failure | N
         failure=failure,
         details={"pid": "4711"},
         interfaces={"eth1": InterfaceFacts(host_device="tap0", mac_address="02:00:00:00:00:01")},
+    )
+
+
+def _under_lease(session: str) -> AgentConnected:
+    """Of host h3, whose driver fences."""
+    return replace(
+        _connected("h3", session),
+        inventory=Inventory(
+            agent_version="0.2.0",
+            boot_id="77aa",
+            drivers=[DriverFacts(name="qemu", version="8.2", accelerator="kvm", fences=True)],
+            capacity=Amount(microvms=16, vcpu=8, memory_in_mb=4096),
+        ),
+        lease_ttl_ms=10_000,
     )
 
 
@@ -196,6 +223,19 @@ _COMMANDS: list[Command] = [
             seal(Delete(kind=Kind.HOST, name="h2"), id="batched-2", at=START_MS, actor="alice"),
         ]
     ),
+    DeclareHost(name="h3", uid="uid-of-h3", spec=HostSpec(), labels={"zone": "a"}),
+    _under_lease("session-3"),
+    _declared("moves", _MOVES),
+    replace(_placed("moves"), host="h3"),
+    HostSuspected(host="h3", session="session-3", reason="no lease granted for 3 s"),
+    HostHeard(host="h3", session="session-3"),
+    HostSuspected(host="h3", session="session-3", reason="no lease granted for 3 s"),
+    HostDetached(host="h3", session="session-3", term=1, reason="no lease granted for 11 s"),
+    HostFenced(host="h3", term=1, reason="no lease granted for 14.3 s", since=START_MS + 27_000),
+    Resurrect(uid="uid-of-moves", epoch=1, host="h3", term=1, reason="no lease granted for 14.3 s"),
+    ConfirmFenced(host="h3", revision=None),
+    _under_lease("session-4"),
+    Report(host="h3", session="session-4", destroyed=[Destroyed(uid="uid-of-moves", epoch=1)], rejoined=True),
 ]
 
 

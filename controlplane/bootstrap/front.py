@@ -19,10 +19,14 @@ from controlplane.bootstrap.process import StartError, patiently, run_child, set
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
+from controlplane.decide.failover import FailoverLimits
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, SnapshotSource, StoreError
-from controlplane.reconcile.presence import PresenceWatch
+from controlplane.reconcile.failover import FailoverRunner
+from controlplane.reconcile.hostwatch import HostWatch
+from controlplane.reconcile.leases import LeaseKeeper
+from controlplane.reconcile.ledger import Ledger
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.replica.addresses import AddressBook, Announcer
@@ -46,6 +50,8 @@ async def run_front(settings: NodeSettings) -> None:
         gateway={settings.node: settings.gateway.address, **settings.gateway.peers},
     )
     announcer = Announcer(lambda: replica.status, log, api=settings.http.address, gateway=settings.gateway.address)
+    ledger = Ledger()
+    keeper = LeaseKeeper(replica, clock, ledger, settings.lease)
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -56,6 +62,9 @@ async def run_front(settings: NodeSettings) -> None:
         nodes=addresses.gateways,
         tls=settings.tls,
         listen=settings.gateway.listen,
+        keeper=keeper,
+        leader=lambda: replica.leader,
+        lease_ttl_s=settings.lease.ttl_s,
     )
     snapshots = Snapshots(
         fresh=replica.fresh_at,
@@ -80,27 +89,30 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
+            max_unhealthy=settings.failover.max_unhealthy,
         ),
     )
     host, port = split_address(settings.http.listen)
     http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
-    presence = PresenceWatch(
-        replica,
-        replica,
-        gateway.link,
-        clock,
-        leading_term=lambda: replica.leading_term,
-        away=lambda: replica.away(settings.host_timeout_s),
-        timeout_s=settings.host_timeout_s,
-    )
+
+    def leading_term() -> int | None:
+        return replica.leading_term
+
+    limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
+    watch = HostWatch(replica, replica, clock, ledger, leading_term=leading_term, lease=settings.lease)
+    failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     async with asyncio.TaskGroup() as tasks:
-        for runner in (replica.run(), scheduler.run(), presence.run(), announcer.run()):
+        for runner in (replica.run(), scheduler.run(), failover.run(), announcer.run()):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())
+        watching: asyncio.Task[None] | None = None
         try:
             await patiently(gateway.start, GatewayError)
+            # Two fronts of one node must not both grant leases, each counting only its own: while one that ends has the
+            # gateway's port, this one neither grants nor waits.
+            watching = tasks.create_task(watch.run())
             try:
                 await patiently(http.start, OSError)
             except OSError as error:
@@ -111,6 +123,9 @@ async def run_front(settings: NodeSettings) -> None:
             # answers them any more.
             replica.close(API_GRACE_S / 2)
             await http.stop()
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait([watching])
             await gateway.stop()
             await log.aclose()
 

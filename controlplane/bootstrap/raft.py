@@ -14,6 +14,8 @@ from controlplane.settings import NodeSettings
 
 REFUSALS = (ConsensusError, UnknownEntryError, ValueError)
 FAILURES = (DiskError,)
+FRONT_PATIENCE = 0.4
+"""Of the time of a lease: what is left of it must do for another node to lead and to grant again."""
 SWITCH_S = 0.001
 """How long a thread that writes a snapshot may keep the interpreter from the event loop, which acknowledges writes."""
 
@@ -47,7 +49,7 @@ async def run_raft(settings: NodeSettings) -> None:
     sys.setswitchinterval(SWITCH_S)
     node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id), settle=settle_collector)
     await patiently(node.start, DataDirectoryLockedError)
-    await serve(node, socket_path(settings))
+    await serve(node, socket_path(settings), front_patience_s=FRONT_PATIENCE * settings.lease.ttl_s)
 
 
 if __name__ == "__main__":

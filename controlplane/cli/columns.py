@@ -85,6 +85,12 @@ def _schedulable(resource: Json, _now_ms: int) -> str:
     return "yes" if dig(resource, "spec", "schedulable") else "cordoned"
 
 
+def _reason(resource: Json, _now_ms: int) -> str:
+    """Why a host is not heard, and who said that it is off."""
+    reason, by = text(dig(resource, "status", "reason")), text(dig(resource, "status", "confirmed_by"))
+    return "; ".join(filter(None, (reason, f"off, says {by}" if by else "")))
+
+
 def _driver(resource: Json, _now_ms: int) -> str:
     driver = text(dig(resource, "status", "driver"))
     return f"{driver} (simulated)" if dig(resource, "status", "simulated") and driver != "simulated" else driver
@@ -105,6 +111,7 @@ MICROVM = [
     Column("KERNEL", at("spec", "kernel", "image"), wide=True),
     Column("GENERATION", at("generation"), wide=True),
     Column("EPOCH", at("status", "epoch"), wide=True),
+    Column("ON-DETACH", at("status", "on_detach"), wide=True),
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
@@ -117,6 +124,9 @@ HOST = [
     Column("VCPU", _used("vcpu")),
     Column("MEMORY-MB", _used("memory_in_mb")),
     Column("LAST-SEEN", _age_of("status", "last_seen_at")),
+    Column("REASON", _reason),
+    Column("ORDERS", lambda host, _: str(len(dig(host, "status", "stale") or [])), wide=True),
+    Column("LEASE-S", at("status", "lease_ttl_s"), wide=True),
     Column("NODE", at("status", "connected_to"), wide=True),
     Column("VERSION", at("status", "agent_version"), wide=True),
     Column("UNMANAGED", lambda host, _: str(len(dig(host, "status", "unmanaged") or [])), wide=True),

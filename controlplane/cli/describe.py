@@ -9,7 +9,7 @@ from controlplane.cli import output
 from controlplane.cli.columns import age, target_name
 from controlplane.cli.values import Json, dig, mapping, objects, text
 
-_SKIPPED = {"conditions", "drift", "unmanaged", "bids"}
+_SKIPPED = {"conditions", "drift", "unmanaged", "stale", "bids"}
 
 
 def show(resource: Json, now_ms: int) -> None:
@@ -56,6 +56,12 @@ def _tables(resource: Json, now_ms: int) -> None:
     if drift:
         print(f"\nDrift ({text(dig(resource, 'status', 'drift', 'class'))})")
         output.table(["FIELD", "DESIRED", "OBSERVED", "SINCE", "CAUSE"], drift, empty="")
+    stale = objects(resource, "status", "stale")
+    if stale:
+        print("\nOrders to destroy what was given up here, not yet confirmed")
+        output.table(
+            ["UID", "EPOCH"], [[text(order.get("uid")), text(order.get("epoch"))] for order in stale], empty=""
+        )
     unmanaged = objects(resource, "status", "unmanaged")
     if unmanaged:
         print("\nUnmanaged microVMs (reported, never destroyed)")

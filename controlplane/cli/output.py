@@ -40,12 +40,14 @@ _GOOD = {
     "up",
     "yes",
 }
-_BAD = {"failed", "drifted", "unreachable", "refused", "down", "absent", "FAILED", "no"}
+_BAD = {"failed", "drifted", "unreachable", "detached", "fenced", "refused", "down", "absent", "FAILED", "no"}
 _WAITING = {
     "pending",
     "placed",
     "expected",
     "progressing",
+    "suspect",
+    "rejoining",
     "deleting",
     "unmanaged",
     "changed",
@@ -97,6 +99,11 @@ def pairs(entries: Sequence[tuple[str, str]]) -> None:
     for key, value in entries:
         shown = value.replace("\n", "\n" + " " * (width + 2))
         print(f"{key + ':':<{width}}  {paint(shown) if use_colour() else shown}".rstrip())
+
+
+def alarm(text: str) -> None:
+    """A line that nobody is to overlook."""
+    print(f"\x1b[1;31m{text}\x1b[0m\n" if use_colour() else f"{text}\n")
 
 
 def use_colour() -> bool:

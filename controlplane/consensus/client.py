@@ -74,18 +74,30 @@ class LogClient:
 
     async def read_index(self, *, timeout_s: float) -> int:
         """See `ports.Log.read_index`."""
+        answer = await self._ask(rpc.ReadIndexCall, timeout_s)
+        assert isinstance(answer, rpc.ReadIndexAnswer)
+        return answer.index
+
+    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+        """See `ports.Log.confirm_leadership`."""
+        answer = await self._ask(rpc.ConfirmLeadershipCall, timeout_s)
+        assert isinstance(answer, rpc.ConfirmLeadershipAnswer)
+        return Position(answer.index, answer.term)
+
+    async def _ask(
+        self, make: Callable[[int, float], rpc.ReadIndexCall | rpc.ConfirmLeadershipCall], timeout_s: float
+    ) -> rpc.Answer:
+        """The answer to a call that changes nothing: repeated when its connection broke."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             channel = await self._connected(deadline)
             remaining = deadline - asyncio.get_running_loop().time()
             try:
-                answer = await channel.call(rpc.ReadIndexCall(channel.number(), remaining), deadline + _GRACE_S)
+                return await channel.call(make(channel.number(), remaining), deadline + _GRACE_S)
             except TimeoutError:
                 raise NoLeaderError("the raft process did not answer in time") from None
             except _LostError:
                 continue
-            assert isinstance(answer, rpc.ReadIndexAnswer)
-            return answer.index
 
     async def status(self) -> LogStatus:
         """See `ports.Log.status`. Raises NoLeaderError when the raft process does not answer."""
@@ -237,7 +249,9 @@ class _Channel(asyncio.Protocol):
         return self._last_number
 
     async def call(
-        self, request: rpc.AppendCall | rpc.ReadIndexCall | rpc.StatusCall | rpc.AdminCall, deadline: float
+        self,
+        request: rpc.AppendCall | rpc.ReadIndexCall | rpc.ConfirmLeadershipCall | rpc.StatusCall | rpc.AdminCall,
+        deadline: float,
     ) -> rpc.Answer:
         """The answer. Raises LogError as the raft process said, TimeoutError, or _LostError."""
         future: asyncio.Future[rpc.Answer] = asyncio.get_running_loop().create_future()

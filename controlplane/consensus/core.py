@@ -31,7 +31,7 @@ from controlplane.consensus.messages import (
     VoteReply,
     VoteRequest,
 )
-from controlplane.consensus.reads import ReadCallback
+from controlplane.consensus.reads import LeadershipCallback, ReadCallback
 from controlplane.consensus.snapshot import Capture
 from controlplane.manifest import Manifest
 
@@ -61,6 +61,13 @@ class RaftCore(Reconfigurable):
             return
         self._reads.add(callback)
         self._hooks.wake()
+
+    def confirm(self, callback: LeadershipCallback) -> None:
+        """As `read`, with the term in which this node was confirmed to lead after the call.
+
+        The end of a leadership fails every read of it, so the term at the answer is the one of the call.
+        """
+        self.read(lambda index: callback(None if index is None else (index, self.term)))
 
     def connected(self, peer: str) -> None:
         node = self._node(peer)

@@ -2,7 +2,8 @@
 
 `append` and `read_index` work on any member: a follower forwards to the leader under its own deadline. What was
 certainly not appended is tried again until the deadline and then ends as NoLeaderError; once a proposal may be in a
-log, everything but its answer ends as OutcomeUnknownError.
+log, everything but its answer ends as OutcomeUnknownError. `confirm_leadership` is about this very member and never
+leaves it.
 """
 
 from __future__ import annotations
@@ -124,6 +125,20 @@ class RaftNode(Caretaker):
         core.read(lambda index: None if future.done() else future.set_result(index))
         async with asyncio.timeout_at(deadline):
             return await future
+
+    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+        """See `ports.Log.confirm_leadership`. The index is always that of a delivered entry (or 0)."""
+        core = self._running()
+        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
+        core.confirm(lambda led: None if future.done() else future.set_result(led))
+        try:
+            async with asyncio.timeout(timeout_s):
+                led = await future
+        except TimeoutError:
+            raise NoLeaderError(f"no quorum confirmed in time that {self.settings.node} leads") from None
+        if led is None:
+            raise NoLeaderError(f"{self.settings.node} does not lead")
+        return Position(*led)
 
     async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         """See `ports.Log.follow`. Ends with NoLeaderError when the node stops."""

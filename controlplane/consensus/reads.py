@@ -1,7 +1,8 @@
 """Read-index: a linearizable read needs proof that this node still led after the read arrived.
 
 Reads wait for a heartbeat round begun after them to be echoed by a majority, and for the state to have applied what was
-committed when the round began. Pure bookkeeping; no clock is trusted.
+committed when the round began. Pure bookkeeping; no clock is trusted. Whoever needs that proof for its own sake (a
+lease may be granted by the leader alone) rides on the same rounds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection
 
 ReadCallback = Callable[["int | None"], None]
 """Gets the read index, or None when this node no longer leads."""
+LeadershipCallback = Callable[["tuple[int, int] | None"], None]
+"""Gets the read index and the term of the leadership that was confirmed, or None when this node no longer leads."""
 
 
 class ReadRounds:

@@ -56,8 +56,13 @@ class TransferCall(msgspec.Struct, tag=7, array_like=True, frozen=True):
     timeout_s: float
 
 
+class ConfirmLeadershipCall(msgspec.Struct, tag=8, array_like=True, frozen=True):
+    call: int
+    timeout_s: float
+
+
 AdminCall = AddMemberCall | PromoteMemberCall | RemoveMemberCall | TransferCall
-Request = AppendCall | ReadIndexCall | StatusCall | Follow | AdminCall
+Request = AppendCall | ReadIndexCall | ConfirmLeadershipCall | StatusCall | Follow | AdminCall
 
 
 class AppendAnswer(msgspec.Struct, tag=0, array_like=True, frozen=True):
@@ -69,6 +74,12 @@ class AppendAnswer(msgspec.Struct, tag=0, array_like=True, frozen=True):
 class ReadIndexAnswer(msgspec.Struct, tag=1, array_like=True, frozen=True):
     call: int
     index: int
+
+
+class ConfirmLeadershipAnswer(msgspec.Struct, tag=8, array_like=True, frozen=True):
+    call: int
+    index: int
+    term: int
 
 
 class StatusAnswer(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -110,7 +121,7 @@ class DoneAnswer(msgspec.Struct, tag=7, array_like=True, frozen=True):
     leader: str = ""
 
 
-Answer = AppendAnswer | ReadIndexAnswer | StatusAnswer | Failed | DoneAnswer
+Answer = AppendAnswer | ReadIndexAnswer | ConfirmLeadershipAnswer | StatusAnswer | Failed | DoneAnswer
 StreamItem = Entries | SnapshotBegin | SnapshotChunks
 
 request_decoder = msgspec.msgpack.Decoder(Request)

@@ -1,13 +1,15 @@
 """The raft process's door: the Log port of one node on a private unix socket.
 
 The socket lies in a directory only this user can enter, and the other end must be the same user (or root). A front that
-does not read its answers is not read from; one that follows the log is sent to as fast as it reads and no faster.
+does not read its answers is not read from; one that follows the log is sent to as fast as it reads and no faster. A
+node that leads while no front asks it for anything lets another one lead (see `attention`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import stat
@@ -17,7 +19,8 @@ from typing import cast
 
 import msgspec
 
-from controlplane.consensus import rpc
+from controlplane.consensus import engine, rpc
+from controlplane.consensus.attention import PERIOD_S, Attention
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.node import RaftNode
 from controlplane.consensus.stored import SnapshotReader
@@ -36,15 +39,19 @@ _log = logging.getLogger(__name__)
 _MAX_PATH_BYTES = 107
 _MAX_OPEN_CALLS = 4096
 _STREAM_BATCH_BYTES = 256 << 10
+_HANDOVER_S = 2.0
 _PEERCRED = struct.Struct("3i")
 
 
-async def serve(node: RaftNode, socket_path: Path) -> None:
+async def serve(node: RaftNode, socket_path: Path, *, front_patience_s: float = math.inf) -> None:
     """Serve `node` (already started) until cancelled; then let another voter lead, if this one does, and stop it.
 
+    It is also made to let another one lead when it does and no front has asked for anything for `front_patience_s`.
     Raises ConsensusError when the node fails, ValueError or OSError when the socket cannot be made.
     """
-    server = LogServer(node, socket_path)
+    attention = Attention(front_patience_s, engine.monotonic_s())
+    server = LogServer(node, socket_path, attention)
+    watching = asyncio.create_task(_lead_for_fronts(node, attention))
     try:
         await server.start()
         await node.wait_failed()
@@ -53,15 +60,33 @@ async def serve(node: RaftNode, socket_path: Path) -> None:
         await node.hand_over()
         raise
     finally:
+        watching.cancel()
+        await asyncio.wait([watching])
         await server.stop()
         await node.stop()
+
+
+async def _lead_for_fronts(node: RaftNode, attention: Attention) -> None:
+    while True:
+        await asyncio.sleep(PERIOD_S)
+        if not attention.look(engine.monotonic_s()):
+            continue
+        status = await node.status()
+        if status.role != "leader" or not status.peers:
+            continue
+        _log.warning("%s: leads, and no front asks for anything: another node is to lead", status.node)
+        try:
+            await node.transfer_leadership(None, timeout_s=_HANDOVER_S)
+        except LogError as error:
+            _log.warning("%s: goes on leading without a front: %s", status.node, error)
 
 
 class LogServer:
     """The listening socket and its connections."""
 
-    def __init__(self, node: RaftNode, socket_path: Path) -> None:
+    def __init__(self, node: RaftNode, socket_path: Path, attention: Attention | None = None) -> None:
         self.node = node
+        self.attention = attention or Attention(math.inf, 0.0)
         self._path = socket_path
         self._server: asyncio.Server | None = None
         self.connections: set[_Front] = set()
@@ -157,11 +182,14 @@ class _Front(asyncio.Protocol):
     def _dispatch(self, request: rpc.Request) -> None:
         if self._following:
             raise ValueError("a call on a connection that follows the log")
+        self._server.attention.heard(engine.monotonic_s())
         match request:
             case rpc.AppendCall():
                 work = self._append(request)
             case rpc.ReadIndexCall():
                 work = self._read_index(request)
+            case rpc.ConfirmLeadershipCall():
+                work = self._confirm_leadership(request)
             case rpc.StatusCall():
                 work = self._status(request)
             case rpc.AddMemberCall() | rpc.PromoteMemberCall() | rpc.RemoveMemberCall() | rpc.TransferCall():
@@ -205,6 +233,14 @@ class _Front(asyncio.Protocol):
             self._send_failure(request.call, error)
         else:
             self._send(rpc.ReadIndexAnswer(request.call, index))
+
+    async def _confirm_leadership(self, request: rpc.ConfirmLeadershipCall) -> None:
+        try:
+            position = await self._server.node.confirm_leadership(timeout_s=request.timeout_s)
+        except LogError as error:
+            self._send_failure(request.call, error)
+        else:
+            self._send(rpc.ConfirmLeadershipAnswer(request.call, position.index, position.term))
 
     async def _status(self, request: rpc.StatusCall) -> None:
         self._send(rpc.StatusAnswer(request.call, await self._server.node.status()))

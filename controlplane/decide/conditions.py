@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from controlplane.decide.drift import DriftClass, classify
+from controlplane.decide.drift import SILENT, DriftClass, classify
 from controlplane.machine.convergence import current_observation
+from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
 from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
 from controlplane.model.types import record
@@ -38,25 +39,56 @@ def conditions(state: State, vm: MicroVM) -> tuple[Condition, ...]:
 
 def host_conditions(state: State, host: Host) -> tuple[Condition, ...]:
     """Connected and Schedulable of one host."""
-    connected = host.session is not None
-    where = f"its agent is connected to node {host.node}" if connected else _silence(host)
-    holds = len(state.on_host.get(host.meta.name, ()))
-    return (
-        Condition(
-            type="Connected",
-            status=Truth.TRUE if connected else Truth.FALSE,
-            reason="AgentConnected" if connected else "AgentSilent",
-            message=where,
-            since_ms=host.since,
-        ),
-        _schedulable(host, holds),
+    return (_connected(host), _schedulable(host, len(state.on_host.get(host.meta.name, ()))))
+
+
+def host_outlook(host: Host) -> str:
+    """What a lost host is, and what happens next; empty for one that is not lost."""
+    match host.phase:
+        case HostPhase.SUSPECT:
+            return (
+                "nothing new comes here, and what is here may well run; it is ready again once it is heard, and"
+                " detached when its lease has ended"
+            )
+        case HostPhase.DETACHED:
+            return (
+                "its lease has ended: what may be restarted elsewhere stands still there; it is fenced next, unless its"
+                " agent comes back and it rejoins"
+            )
+        case HostPhase.FENCED if host.confirmed_by is not None:
+            return f"{host.confirmed_by} confirmed that it is off: what may be restarted elsewhere is"
+        case HostPhase.FENCED:
+            return (
+                "what may be restarted elsewhere is; the rest waits for the host, or for an operator to confirm it off"
+            )
+        case HostPhase.REJOINING:
+            return f"it is ready once it has destroyed what was given up here ({len(host.stale)} left)"
+        case _:
+            return ""
+
+
+def _connected(host: Host) -> Condition:
+    silent = host.phase in SILENT
+    if host.phase is HostPhase.EXPECTED:
+        words = "its agent has never connected"
+    elif silent:
+        words = f"its agent is silent{_because(host)}; {host_outlook(host)}"
+    elif host.phase is HostPhase.REJOINING:
+        words = f"its agent is back at node {host.node}; {host_outlook(host)}"
+    else:
+        words = f"its agent is connected to node {host.node}"
+    connected = host.session is not None and not silent
+    return Condition(
+        type="Connected",
+        status=Truth.TRUE if connected else Truth.FALSE,
+        reason="AgentConnected" if connected else "AgentSilent",
+        message=words,
+        since_ms=host.since,
     )
 
 
-def _silence(host: Host) -> str:
-    if host.phase is HostPhase.EXPECTED:
-        return "its agent has never connected"
-    return "its agent is silent; what runs there is unknown"
+def _because(host: Host) -> str:
+    return f" ({host.reason})" if host.reason else ""
 
 
 def _schedulable(host: Host, holds: int) -> Condition:
@@ -94,6 +126,9 @@ def _placed(vm: MicroVM) -> Condition:
             message=vm.unplaced.message,
             since_ms=vm.unplaced.since,
         )
+    if vm.resurrection is not None:
+        words = f"host {vm.resurrection.host} was lost ({vm.resurrection.reason}): it is being placed anew"
+        return Condition(type="Placed", status=Truth.FALSE, reason="HostLost", message=words, since_ms=vm.since)
     return Condition(type="Placed", status=Truth.FALSE, reason="Waiting", message="waiting for bids", since_ms=vm.since)
 
 
@@ -108,7 +143,7 @@ def _running(state: State, vm: MicroVM) -> Condition:
             type="Running",
             status=Truth.UNKNOWN,
             reason="HostUnreachable",
-            message=f"host {seen.host} is unreachable; it was {seen.power.value} when last seen",
+            message=f"it was {seen.power.value} when last seen; {_fate(state, vm)}",
             since_ms=seen.at,
         )
     if seen.failure is not None:
@@ -133,7 +168,7 @@ def _ready(state: State, vm: MicroVM) -> Condition:
     seen = current_observation(vm)
     if seen is not None and _is_unreachable(state, vm):
         return Condition(
-            type="Ready", status=Truth.UNKNOWN, reason="HostUnreachable", message=f"host {seen.host} is unreachable"
+            type="Ready", status=Truth.UNKNOWN, reason="HostUnreachable", message=f"host {seen.host} is silent"
         )
     if seen is not None and seen.ready and seen.power is ObservedPower.RUNNING:
         return Condition(
@@ -157,6 +192,18 @@ def _in_sync(state: State, vm: MicroVM) -> Condition:
     )
 
 
+def _fate(state: State, vm: MicroVM) -> str:
+    """What becomes of a microVM whose host is silent."""
+    assert vm.placement is not None
+    host = state.hosts.get(vm.placement.host)
+    if host is None:
+        return f"host {vm.placement.host} is gone"
+    where = f"host {host.meta.name} is {host.phase.value}{_because(host)}"
+    if (reason := resurrection_refusal(vm, host)) is not None:
+        return f"{where}; it is not restarted elsewhere: {reason}"
+    return f"{where}; it is restarted elsewhere once that is fenced and the breaker is closed"
+
+
 def _is_unreachable(state: State, vm: MicroVM) -> bool:
     host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
-    return vm.phase is not MicroVMPhase.PENDING and (host is None or host.phase is HostPhase.UNREACHABLE)
+    return vm.phase is not MicroVMPhase.PENDING and (host is None or host.phase in SILENT)

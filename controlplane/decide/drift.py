@@ -2,7 +2,8 @@
 
 `drifted` means that a host did what was asked and something else is there now. While the control plane is still at
 work it is `progressing`; while nobody can look it is `unreachable`, whatever was seen last; and a microVM that no
-intent accounts for is `unmanaged`. Where a microVM runs is never drift: it may move while its placement intent holds.
+intent accounts for is `unmanaged`. Where a microVM runs is never drift: it may move while its placement intent holds,
+so that one whose host was lost is unreachable, then progressing, and never drifted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from controlplane.machine.convergence import current_observation, differences, i
 from controlplane.machine.state import State
 from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
 from controlplane.model.types import record
+
+SILENT = (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED)
+"""Phases of a host whose agent is not heard: what runs there is unknown."""
 
 
 class DriftClass(StrEnum):
@@ -53,8 +57,11 @@ def classify(state: State, vm: MicroVM) -> Drift:
         )
         for each in differences(vm)
     )
-    if host is None or host.phase is HostPhase.UNREACHABLE:
+    if host is None or host.phase in SILENT:
         return Drift(klass=DriftClass.UNREACHABLE, fields=fields)
+    if host.phase is HostPhase.REJOINING:
+        # What may run only under a lease stands still there until the host has one again.
+        return Drift(klass=DriftClass.PROGRESSING)
     if vm.phase is MicroVMPhase.FAILED:
         return Drift(klass=DriftClass.DRIFTED, fields=fields)
     seen = current_observation(vm)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
-from controlplane.machine import declare, hosts
+from controlplane.machine import declare, hosts, lost_hosts, placing
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -24,15 +25,21 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     Command,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Delete,
     Envelope,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
     MarkUnplaced,
     Place,
     Report,
+    Resurrect,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -40,6 +47,25 @@ from controlplane.model.types import Kind
 
 _BATCHED = (DeclareNamespace, DeclarePlacementPolicy, DeclareHost, DeclareMicroVM, Delete, Act)
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
+
+_Own = (
+    AgentConnected
+    | AgentLost
+    | Report
+    | Place
+    | MarkUnplaced
+    | HostSuspected
+    | HostHeard
+    | HostDetached
+    | HostFenced
+    | Resurrect
+)
+"""What the product itself reports and decides."""
+
+_ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False))
+"""Fields that are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
+in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
+"""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -53,7 +79,9 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     if (repeated := _repetition(state, envelope, command)) is not None:
         return state, repeated, ()
     draft = Draft(state, at=envelope.at, actor=envelope.actor)
-    outcome = _handle_batch(draft, command) if isinstance(command, Batch) else _handle(draft, command)
+    outcome = (
+        _handle_batch(draft, command, term=term) if isinstance(command, Batch) else _handle(draft, command, term=term)
+    )
     if isinstance(outcome, Rejected):
         return state, outcome, ()
     if envelope.key is not None and (made := _made(outcome)):
@@ -67,7 +95,7 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
     return draft.result(), outcome, tuple(draft.events)
 
 
-def _handle(draft: Draft, command: Command) -> Outcome:
+def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
     match command:
         case DeclareNamespace():
             return declare.declare_namespace(draft, command)
@@ -81,6 +109,16 @@ def _handle(draft: Draft, command: Command) -> Outcome:
             return delete(draft, command)
         case Act():
             return declare.act(draft, command)
+        case ConfirmFenced():
+            return lost_hosts.confirm_fenced(draft, command)
+        case Batch():
+            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
+        case _:
+            return _handle_own(draft, command, term=term)
+
+
+def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
+    match command:
         case AgentConnected():
             return hosts.agent_connected(draft, command)
         case AgentLost():
@@ -88,14 +126,22 @@ def _handle(draft: Draft, command: Command) -> Outcome:
         case Report():
             return hosts.report(draft, command)
         case Place():
-            return hosts.place(draft, command)
+            return placing.place(draft, command)
         case MarkUnplaced():
-            return hosts.mark_unplaced(draft, command)
-        case Batch():
-            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
+            return placing.mark_unplaced(draft, command)
+        case HostSuspected():
+            return lost_hosts.suspected(draft, command)
+        case HostHeard():
+            return lost_hosts.heard(draft, command)
+        case HostDetached():
+            return lost_hosts.detached(draft, command, term=term)
+        case HostFenced():
+            return lost_hosts.fenced(draft, command, term=term)
+        case Resurrect():
+            return lost_hosts.resurrect(draft, command, term=term)
 
 
-def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
+def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:
     """Every command of the batch on one draft: all of them, or the first refusal."""
     before = draft.digest
     parts: list[Applied] = []
@@ -105,7 +151,7 @@ def _handle_batch(draft: Draft, batch: Batch) -> Outcome:
         if not isinstance(command, _BATCHED):
             message = f"a batch cannot hold the command {envelope.kind}"
             return Rejected(code=Code.INVALID, message=message, part=number)
-        outcome = _handle(draft, command)
+        outcome = _handle(draft, command, term=term)
         if isinstance(outcome, Rejected):
             return replace(outcome, part=number)
         parts.append(outcome)
@@ -140,7 +186,18 @@ def _fingerprint(command: Command) -> str:
 def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
         command = replace(command, uid="")
-    return blake2b(type(command).__name__.encode() + _encoder.encode(command), digest_size=16).hexdigest()
+    plain = _as_of_old(command) if isinstance(command, DeclareMicroVM) else _encoder.encode(command)
+    return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
+
+
+def _as_of_old(command: DeclareMicroVM) -> bytes:
+    """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
+    plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
+    recovery: dict[str, object] = plain["spec"]["recovery"]
+    for name, unset in _ADDED_TO_RECOVERY:
+        if recovery[name] == unset:
+            del recovery[name]
+    return msgspec.msgpack.encode(plain)
 
 
 def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:

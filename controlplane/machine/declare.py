@@ -10,6 +10,7 @@ from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEven
 from controlplane.machine.operations import begin
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.placement_rules import capacity_refusal
+from controlplane.machine.recovery_rules import fencing_refusal, most_permissive, recovery_refusal
 from controlplane.machine.refusals import (
     Declaration,
     amount_refusal,
@@ -38,7 +39,7 @@ from controlplane.model.resources import (
     OperationKind,
     PlacementPolicy,
 )
-from controlplane.model.spec import MicroVMSpec
+from controlplane.model.spec import MicroVMSpec, OnDetach, detach_action
 from controlplane.model.types import Kind
 
 Result = Applied | Rejected
@@ -103,7 +104,9 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
     old = draft.state.microvm(command.namespace, command.name)
     policy = command.spec.placement.policy
     if (
-        refused := declaration_refusal(command, old.meta if old is not None else None) or amount_refusal(command.spec)
+        refused := declaration_refusal(command, old.meta if old is not None else None)
+        or amount_refusal(command.spec)
+        or recovery_refusal(command.spec)
     ) is not None:
         return refused
     if old is not None and old.phase is MicroVMPhase.DELETING:
@@ -153,17 +156,27 @@ def _update_microvm(draft: Draft, command: DeclareMicroVM, old: MicroVM) -> Resu
 
 
 def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejected:
-    """`vm` with another spec: verified against its host's capacity, and tried again if it had failed."""
+    """`vm` with another spec: verified against what its host can do, and tried again if it had failed."""
     phase = MICROVM[vm.phase, MicroVMEvent.REDECLARED]
     assert phase is not None
-    held = vm.held
+    held, detach = vm.held, vm.detach
     if vm.placement is not None:
         # Until the host confirms, the old size may still be running: hold the larger of both.
         wanted = amount_of(spec)
         held = Amount(
             microvms=1, vcpu=max(held.vcpu, wanted.vcpu), memory_in_mb=max(held.memory_in_mb, wanted.memory_in_mb)
         )
+        # Likewise of what happens when its lease ends: until then, either may.
+        detach = most_permissive(detach, detach_action(spec))
         host = draft.state.hosts.get(vm.placement.host)
+        kept = detach_action(vm.spec) is OnDetach.KEEP
+        if host is not None and kept and (reason := fencing_refusal(spec, host)) is not None:
+            return Rejected(
+                code=Code.CONSTRAINT_VIOLATED,
+                message=f"host {host.meta.name} cannot hold the change: {reason}",
+                pointer="/spec/recovery",
+                uid=vm.meta.uid,
+            )
         for field, more in (
             ("vcpu", Amount(vcpu=held.vcpu - vm.held.vcpu)),
             ("memory_in_mb", Amount(memory_in_mb=held.memory_in_mb - vm.held.memory_in_mb)),
@@ -176,7 +189,7 @@ def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejec
                     uid=vm.meta.uid,
                 )
     since = vm.since if phase is vm.phase else draft.at
-    return replace(vm, spec=spec, phase=phase, since=since, held=held, unplaced=None)
+    return replace(vm, spec=spec, phase=phase, since=since, held=held, detach=detach, unplaced=None)
 
 
 def act(draft: Draft, command: Act) -> Result:

@@ -1,7 +1,8 @@
 """The command by which a user asks for the end of a declared resource.
 
 A microVM that may exist on a host becomes a tombstone: the record itself, in phase `deleting`, until the host confirms
-(docs/adr/0005). Everything else ends at once, or is refused because something still needs it.
+(docs/adr/0005). Everything else ends at once, or is refused because something still needs it. A lost host confirms
+nothing: its tombstones wait for it, or for an operator to say that it is off and to delete it (docs/adr/0100).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEven
 from controlplane.machine.operations import begin, finish
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.refusals import conflict, missing
+from controlplane.machine.state import State
 from controlplane.model.commands import Delete
-from controlplane.model.resources import Amount, Meta, MicroVMPhase, OperationKind
+from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind
 
@@ -79,23 +81,50 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
         return missing(Kind.HOST, command.name)
     if command.revision is not None and command.revision != host.meta.intent_revision:
         return conflict(host.meta, command.revision)
-    if held := list(draft.state.microvms_on(command.name)):
-        names = [f"{vm.meta.namespace}/{vm.meta.name}" for vm in held[:_NAMED]]
-        more = ["..."] if len(held) > _NAMED else []
-        return Rejected(
-            code=Code.HOST_IN_USE,
-            message=f"host {command.name} still holds {_microvms(len(held))}: {', '.join(names + more)}",
-            pointer="/name",
-            uid=host.meta.uid,
-        )
+    if (reason := _still_used(draft.state, host)) is not None:
+        return Rejected(code=Code.HOST_IN_USE, message=reason, pointer="/name", uid=host.meta.uid)
+    host = _without_tombstones(draft, host)
     phase = HOST[host.phase, HostEvent.DELETED]
     if phase is None:
         draft.drop_host(host)
     else:
         # Its agent is still connected: it falls back to what an undeclared agent is.
         meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
-        draft.put_host(replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at))
+        draft.put_host(
+            replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at, reason="")
+        )
     return _deleted(draft, Kind.HOST, host.meta)
+
+
+def _still_used(state: State, host: Host) -> str | None:
+    """Why `host` cannot go, and what to do about it. An operator's word that it is off stands for its confirmations."""
+    name, off = host.meta.name, host.confirmed_by is not None
+    held = [vm for vm in state.microvms_on(name) if not (off and vm.phase is MicroVMPhase.DELETING)]
+    if held:
+        names = [f"{vm.meta.namespace}/{vm.meta.name}" for vm in held[:_NAMED]]
+        more = ["..."] if len(held) > _NAMED else []
+        lost = host.phase in (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED) and not off
+        hint = f"; if the host is off for good, say so first: {_confirm(name)}" if lost else ""
+        return f"host {name} still holds {_microvms(len(held))}: {', '.join(names + more)}{hint}"
+    if host.stale and not off:
+        copies = "1 copy" if len(host.stale) == 1 else f"{len(host.stale)} copies"
+        return (
+            f"host {name} has yet to destroy {copies} of what was given up there: start its agent again and wait, or,"
+            f" if the host is off for good, {_confirm(name)} and delete it then: the orders are dropped with it"
+        )
+    return None
+
+
+def _confirm(host: str) -> str:
+    return f"`flintctl host confirm-fenced {host}`"
+
+
+def _without_tombstones(draft: Draft, host: Host) -> Host:
+    """`host` once nothing is placed there: of a host that is off for good, nobody else confirms the tombstones."""
+    for vm in list(draft.state.microvms_on(host.meta.name)):
+        finish(draft, vm.operation, OperationEvent.SETTLED, f"host {host.meta.name} was confirmed off and deleted")
+        draft.drop_microvm(vm)
+    return draft.state.hosts[host.meta.name]
 
 
 def _delete_microvm(draft: Draft, command: Delete) -> Result:
@@ -115,7 +144,7 @@ def _delete_microvm(draft: Draft, command: Delete) -> Result:
     phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
     vm = begin(draft, vm, OperationKind.DELETE)
     if phase is None:
-        finish(draft, vm.operation, OperationEvent.SETTLED, "it was never placed")
+        finish(draft, vm.operation, OperationEvent.SETTLED, "it has no host" if vm.epoch else "it was never placed")
         draft.drop_microvm(vm)
         return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
     meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)

@@ -1,4 +1,4 @@
-"""Commands by which the product itself reports and decides: agents, observations, placements."""
+"""Commands by which agents report: their sessions, and what they see on their hosts."""
 
 from __future__ import annotations
 
@@ -8,54 +8,80 @@ from controlplane.machine.convergence import amount_of, differences, is_confirme
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import describe, finish
-from controlplane.machine.outcome import Applied, Change, Code, Rejected
-from controlplane.machine.placement_rules import refusal
-from controlplane.machine.refusals import score_refusal
-from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, MarkUnplaced, Place, Report
-from controlplane.model.resources import Host, Meta, MicroVM, MicroVMPhase, Observation, PlacementDecision, Unplaced
+from controlplane.machine.recovery_rules import applied_action, most_permissive
+from controlplane.machine.steps import Result, applied, move, stale
+from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, Report
+from controlplane.model.resources import Host, HostPhase, Meta, MicroVMPhase, Observation
 from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind
-
-Result = Applied | Rejected
 
 
 def agent_connected(draft: Draft, command: AgentConnected) -> Result:
     old = draft.state.hosts.get(command.host)
+    if old is not None and (reason := _other_boot(old, command)) is not None:
+        return stale(reason)
     phase = HOST[old.phase if old is not None else None, HostEvent.CONNECTED]
     assert phase is not None
     if old is None:
         meta = Meta(kind=Kind.HOST, name=command.host, uid=command.uid, created_at=draft.at, updated_at=draft.at)
         old = Host(meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at)
-    draft.put_host(
-        replace(
-            old,
-            phase=phase,
-            since=old.since if old.phase is phase else draft.at,
-            inventory=command.inventory,
-            session=command.session,
-            node=command.node,
-            last_seen_at=draft.at,
-        )
+    host = replace(
+        old,
+        phase=phase,
+        since=old.since if old.phase is phase else draft.at,
+        inventory=command.inventory,
+        session=command.session,
+        node=command.node,
+        last_seen_at=draft.at,
+        lease_ttl_ms=command.lease_ttl_ms,
+        reason=old.reason if phase is HostPhase.REJOINING else "",
+        # Whoever dials in is not off. Were the word kept, it would speak for the host's next silence too.
+        confirmed_by=None,
     )
-    return _applied(draft, old.meta.uid)
+    draft.put_host(host)
+    _distrust(draft, host)
+    return applied(draft, host.meta.uid)
+
+
+def _other_boot(host: Host, command: AgentConnected) -> str | None:
+    """Why this agent may not take the host over from another boot, or another machine, that may hold a lease."""
+    if host.phase not in (HostPhase.READY, HostPhase.SUSPECT) or not host.lease_ttl_ms or host.inventory is None:
+        return None
+    known, new = host.inventory.boot_id, command.inventory.boot_id
+    if not known or known == new:
+        return None
+    return (
+        f"host {command.host} is connected as boot {known}, which may still hold a lease; this is boot {new}."
+        " After a reboot, try again: it is accepted once the host is detached, within the time of a lease."
+        " If it never is, another machine uses the same certificate: give each its own."
+    )
+
+
+def _distrust(draft: Draft, host: Host) -> None:
+    """A driver that fences no more, as after a downgrade of the agent, counts as keeping what runs there."""
+    for vm in draft.state.microvms_on(host.meta.name):
+        draft.put_microvm(replace(vm, detach=most_permissive(vm.detach, applied_action(vm, host))))
 
 
 def agent_lost(draft: Draft, command: AgentLost) -> Result:
     host = draft.state.hosts.get(command.host)
     if host is None or host.session != command.session:
-        return _stale(f"host {command.host} has another session")
+        return stale(f"host {command.host} has another session")
+    if (host.phase, HostEvent.LOST) not in HOST:
+        return stale(f"host {command.host} is {host.phase.value}")
     phase = HOST[host.phase, HostEvent.LOST]
     if phase is None:
         draft.drop_host(host)
     else:
+        # Without its reason, as in snapshots of before leases: such a one and a replayed log must give one state.
         draft.put_host(replace(host, phase=phase, since=draft.at, session=None, node=None, last_seen_at=draft.at))
-    return _applied(draft, host.meta.uid)
+    return applied(draft, host.meta.uid)
 
 
 def report(draft: Draft, command: Report) -> Result:
     host = draft.state.hosts.get(command.host)
     if host is None or host.session != command.session:
-        return _stale(f"host {command.host} has another session")
+        return stale(f"host {command.host} has another session")
     for seen in command.observed:
         _observe(draft, command.host, seen)
     for gone in command.destroyed:
@@ -65,7 +91,9 @@ def report(draft: Draft, command: Report) -> Result:
         since = {(found.driver, found.native_id): found.since for found in host.unmanaged}
         found = [replace(each, since=since.get((each.driver, each.native_id), draft.at)) for each in command.unmanaged]
         draft.put_host(replace(host, unmanaged=sorted(found, key=lambda each: (each.driver, each.native_id))))
-    return _applied(draft, host.meta.uid)
+    if command.rejoined:
+        _rejoin(draft, draft.state.hosts[command.host])
+    return applied(draft, host.meta.uid)
 
 
 def _observe(draft: Draft, host: str, seen: Observation) -> None:
@@ -79,14 +107,14 @@ def _observe(draft: Draft, host: str, seen: Observation) -> None:
         seen = old
     vm = replace(vm, observed=seen)
     if seen.failure is not None and seen.failure.permanent:
-        vm = _move(draft, vm, MicroVMEvent.FAILED)
+        vm = move(draft, vm, MicroVMEvent.FAILED)
         describe(draft, vm.operation, seen.failure.message)
     elif seen.failure is not None:
         describe(draft, vm.operation, f"{seen.failure.message}; trying again")
     elif seen.generation is not None:
-        vm = _move(draft, vm, MicroVMEvent.CONFIRMED)
+        vm = move(draft, vm, MicroVMEvent.CONFIRMED)
     if is_confirmed(vm):
-        vm = replace(vm, held=amount_of(vm.spec))
+        vm = replace(vm, held=amount_of(vm.spec), detach=applied_action(vm, draft.state.hosts[host]))
     if is_settled(vm):
         finish(draft, vm.operation, OperationEvent.SETTLED, "done")
     drifted = bool(differences(vm)) and vm.phase is not MicroVMPhase.DELETING
@@ -94,61 +122,21 @@ def _observe(draft: Draft, host: str, seen: Observation) -> None:
     draft.put_microvm(vm)
 
 
-def _confirm_destroyed(draft: Draft, host: str, gone: Destroyed) -> None:
+def _confirm_destroyed(draft: Draft, name: str, gone: Destroyed) -> None:
+    host = draft.state.hosts[name]
+    if (ordered := host.stale.get(gone.uid)) is not None and ordered <= gone.epoch:
+        draft.put_host(replace(host, stale={uid: epoch for uid, epoch in host.stale.items() if uid != gone.uid}))
     vm = draft.state.microvms.get(gone.uid)
-    if vm is None or vm.placement is None or vm.placement.host != host or vm.epoch != gone.epoch:
+    if vm is None or vm.placement is None or vm.placement.host != name or vm.epoch != gone.epoch:
         return
     if (vm.phase, MicroVMEvent.DESTROYED) not in MICROVM:
         return
-    finish(draft, vm.operation, OperationEvent.SETTLED, f"host {host} confirmed that nothing is left")
+    finish(draft, vm.operation, OperationEvent.SETTLED, f"host {name} confirmed that nothing is left")
     draft.drop_microvm(vm)
 
 
-def place(draft: Draft, command: Place) -> Result:
-    vm = draft.state.microvms.get(command.uid)
-    if vm is None or vm.phase is not MicroVMPhase.PENDING or vm.meta.generation != command.generation:
-        return _stale("the microVM has changed since the decision")
-    if (refused := score_refusal(command.bids, command.score)) is not None:
-        return refused
-    host = draft.state.hosts.get(command.host)
-    if host is None:
-        return Rejected(code=Code.HOST_NOT_FOUND, message=f"host {command.host} does not exist", uid=command.uid)
-    if (reason := refusal(draft.state, vm, host)) is not None:
-        return Rejected(code=Code.CONSTRAINT_VIOLATED, message=f"host {command.host}: {reason}", uid=command.uid)
-    epoch = vm.epoch + 1
-    decision = PlacementDecision(host=command.host, epoch=epoch, at=draft.at, score=command.score, bids=command.bids)
-    vm = replace(vm, epoch=epoch, placement=decision, unplaced=None, held=amount_of(vm.spec), observed=None)
-    vm = _move(draft, vm, MicroVMEvent.PLACED)
-    describe(draft, vm.operation, f"placed on {command.host}")
-    draft.put_microvm(vm)
-    return _applied(draft, vm.meta.uid)
-
-
-def mark_unplaced(draft: Draft, command: MarkUnplaced) -> Result:
-    vm = draft.state.microvms.get(command.uid)
-    if vm is None or vm.phase is not MicroVMPhase.PENDING or vm.meta.generation != command.generation:
-        return _stale("the microVM has changed since the decision")
-    if (refused := score_refusal(command.bids)) is not None:
-        return refused
-    since = vm.unplaced.since if vm.unplaced is not None else draft.at
-    unplaced = Unplaced(reason=command.reason, message=command.message, since=since, bids=command.bids)
-    describe(draft, vm.operation, command.message)
-    draft.put_microvm(replace(vm, unplaced=unplaced))
-    return _applied(draft, vm.meta.uid)
-
-
-def _move(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
-    """`vm` in the phase that `event` leads to; only for events that the table has for every phase it can be in."""
-    phase = MICROVM[vm.phase, event]
-    assert phase is not None
-    return vm if phase is vm.phase else replace(vm, phase=phase, since=draft.at)
-
-
-def _applied(draft: Draft, uid: str) -> Applied:
-    change = Change.CHANGED if draft.changed else Change.UNCHANGED
-    revision = draft.revision if draft.changed else draft.state.revision
-    return Applied(revision=revision, change=change, uid=uid)
-
-
-def _stale(message: str) -> Rejected:
-    return Rejected(code=Code.STALE, message=message)
+def _rejoin(draft: Draft, host: Host) -> None:
+    """The end of a rejoin, unless an order to destroy is still open: then the report was of before it."""
+    phase = HOST.get((host.phase, HostEvent.REJOINED))
+    if phase is not None and not host.stale:
+        draft.put_host(replace(host, phase=phase, since=draft.at, reason=""))

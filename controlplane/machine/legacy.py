@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from controlplane.machine.codec import digest_text, full_digest
+from controlplane.machine.codec import full_digest
 from controlplane.machine.draft import Record, reindex_microvm
 from controlplane.machine.state import Queue, State
 from controlplane.machine.table import Table
@@ -47,7 +47,10 @@ Item = TypeVar("Item", bound=Record)
 
 
 def load_dump(data: bytes) -> State:
-    """The state of a format 1 snapshot. Raises ValueError if `data` is none, or claims another digest."""
+    """The state of a format 1 snapshot. Raises ValueError if `data` is none.
+
+    The digest that it claims is of digest format 1, which this build does not reckon; its file has a SHA-256.
+    """
     try:
         read = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -69,10 +72,7 @@ def load_dump(data: bytes) -> State:
     )
     for vm in read.microvms:
         state = reindex_microvm(state, None, vm)
-    state = replace(state, digest=full_digest(state))
-    if digest_text(state) != read.digest:
-        raise ValueError(f"state snapshot says digest {read.digest}, its records give {digest_text(state)}")
-    return state
+    return replace(state, digest=full_digest(state))
 
 
 def _table(items: Iterable[Item], key: Callable[[Item], str]) -> Table[Item]:

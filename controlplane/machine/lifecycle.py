@@ -16,6 +16,11 @@ class HostEvent(StrEnum):
     DECLARED = "declared"
     CONNECTED = "connected"
     LOST = "lost"
+    SUSPECTED = "suspected"
+    HEARD = "heard"
+    DETACHED = "detached"
+    FENCED = "fenced"
+    REJOINED = "rejoined"
     DELETED = "deleted"
 
 
@@ -26,6 +31,8 @@ class MicroVMEvent(StrEnum):
     REDECLARED = "redeclared"
     TOMBSTONED = "tombstoned"
     DESTROYED = "destroyed"
+    RESURRECTED = "resurrected"
+    """Its host was lost for good: it is placed anew."""
 
 
 class OperationEvent(StrEnum):
@@ -45,31 +52,52 @@ HOST: Mapping[tuple[HostPhase | None, HostEvent], HostPhase | None] = {
     (HostPhase.PENDING, HostEvent.LOST): None,
     (HostPhase.READY, HostEvent.DECLARED): HostPhase.READY,
     (HostPhase.READY, HostEvent.CONNECTED): HostPhase.READY,
-    (HostPhase.READY, HostEvent.LOST): HostPhase.UNREACHABLE,
+    (HostPhase.READY, HostEvent.SUSPECTED): HostPhase.SUSPECT,
+    (HostPhase.READY, HostEvent.DETACHED): HostPhase.DETACHED,
+    # Nothing writes it of a declared host any more; logs of before leases hold it.
+    (HostPhase.READY, HostEvent.LOST): HostPhase.SUSPECT,
     (HostPhase.READY, HostEvent.DELETED): HostPhase.PENDING,
-    (HostPhase.UNREACHABLE, HostEvent.DECLARED): HostPhase.UNREACHABLE,
-    (HostPhase.UNREACHABLE, HostEvent.CONNECTED): HostPhase.READY,
-    (HostPhase.UNREACHABLE, HostEvent.DELETED): None,
+    (HostPhase.SUSPECT, HostEvent.DECLARED): HostPhase.SUSPECT,
+    (HostPhase.SUSPECT, HostEvent.CONNECTED): HostPhase.READY,
+    (HostPhase.SUSPECT, HostEvent.HEARD): HostPhase.READY,
+    (HostPhase.SUSPECT, HostEvent.DETACHED): HostPhase.DETACHED,
+    (HostPhase.SUSPECT, HostEvent.FENCED): HostPhase.FENCED,
+    (HostPhase.SUSPECT, HostEvent.DELETED): None,
+    (HostPhase.DETACHED, HostEvent.DECLARED): HostPhase.DETACHED,
+    (HostPhase.DETACHED, HostEvent.CONNECTED): HostPhase.REJOINING,
+    (HostPhase.DETACHED, HostEvent.FENCED): HostPhase.FENCED,
+    (HostPhase.DETACHED, HostEvent.DELETED): None,
+    (HostPhase.FENCED, HostEvent.DECLARED): HostPhase.FENCED,
+    (HostPhase.FENCED, HostEvent.CONNECTED): HostPhase.REJOINING,
+    (HostPhase.FENCED, HostEvent.DELETED): None,
+    (HostPhase.REJOINING, HostEvent.DECLARED): HostPhase.REJOINING,
+    (HostPhase.REJOINING, HostEvent.CONNECTED): HostPhase.REJOINING,
+    (HostPhase.REJOINING, HostEvent.DETACHED): HostPhase.DETACHED,
+    (HostPhase.REJOINING, HostEvent.REJOINED): HostPhase.READY,
+    (HostPhase.REJOINING, HostEvent.DELETED): HostPhase.PENDING,
 }
 
 MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] = {
     (None, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
     (MicroVMPhase.PENDING, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
     (MicroVMPhase.PENDING, MicroVMEvent.PLACED): MicroVMPhase.PLACED,
-    # Never placed, so no host can hold a copy: nothing has to be confirmed.
+    # It has no host. What a resurrected one left behind is an order to the host that was lost, and outlives it.
     (MicroVMPhase.PENDING, MicroVMEvent.TOMBSTONED): None,
     (MicroVMPhase.PLACED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
     (MicroVMPhase.PLACED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.PLACED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.PLACED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.PLACED, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
     (MicroVMPhase.ACTIVE, MicroVMEvent.REDECLARED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.ACTIVE, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.ACTIVE, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.ACTIVE, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
     (MicroVMPhase.FAILED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
     (MicroVMPhase.FAILED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.FAILED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.FAILED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.FAILED, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
     (MicroVMPhase.DELETING, MicroVMEvent.CONFIRMED): MicroVMPhase.DELETING,
     (MicroVMPhase.DELETING, MicroVMEvent.FAILED): MicroVMPhase.DELETING,
     (MicroVMPhase.DELETING, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,

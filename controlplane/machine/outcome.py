@@ -22,6 +22,7 @@ class Code(StrEnum):
     POLICY_IN_USE = "policy_in_use"
     HOST_NOT_FOUND = "host_not_found"
     HOST_IN_USE = "host_in_use"
+    HOST_NOT_LOST = "host_not_lost"
     QUOTA_EXCEEDED = "quota_exceeded"
     INSUFFICIENT_CAPACITY = "insufficient_capacity"
     CONSTRAINT_VIOLATED = "constraint_violated"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controlplane.machine.convergence import amount_of
+from controlplane.machine.recovery_rules import fencing_refusal
 from controlplane.machine.state import State
 from controlplane.model.resources import Amount, Host, HostPhase, MicroVM
 from controlplane.model.spec import MicroVMSpec, Spread
@@ -25,10 +26,11 @@ def refusal(state: State, vm: MicroVM, host: Host) -> str | None:
         required.append(policy.spec.required_host_labels)
         spreads.append(policy.spec.spread)
     return (
-        _host_refusal(host)
+        _host_refusal(vm, host)
         or _pin_refusal(vm.spec, host)
         or _label_refusal(required, host)
         or _driver_refusal(vm.spec, host)
+        or fencing_refusal(vm.spec, host)
         or capacity_refusal(host, amount_of(vm.spec))
         or _spread_refusal(state, vm, host, (s for s in spreads if s is not None))
     )
@@ -53,9 +55,22 @@ def label_of(host: Host, key: str) -> str | None:
     return host.meta.name if key == HOST_LABEL else host.meta.labels.get(key)
 
 
-def _host_refusal(host: Host) -> str | None:
+_PHASES = {
+    HostPhase.EXPECTED: "its agent has never connected",
+    HostPhase.PENDING: "nobody declared it",
+    HostPhase.SUSPECT: "its agent is not heard",
+    HostPhase.DETACHED: "its lease has ended",
+    HostPhase.FENCED: "it is given up",
+    HostPhase.REJOINING: "it first destroys what was given up there",
+}
+"""Why a host that is not ready takes nothing."""
+
+
+def _host_refusal(vm: MicroVM, host: Host) -> str | None:
     if host.phase is not HostPhase.READY:
-        return f"the host is {host.phase.value}"
+        return f"the host is {host.phase.value}: {_PHASES[host.phase]}"
+    if vm.meta.uid in host.stale:
+        return f"it has yet to destroy this microVM's copy of epoch {host.stale[vm.meta.uid]}"
     if not host.spec.schedulable:
         return "the host is cordoned (schedulable = false)"
     return None

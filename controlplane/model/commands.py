@@ -121,14 +121,74 @@ class AgentConnected:
     session: str
     node: str
     inventory: Inventory
+    lease_ttl_ms: int = 0
+    """The longest lease that this session may be granted, or that the agent still holds from an earlier one."""
 
 
 @record
 class AgentLost:
-    """Nobody has heard from this session for too long. Ignored if the host has another session by now."""
+    """An undeclared host's agent is gone. Ignored if the host has another session by now."""
 
     host: str
     session: str
+    reason: str
+
+
+@record
+class HostSuspected:
+    """The leader granted this session nothing for a while."""
+
+    host: str
+    session: str
+    reason: str
+
+
+@record
+class HostHeard:
+    """The leader grants to a suspect host again."""
+
+    host: str
+    session: str
+
+
+@record
+class HostDetached:
+    """The host's lease has ended, and the leader of `term` grants it no other. Refused in another term."""
+
+    host: str
+    session: str | None
+    """None of a host that has none: it was lost before there were leases."""
+    term: int
+    reason: str
+
+
+@record
+class HostFenced:
+    """The leader of `term` waited until nothing that may be resurrected can run there. Refused in another term."""
+
+    host: str
+    term: int
+    reason: str
+    since: int | None = None
+    """`since` of the detached host that was waited for: one that came back and was detached again is another wait."""
+
+
+@record
+class ConfirmFenced:
+    """An operator's word that the host is certainly off."""
+
+    host: str
+    revision: int | None = None
+
+
+@record
+class Resurrect:
+    """Give up the copy of `epoch` on a fenced host, and place the microVM anew. Refused in another term."""
+
+    uid: str
+    epoch: int
+    host: str
+    term: int
     reason: str
 
 
@@ -148,6 +208,8 @@ class Report:
     destroyed: list[Destroyed] = field(default_factory=list[Destroyed])
     unmanaged: list[Unmanaged] | None = None
     """The full list, or None for no change."""
+    rejoined: bool = False
+    """A complete report of this session shows that every order to destroy was carried out."""
 
 
 @record
@@ -192,6 +254,12 @@ Command = (
     | Place
     | MarkUnplaced
     | Batch
+    | HostSuspected
+    | HostHeard
+    | HostDetached
+    | HostFenced
+    | ConfirmFenced
+    | Resurrect
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -207,6 +275,12 @@ KINDS: dict[str, type[Command]] = {
     "place": Place,
     "mark_unplaced": MarkUnplaced,
     "batch": Batch,
+    "host_suspected": HostSuspected,
+    "host_heard": HostHeard,
+    "host_detached": HostDetached,
+    "host_fenced": HostFenced,
+    "confirm_fenced": ConfirmFenced,
+    "resurrect": Resurrect,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from enum import StrEnum
 
-from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PlacementPolicySpec
 from controlplane.model.types import Kind, record
 
 
@@ -41,8 +41,19 @@ class HostPhase(StrEnum):
     PENDING = "pending"
     """Its agent is connected, nobody declared it: it gets nothing."""
     READY = "ready"
-    UNREACHABLE = "unreachable"
-    """Declared, and its agent is silent."""
+    SUSPECT = "suspect"
+    """Without a grant for a while: nothing new comes here, and what is here may well run."""
+    DETACHED = "detached"
+    """Its lease has ended and it gets no other before it has rejoined."""
+    FENCED = "fenced"
+    """Nothing that may be resurrected can run there any more."""
+    REJOINING = "rejoining"
+    """Its agent is back after it was detached, and has orders to carry out before it gets a lease."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> HostPhase | None:
+        # What snapshots of before leases call a declared host that fell silent.
+        return cls.SUSPECT if value == "unreachable" else None
 
 
 class OperationPhase(StrEnum):
@@ -123,6 +134,8 @@ class DriverFacts:
     version: str = ""
     simulated: bool = False
     accelerator: str | None = None
+    fences: bool = False
+    """It ends by itself what may run only under a lease, whatever becomes of the agent."""
 
 
 @record
@@ -164,6 +177,14 @@ class Host:
     since: int
     """When the phase was entered."""
     last_seen_at: int | None = None
+    lease_ttl_ms: int = 0
+    """The longest lease that may be granted to the present session, or outstanding from earlier ones."""
+    reason: str = ""
+    """Why it is suspect, detached or fenced."""
+    confirmed_by: str | None = None
+    """The operator who said that it is certainly off; nobody once its agent is heard again."""
+    stale: dict[str, int] = field(default_factory=dict[str, int])
+    """Orders to destroy: uid to the epoch of the copy that was given up here. Each lives until the host confirms."""
     allocated: Amount = Amount()
     """Sum over every microVM placed here and not confirmed destroyed, ambiguous creates included."""
     unmanaged: list[Unmanaged] = field(default_factory=list[Unmanaged])
@@ -241,6 +262,17 @@ class Observation:
 
 
 @record
+class Resurrection:
+    """The last time that a lost host was given up for this microVM."""
+
+    host: str
+    epoch: int
+    """Of the copy that was given up."""
+    at: int
+    reason: str
+
+
+@record
 class MicroVM:
     meta: Meta
     spec: MicroVMSpec
@@ -260,6 +292,9 @@ class MicroVM:
     observed: Observation | None = None
     drifted_since: int | None = None
     operation: str | None = None
+    detach: OnDetach = OnDetach.KEEP
+    """The most permissive of what its host may be applying when its lease ends."""
+    resurrection: Resurrection | None = None
 
 
 @record

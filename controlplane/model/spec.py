@@ -49,6 +49,19 @@ class HostFailure(StrEnum):
     RESTART_ELSEWHERE = "restart_elsewhere"
 
 
+class OnDetach(StrEnum):
+    """What a host does with a microVM when its lease ends (docs/adr/0100)."""
+
+    PAUSE = "pause"
+    """Halted at once, killed after the lease's grace."""
+    STOP = "stop"
+    """Killed at once."""
+    SHUTDOWN = "shutdown"
+    """Asked to power off when half of the lease has passed without a grant; killed at its end."""
+    KEEP = "keep"
+    """Runs on. Never resurrected without an operator's word."""
+
+
 class VolumeKind(StrEnum):
     EPHEMERAL = "ephemeral"
     """Filled from its source when the microVM is created or regenerated; worth nothing afterwards."""
@@ -158,7 +171,13 @@ class Placement:
 
 @spec
 class Recovery:
+    """What becomes of a microVM whose host is lost. `restart_elsewhere` excludes `on_detach = keep`."""
+
     on_host_failure: HostFailure = HostFailure.NEVER
+    on_detach: OnDetach | None = None
+    """None: `pause` with `restart_elsewhere`, `keep` with `never`."""
+    allow_data_loss: bool = False
+    """Restart elsewhere although it has a local volume, without what is on it."""
 
 
 @spec
@@ -179,6 +198,13 @@ class MicroVMSpec:
     drift_policy: DriftPolicy = DriftPolicy.REPAIR
     placement: Placement = field(default_factory=Placement)
     recovery: Recovery = field(default_factory=Recovery)
+
+
+def detach_action(spec: MicroVMSpec) -> OnDetach:
+    """What the intent asks a host to do when its lease ends."""
+    if spec.recovery.on_detach is not None:
+        return spec.recovery.on_detach
+    return OnDetach.KEEP if spec.recovery.on_host_failure is HostFailure.NEVER else OnDetach.PAUSE
 
 
 MICROVM_FIELD_EFFECTS: dict[str, Effect] = {

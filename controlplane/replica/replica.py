@@ -5,7 +5,7 @@ order; each is applied with the same machine as on every node, its outcomes answ
 events wake watchers. The raft process holds the same state, so wherever both stand at one index their digests are
 compared, and a replica that differs ends: its process starts again from the log. A linearizable read asks the log for
 a read index and waits until the replica has applied it; reads that arrive while such a question is under way share the
-next one.
+next one. Who needs proof that this very node leads (for leases) gets it with a state that is as fresh.
 """
 
 from __future__ import annotations
@@ -110,24 +110,28 @@ class Replica:
         status = self._status
         return status.term if status is not None and self.is_leader else None
 
-    def away(self, for_s: float) -> set[str]:
-        """Other nodes that the log has not heard for `for_s`; nobody while the log itself cannot tell yet."""
-        status = self._status
-        if status is None or status.uptime_s < for_s:
-            return set()
-        return {
-            peer.node for peer in status.peers if peer.last_contact_ms is None or peer.last_contact_ms > for_s * 1000
-        }
+    @property
+    def leader(self) -> str | None:
+        """The node that led a moment ago, as far as is known here."""
+        return self._status.leader if self._status is not None else None
+
+    async def confirm_leading(self, *, timeout_s: float) -> int:
+        """The term in which this node led after the call began; `state` has everything committed until then.
+
+        Raises NoLeaderError when it did not, or nobody could tell in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                position = await self._log.confirm_leadership(timeout_s=timeout_s)
+                await self._reach(position.index)
+        except TimeoutError:
+            raise NoLeaderError("no quorum confirmed in time that this node leads") from None
+        return position.term
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         try:
             async with asyncio.timeout(timeout_s):
-                index = await self._shared_read_index(timeout_s)
-                while self._index < index:
-                    applied = self._applied.wait()
-                    if self._index >= index:
-                        break
-                    await asyncio.shield(applied)
+                await self._reach(await self._shared_read_index(timeout_s))
         except TimeoutError:
             raise NoLeaderError("no quorum confirmed a leader in time") from None
         return self._state
@@ -184,6 +188,14 @@ class Replica:
                     _log.info("replica.snapshot_installed", index=item.index, revision=self._state.revision)
             self._applied.fire()
             self._waiters.changed()
+
+    async def _reach(self, index: int) -> None:
+        """Until the replica has applied it."""
+        while self._index < index:
+            applied = self._applied.wait()
+            if self._index >= index:
+                break
+            await asyncio.shield(applied)
 
     async def _watch_status(self) -> None:
         while True:

@@ -13,8 +13,18 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc import aio
-from support.builders import declare_host, declare_microvm, declare_namespace, microvm_spec, place
+from support.builders import (
+    declare_host,
+    declare_microvm,
+    declare_namespace,
+    detached,
+    fenced,
+    microvm_spec,
+    place,
+    resurrect,
+)
 from support.harness import Replica
+from support.leases import FakeKeeper
 
 from controlplane.agent import Agent, AgentSettings
 from controlplane.agent.journal import JournalError
@@ -29,8 +39,8 @@ from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import Act, Action, AgentLost, Command, Delete, Destroyed, Report
-from controlplane.model.resources import MicroVM, MicroVMPhase, ObservedPower
-from controlplane.model.spec import DriftPolicy, PowerState
+from controlplane.model.resources import HostPhase, MicroVM, MicroVMPhase, ObservedPower
+from controlplane.model.spec import DriftPolicy, HostFailure, PowerState, Recovery
 from controlplane.model.types import Kind
 from controlplane.ports import BidRequestItem, DriverError, HostUnreachableError, NoLeaderError
 from controlplane.system import SystemClock, Ulids
@@ -105,6 +115,8 @@ class Cluster:
     agents: dict[str, Agent] = field(default_factory=dict)
     drivers: dict[str, SimulatedDriver] = field(default_factory=dict)
     certificates: dict[str, TlsFiles] = field(default_factory=dict)
+    keepers: dict[str, FakeKeeper] = field(default_factory=dict)
+    leader: str | None = "n1"
 
     # -- parts
 
@@ -121,6 +133,7 @@ class Cluster:
 
     async def start_node(self, node: str) -> Gateway:
         self.views[node] = NodeView(self.replica)
+        self.keepers[node] = FakeKeeper(leads=node == self.leader)
         gateway = Gateway(
             node=node,
             cluster_id="test",
@@ -131,6 +144,9 @@ class Cluster:
             nodes=lambda: self.addresses,
             tls=self.certificate("node", node),
             listen=self.addresses[node],
+            keeper=self.keepers[node],
+            leader=lambda: self.leader,
+            lease_ttl_s=10.0,
         )
         await gateway.start()
         self.gateways[node] = gateway
@@ -194,6 +210,12 @@ class Cluster:
         await self.replica.accept(declare_microvm(name, **spec))
         await self.replica.accept(place(self.vm(name), host))
         return self.vm(name)
+
+    def boot_id(self, host: str = "h1") -> str:
+        """Of the host as it is connected: while it may have a lease, no other boot of it is let in."""
+        inventory = self.replica.state.hosts[host].inventory
+        assert inventory is not None
+        return inventory.boot_id
 
     async def settled(self, name: str = "web") -> MicroVM:
         await self.reaches(lambda: is_settled(self.vm(name)))
@@ -429,7 +451,7 @@ async def test_the_newest_session_of_a_host_is_its_only_one(ready: Cluster) -> N
     """A second agent with the host's certificate takes over; the first is told goodbye by its node."""
     first = ready.replica.state.hosts["h1"].session
     async with raw_session(ready, "h1", node="n1") as stream:
-        await stream.write(hello("h1", session="second"))
+        await stream.write(hello("h1", session="second", boot_id=ready.boot_id()))
         welcome = await read(stream)
         assert welcome.welcome.node == "n1"
         assert ready.replica.state.hosts["h1"].session == "second"
@@ -499,6 +521,11 @@ async def raw_session(
         (hello("h1", protocol=7), grpc.StatusCode.INVALID_ARGUMENT, "hello.protocol: 7; this node speaks 1"),
         (hello("h1", session=""), grpc.StatusCode.INVALID_ARGUMENT, "hello.session: missing"),
         (hello("h1", drivers=[]), grpc.StatusCode.INVALID_ARGUMENT, "hello.drivers: 0"),
+        (
+            hello("h1", held_ttl_ms=3_600_001),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "hello.held_ttl_ms: 3600001 is not between 0 and 3600000",
+        ),
         (hello("h1", capacity=wire.Amount()), grpc.StatusCode.INVALID_ARGUMENT, "hello.capacity.vcpu: 0"),
         (
             wire.FromAgent(heartbeat=wire.Heartbeat(sequence=1)),
@@ -523,7 +550,7 @@ async def test_a_hello_that_cannot_be_accepted(
 async def test_a_report_that_makes_no_sense_ends_the_session_and_names_the_field(ready: Cluster) -> None:
     await ready.stop_agent()
     async with raw_session(ready, "h1") as stream:
-        await stream.write(hello("h1"))
+        await stream.write(hello("h1", boot_id=ready.boot_id()))
         assert (await read(stream)).HasField("welcome")
         observed = wire.Observed(uid="vm-web", epoch=1, power="levitating")
         await stream.write(wire.FromAgent(report=wire.Report(observed=[observed])))
@@ -546,6 +573,7 @@ async def test_a_host_certificate_asks_no_questions(ready: Cluster) -> None:
         for call in (
             stub.Presence(wire.PresenceRequest()),
             stub.Ask(wire.AskRequest(host="h1", question=wire.Question(console=wire.ConsoleRequest(uid="x")))),
+            stub.Grant(wire.GrantRequest(heard=[wire.Heard(host="h1", session="s", sequence=1)])),
         ):
             with pytest.raises(aio.AioRpcError, match="the certificate belongs to host h1, not to a node") as refused:
                 await call
@@ -763,6 +791,131 @@ async def test_a_host_that_cannot_be_asked(ready: Cluster) -> None:
     await ready.stop_node("n1")
     present, silent = await second.link.presence(timeout_s=1)
     assert (list(present), list(silent)) == ([], ["n1"])
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+async def heartbeat(stream: aio.StreamStreamCall[wire.FromAgent, wire.ToAgent], sequence: int) -> None:
+    await stream.write(wire.FromAgent(heartbeat=wire.Heartbeat(sequence=sequence)))
+
+
+async def read_one(stream: aio.StreamStreamCall[wire.FromAgent, wire.ToAgent], kind: str) -> wire.ToAgent:
+    """The next message of this kind, past others."""
+    while True:
+        message = await read(stream)
+        if message.WhichOneof("message") == kind:
+            return message
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+async def test_a_heartbeat_at_any_node_is_granted_by_the_leader(cluster: Cluster, node: str) -> None:
+    await cluster.start_node("n1")
+    await cluster.start_node("n2")
+    await cluster.declared()
+    async with raw_session(cluster, "h1", node=node) as stream:
+        await stream.write(hello("h1", session="s7"))
+        await read_one(stream, "welcome")
+        await heartbeat(stream, 1)
+        await heartbeat(stream, 2)
+        grant = (await read_one(stream, "grant")).grant
+        assert grant.sequence in (1, 2)
+        assert (grant.ttl_ms, grant.grace_ms) == (10_000, 2_000)
+    ((asked, *_), *_) = cluster.keepers["n1"].asked
+    assert (asked.host, asked.session) == ("h1", "s7")
+    assert cluster.keepers["n2"].asked == []
+
+
+async def test_a_new_leader_is_asked_what_the_last_one_left_open(cluster: Cluster) -> None:
+    await cluster.start_node("n1")
+    await cluster.start_node("n2")
+    await cluster.declared()
+    async with raw_session(cluster, "h1", node="n1") as stream:
+        await stream.write(hello("h1"))
+        await read_one(stream, "welcome")
+        # n1 is deposed, and nobody knows whom to ask; then n2 leads, which does not know it at first.
+        cluster.keepers["n1"].leads = False
+        await heartbeat(stream, 5)
+        assert (await read_one(stream, "heartbeat_ack")).heartbeat_ack.sequence == 5, "the node is alive"
+        cluster.leader = None
+        await asyncio.sleep(0.3)
+        cluster.leader = "n2"
+        await asyncio.sleep(0.3)
+        cluster.keepers["n2"].leads = True
+        assert (await read_one(stream, "grant")).grant.sequence == 5
+    assert cluster.keepers["n1"].asked == []
+
+
+async def test_a_node_that_does_not_lead_says_so_to_other_nodes(cluster: Cluster) -> None:
+    cluster.leader = "n2"
+    await cluster.start_node("n1")
+    request = wire.GrantRequest(heard=[wire.Heard(host="h1", session="s1", sequence=1)])
+    async with channel(cluster, cluster.certificate("node", "n2"), "n1") as opened:
+        with pytest.raises(aio.AioRpcError, match="this node does not lead") as refused:
+            await rpc.NodeRelayStub(opened).Grant(request)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_what_is_not_granted_is_acknowledged_all_the_same(cluster: Cluster) -> None:
+    await cluster.start_node("n1")
+    await cluster.declared()
+    cluster.keepers["n1"].refused = {"h1"}
+    async with raw_session(cluster, "h1") as stream:
+        await stream.write(hello("h1"))
+        await read_one(stream, "welcome")
+        for sequence in (1, 2):
+            await heartbeat(stream, sequence)
+            await read_one(stream, "heartbeat_ack")
+            await cluster.reaches(lambda sequence=sequence: len(cluster.keepers["n1"].asked) == sequence)
+        cluster.keepers["n1"].refused = set()
+        await heartbeat(stream, 3)
+        assert (await read_one(stream, "grant")).grant.sequence == 3
+
+
+@pytest.mark.parametrize(("held_ms", "committed_ms"), [(0, 10_000), (9_000, 10_000), (25_000, 25_000)])
+async def test_the_longest_lease_that_may_be_out_is_committed_first(
+    cluster: Cluster, held_ms: int, committed_ms: int
+) -> None:
+    await cluster.start_node("n1")
+    await cluster.declared()
+    async with raw_session(cluster, "h1") as stream:
+        await stream.write(hello("h1", held_ttl_ms=held_ms))
+        await read_one(stream, "welcome")
+        assert cluster.replica.state.hosts["h1"].lease_ttl_ms == committed_ms
+
+
+async def test_a_host_that_is_detached_is_sent_away_and_rejoins(cluster: Cluster) -> None:
+    """It is told what to destroy and what is still placed there, and is ready once it confirmed the one."""
+    await cluster.start_node("n1")
+    await cluster.declared("h1", "h2", "h3")
+    drivers = [wire.Driver(name="simulated", version="1", simulated=True, fences=True)]
+    async with raw_session(cluster, "h1") as stream:
+        await stream.write(hello("h1", session="s1", drivers=drivers))
+        await read_one(stream, "welcome")
+        moving = await cluster.place("moving", recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE))
+        staying = await cluster.place("staying")
+        await read_one(stream, "assignments")
+        await cluster.replica.accept(detached("h1", session="s1"))
+        goodbye = (await read_one(stream, "goodbye")).goodbye
+        assert goodbye.reason == "host h1 is detached: its lease ended; it may dial in again"
+    await cluster.replica.accept(fenced("h1"))
+    await cluster.replica.accept(resurrect(moving))
+    async with raw_session(cluster, "h1") as stream:
+        await stream.write(hello("h1", session="s2", drivers=drivers))
+        await read_one(stream, "welcome")
+        assigned = (await read_one(stream, "assignments")).assignments
+        assert {each.uid: (each.destroy, each.epoch) for each in assigned.assignments} == {
+            moving.meta.uid: (True, 1),
+            staying.meta.uid: (False, 1),
+        }
+        await stream.write(wire.FromAgent(report=wire.Report(complete=True, assignments_revision=assigned.revision)))
+        assert cluster.replica.state.hosts["h1"].phase is HostPhase.REJOINING
+        gone = wire.Confirmed(uid=moving.meta.uid, epoch=1)
+        await stream.write(wire.FromAgent(report=wire.Report(assignments_revision=assigned.revision, destroyed=[gone])))
+        await cluster.reaches(lambda: cluster.replica.state.hosts["h1"].phase is HostPhase.READY)
+        assert cluster.replica.state.hosts["h1"].stale == {}
+        last = (await read_one(stream, "assignments")).assignments
+        assert [each.uid for each in last.assignments] == [staying.meta.uid]
 
 
 # -- scale -------------------------------------------------------------------------------------------------------------

@@ -214,8 +214,8 @@ def _in_sync(fleet: Fleet, name: str, seconds: int) -> None:
 
 
 def listed(fleet: Fleet, host: str) -> list[str]:
-    """What the host's driver has, a line each, from its own file."""
-    return fleet.tamper("list", host=host).splitlines()
+    """The microVMs that the host's driver has, a line each, from its own file."""
+    return [line for line in fleet.tamper("list", host=host).splitlines() if not line.startswith("lease\t")]
 
 
 def starts_of(fleet: Fleet, name: str) -> int:

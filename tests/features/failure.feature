@@ -25,10 +25,11 @@ Feature: The control plane survives its own failures
     When terraform destroys everything
     Then no host has anything within 20 seconds
 
-  Scenario: A host that falls silent is unreachable, and its microVMs are not gone
+  Scenario: A host that falls silent is given up, and microVMs that stay with it are not gone
     Given terraform has applied 3 microVMs
     When the agent of the host of "vm-0" is killed
-    Then the host is unreachable within 30 seconds
+    Then the host is suspect within 20 seconds
+    And the host is fenced within 30 seconds
     And microVM "vm-0" is of drift class unreachable
     And a plan is empty, with and without refresh
     When that agent is started again

@@ -71,13 +71,13 @@ def _not_restarted(fleet: Fleet) -> None:
     assert starts_of(fleet, name) == starts
 
 
-@then(parsers.parse("the host is unreachable within {seconds:d} seconds"))
-def _unreachable(fleet: Fleet, seconds: int) -> None:
+@then(parsers.parse("the host is {phase} within {seconds:d} seconds"))
+def _in_phase(fleet: Fleet, phase: str, seconds: int) -> None:
     _, host, _ = fleet.before["subject"]
     within(
         seconds,
-        lambda: fleet.client.get(f"/hosts/{host}").body["status"]["phase"] == "unreachable",
-        f"{host} is unreachable",
+        lambda: fleet.client.get(f"/hosts/{host}").body["status"]["phase"] == phase,
+        f"{host} is {phase}",
     )
 
 

@@ -18,6 +18,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     Command,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -25,10 +26,15 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
     MarkUnplaced,
     Place,
     Precondition,
     Report,
+    Resurrect,
     seal,
 )
 from controlplane.model.resources import (
@@ -36,6 +42,7 @@ from controlplane.model.resources import (
     Bid,
     DriverFacts,
     Failure,
+    HostPhase,
     InterfaceFacts,
     Inventory,
     MicroVM,
@@ -44,14 +51,19 @@ from controlplane.model.resources import (
     Unmanaged,
 )
 from controlplane.model.spec import (
+    HostFailure,
     HostSpec,
     Kernel,
     MicroVMSpec,
     NamespaceSpec,
+    OnDetach,
     Placement,
     PlacementPolicySpec,
     PowerState,
+    Recovery,
     Spread,
+    Volume,
+    VolumeKind,
 )
 from controlplane.model.types import Kind
 
@@ -97,6 +109,19 @@ class RandomCommands:
             self._place,
             self._unplaced,
             self._batch,
+            self._microvm,
+            self._place,
+            self._report,
+            self._suspected,
+            self._heard,
+            self._detached,
+            self._fenced,
+            self._fenced,
+            self._confirm,
+            self._resurrect,
+            self._resurrect,
+            self._rejoined,
+            self._rejoined,
         )
 
     def opening(self) -> list[Envelope]:
@@ -105,7 +130,14 @@ class RandomCommands:
         for name in ("a", "b"):
             commands.append(DeclareHost(name=name, uid=f"host-{name}", spec=HostSpec(), labels={"zone": name}))
             commands.append(
-                AgentConnected(host=name, uid=f"host-{name}", session="a", node="n1", inventory=_inventory(4, 4, 0))
+                AgentConnected(
+                    host=name,
+                    uid=f"host-{name}",
+                    session="a",
+                    node="n1",
+                    inventory=_inventory(4, 4, 0),
+                    lease_ttl_ms=10_000,
+                )
             )
         return [self._seal(command) for command in commands]
 
@@ -225,14 +257,28 @@ class RandomCommands:
             provider="qemu" if self._nonsense() else None,
             power_state=self._pick(list(PowerState)),
             placement=placement,
+            recovery=self._recovery(),
+            root_volume=Volume(kind=VolumeKind.LOCAL) if self._source.chance(10) else None,
         )
+        uid = self._uid()
+        if any(uid in host.stale for host in state.hosts.values()):
+            # No proposer of ours makes a uid twice, and an order to destroy is about the first of it.
+            uid = f"{uid}-{self._number}"
         return DeclareMicroVM(
             namespace=namespace,
             name=name,
-            uid=self._uid(),
+            uid=uid,
             spec=spec,
             labels=self._labels(),
             when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _recovery(self) -> Recovery:
+        move = self._source.chance(75)
+        return Recovery(
+            on_host_failure=HostFailure.RESTART_ELSEWHERE if move else HostFailure.NEVER,
+            on_detach=self._pick((None, None, None, None, *OnDetach)),
+            allow_data_loss=self._source.chance(60),
         )
 
     def _delete(self, state: State) -> Command:
@@ -266,7 +312,10 @@ class RandomCommands:
             uid=self._uid(),
             session=self._pick(NAMES),
             node=self._pick(("n1", "n2")),
-            inventory=_inventory(*amounts),
+            inventory=_inventory(
+                *amounts, fences=not self._source.chance(15), boot_id=self._pick(("b", "b", "b", "c"))
+            ),
+            lease_ttl_ms=self._pick((10_000, 10_000, 5_000, 0)),
         )
 
     def _host_and_session(self, state: State) -> tuple[str, str]:
@@ -283,15 +332,29 @@ class RandomCommands:
         host, session = self._host_and_session(state)
         here = list(state.microvms_on(host))
         vms = here if here and not self._source.chance(10) else [vm for vm in (self._vm(state),) if vm is not None]
-        gone = [vm for vm in vms if self._source.chance(30)]
+        gone = [(vm.meta.uid, vm.epoch) for vm in vms if self._source.chance(30)]
+        gone += [order for order in self._orders(state, host) if self._source.chance(60)]
         return Report(
             host=host,
             session=session,
             observed=[self._observation(vm) for vm in vms if self._source.chance(70)],
-            destroyed=[
-                Destroyed(uid=vm.meta.uid, epoch=self._integer(vm.epoch, vm.epoch, vm.epoch + 1)) for vm in gone
-            ],
+            destroyed=[Destroyed(uid=uid, epoch=self._integer(epoch, epoch, epoch + 1)) for uid, epoch in gone],
+            rejoined=self._source.chance(20),
             unmanaged=self._pick((None, None, [], [self._unmanaged()], [self._unmanaged(), self._unmanaged()])),
+        )
+
+    def _orders(self, state: State, host: str) -> list[tuple[str, int]]:
+        return sorted(state.hosts[host].stale.items()) if host in state.hosts else []
+
+    def _rejoined(self, state: State) -> Command:
+        """A report that a rejoining host carried out all its orders."""
+        host = self._host_in(state, HostPhase.REJOINING)
+        known = state.hosts.get(host)
+        return Report(
+            host=host,
+            session=(known.session if known is not None else None) or "a",
+            destroyed=[Destroyed(uid=uid, epoch=epoch) for uid, epoch in self._orders(state, host)],
+            rejoined=True,
         )
 
     def _observation(self, vm: MicroVM) -> Observation:
@@ -325,6 +388,56 @@ class RandomCommands:
             since=self._integer(0),
         )
 
+    # -- leases --------------------------------------------------------------------------------------------------------
+
+    def _host_in(self, state: State, *phases: HostPhase) -> str:
+        """A host in one of the phases, if there is one."""
+        fitting = sorted(name for name, host in state.hosts.items() if host.phase in phases)
+        return self._pick(fitting) if fitting and not self._nonsense() else self._name()
+
+    def _session_of(self, state: State, host: str) -> str | None:
+        known = state.hosts.get(host)
+        return self._pick(NAMES) if known is None or self._source.chance(10) else known.session
+
+    def _suspected(self, state: State) -> Command:
+        host = self._host_in(state, HostPhase.READY)
+        return HostSuspected(host=host, session=self._session_of(state, host) or "a", reason="silent")
+
+    def _heard(self, state: State) -> Command:
+        host = self._host_in(state, HostPhase.SUSPECT)
+        return HostHeard(host=host, session=self._session_of(state, host) or "a")
+
+    def _detached(self, state: State) -> Command:
+        host = self._host_in(state, HostPhase.SUSPECT, self._pick((HostPhase.REJOINING, HostPhase.READY)))
+        return HostDetached(host=host, session=self._session_of(state, host), term=self._term(), reason="no lease")
+
+    def _fenced(self, state: State) -> Command:
+        host = self._host_in(state, HostPhase.DETACHED)
+        known = state.hosts.get(host)
+        since = known.since if known is not None else self._integer(0)
+        return HostFenced(host=host, term=self._term(), reason="waited", since=self._pick((None, since, since, 1)))
+
+    def _confirm(self, state: State) -> Command:
+        host = self._host_in(state, HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED)
+        return ConfirmFenced(host=host, revision=self._pick((None, None, None, self._integer(1))))
+
+    def _resurrect(self, state: State) -> Command:
+        fenced = [name for name in sorted(state.on_host) if state.hosts[name].phase is HostPhase.FENCED]
+        host = self._pick(fenced) if fenced and not self._nonsense() else self._name()
+        vms = list(state.microvms_on(host)) or [vm for vm in (self._vm(state),) if vm is not None]
+        vm = self._pick(vms) if vms else None
+        epoch = vm.epoch if vm is not None else 1
+        return Resurrect(
+            uid=vm.meta.uid if vm is not None else self._uid(),
+            epoch=self._integer(epoch, epoch, epoch, epoch - 1),
+            host=host,
+            term=self._term(),
+            reason="fenced",
+        )
+
+    def _term(self) -> int:
+        return 2 if self._source.chance(8) else 1
+
     # -- the scheduler -------------------------------------------------------------------------------------------------
 
     def _waiting(self, state: State) -> tuple[str, int]:
@@ -343,7 +456,8 @@ class RandomCommands:
 
     def _place(self, state: State) -> Command:
         uid, generation = self._waiting(state)
-        return Place(uid=uid, generation=generation, host=self._name(), score=self._float(), bids=self._bids())
+        host = self._name() if self._source.chance(20) else self._host_in(state, HostPhase.READY)
+        return Place(uid=uid, generation=generation, host=host, score=self._float(), bids=self._bids())
 
     def _unplaced(self, state: State) -> Command:
         uid, generation = self._waiting(state)
@@ -357,10 +471,10 @@ class RandomCommands:
         )
 
 
-def _inventory(vcpu: int, memory_in_mb: int, microvms: int) -> Inventory:
+def _inventory(vcpu: int, memory_in_mb: int, microvms: int, *, fences: bool = True, boot_id: str = "b") -> Inventory:
     return Inventory(
         agent_version="1",
-        boot_id="b",
-        drivers=[DriverFacts(name="simulated", simulated=True)],
+        boot_id=boot_id,
+        drivers=[DriverFacts(name="simulated", simulated=True, fences=fences)],
         capacity=Amount(microvms=microvms, vcpu=vcpu, memory_in_mb=memory_in_mb),
     )

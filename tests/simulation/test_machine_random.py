@@ -18,12 +18,13 @@ from simulation.replay import Seeded
 from support.invariants import check_snapshot, check_state, check_step
 from support.snapshots import dump, load
 
+from controlplane.decide.failover import FailoverLimits, failover
 from controlplane.machine import draft
 from controlplane.machine.apply import apply
-from controlplane.machine.outcome import Outcome, Rejected
+from controlplane.machine.outcome import Applied, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import KINDS, open_payload
-from controlplane.model.resources import MicroVMPhase
+from controlplane.model.commands import KINDS, open_payload, seal
+from controlplane.model.resources import HostPhase, MicroVMPhase
 
 T = TypeVar("T")
 
@@ -53,9 +54,12 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         _check_never_overfilled(before, state)
         if state is not before:
             check_state(state)
+            _check_failover(state)
         if seen is not None:
             seen[_label(envelope.kind, outcome)] += 1
             seen.update(f"phase {vm.phase}" for vm in state.microvms.values())
+            seen.update(f"host {host.phase}" for host in state.hosts.values())
+            seen.update("placed anew" for vm in state.microvms.values() if vm.resurrection and vm.placement)
     check_snapshot(state)
     return state
 
@@ -72,6 +76,23 @@ def _check_never_overfilled(before: State, after: State) -> None:
         assert held.vcpu <= max(was.vcpu, capacity.vcpu)
         assert held.memory_in_mb <= max(was.memory_in_mb, capacity.memory_in_mb)
         assert not capacity.microvms or held.microvms <= max(was.microvms, capacity.microvms)
+
+
+def _check_failover(state: State) -> None:
+    """Everything on a lost host is either given up, which the machine takes, or held for a reason."""
+    for limits in (FailoverLimits(), FailoverLimits(max_unhealthy=1.0, per_round=1)):
+        found = failover(state, term=1, limits=limits)
+        decided = {each.uid for each in found.resurrect}
+        lost = [name for name, host in state.hosts.items() if host.phase in (HostPhase.DETACHED, HostPhase.FENCED)]
+        assert decided | set(found.held) == {vm.meta.uid for name in lost for vm in state.microvms_on(name)}
+        assert not decided & set(found.held)
+        assert all(found.held.values())
+        after = state
+        for number, command in enumerate(found.resurrect):
+            envelope = seal(command, id=f"f{number}", at=0, actor="failover")
+            after, outcome, _ = apply(after, envelope, index=1, term=1)
+            assert isinstance(outcome, Applied), outcome
+        check_state(after)
 
 
 def _label(kind: str, outcome: Outcome) -> str:
@@ -92,11 +113,11 @@ def test_invariants_hold_over_long_histories(seed: int) -> None:
 def test_the_histories_reach_everything() -> None:
     """Guards the generator: were nothing accepted, nothing would be tested."""
     seen: Counter[str] = Counter()
-    for seed in range(6):
-        run(RandomCommands(Seeded(1_000 + seed)), steps=300, seen=seen)
+    for seed in range(8):
+        run(RandomCommands(Seeded(1_000 + seed)), steps=400, seen=seen)
     wanted = {f"{kind} applied" for kind in KINDS} | {f"{kind} refused" for kind in KINDS}
-    wanted -= {"agent_connected refused"}
-    wanted |= {f"phase {phase}" for phase in MicroVMPhase}
+    wanted |= {f"phase {phase}" for phase in MicroVMPhase} | {f"host {phase}" for phase in HostPhase}
+    wanted |= {"placed anew"}
     assert wanted <= set(seen), sorted(wanted - set(seen))
 
 

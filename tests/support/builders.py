@@ -6,14 +6,20 @@ from typing import Any
 
 from controlplane.model.commands import (
     AgentConnected,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Destroyed,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
     Place,
     Precondition,
     Report,
+    Resurrect,
 )
 from controlplane.model.resources import (
     Amount,
@@ -70,31 +76,65 @@ def declare_microvm(
 
 
 def inventory(
-    *, vcpu: int = 8, memory_in_mb: int = 4096, microvms: int = 0, drivers: tuple[str, ...] = ("simulated",)
+    *,
+    vcpu: int = 8,
+    memory_in_mb: int = 4096,
+    microvms: int = 0,
+    drivers: tuple[str, ...] = ("simulated",),
+    fences: bool = True,
+    boot_id: str = "boot-1",
 ) -> Inventory:
     return Inventory(
         agent_version="0.1.0",
-        boot_id="boot-1",
-        drivers=[DriverFacts(name=name, version="1", simulated=name == "simulated") for name in drivers],
+        boot_id=boot_id,
+        drivers=[DriverFacts(name=name, version="1", simulated=name == "simulated", fences=fences) for name in drivers],
         capacity=Amount(microvms=microvms, vcpu=vcpu, memory_in_mb=memory_in_mb),
     )
 
 
 def agent_connected(
-    host: str = "h1", *, session: str | None = None, node: str = "n1", **capacity: Any
+    host: str = "h1", *, session: str | None = None, node: str = "n1", lease_ttl_ms: int = 10_000, **inventoried: Any
 ) -> AgentConnected:
     return AgentConnected(
         host=host,
         uid=f"host-{host}",
         session=session or session_of(host),
         node=node,
-        inventory=inventory(**capacity),
+        inventory=inventory(**inventoried),
+        lease_ttl_ms=lease_ttl_ms,
     )
 
 
 def session_of(host: str) -> str:
     """The session that `agent_connected` opens unless told another."""
     return f"session-{host}"
+
+
+def suspected(host: str = "h1", *, session: str | None = None) -> HostSuspected:
+    return HostSuspected(host=host, session=session or session_of(host), reason="silent for 3 s")
+
+
+def heard(host: str = "h1", *, session: str | None = None) -> HostHeard:
+    return HostHeard(host=host, session=session or session_of(host))
+
+
+def detached(host: str = "h1", *, session: str | None = None, term: int = 1) -> HostDetached:
+    return HostDetached(host=host, session=session or session_of(host), term=term, reason="its lease ended")
+
+
+def fenced(host: str = "h1", *, term: int = 1, since: int | None = None) -> HostFenced:
+    return HostFenced(host=host, term=term, reason="silent for 14.3 s", since=since)
+
+
+def confirm_fenced(host: str = "h1", *, revision: int | None = None) -> ConfirmFenced:
+    return ConfirmFenced(host=host, revision=revision)
+
+
+def resurrect(vm: MicroVM, *, term: int = 1, **changes: Any) -> Resurrect:
+    """The leader's order to give up `vm` where it is."""
+    host = vm.placement.host if vm.placement is not None else "h1"
+    given: dict[str, Any] = {"uid": vm.meta.uid, "epoch": vm.epoch, "host": host, "term": term, "reason": "fenced"}
+    return Resurrect(**{**given, **changes})
 
 
 def place(vm: MicroVM, host: str = "h1", *, score: float = 0.5) -> Place:

@@ -13,9 +13,12 @@ from support.builders import (
     declare_host,
     declare_microvm,
     declare_namespace,
+    detached,
+    fenced,
     observation,
     place,
     report,
+    suspected,
 )
 from support.invariants import check_snapshot, check_state, check_step
 from support.snapshots import dump, load
@@ -29,13 +32,14 @@ class DrivenMachine:
         self.events: tuple[Event, ...] = ()
         self.at = at
         self.index = 0
+        self.term = 1
 
     def do(self, command: Command, *, key: str | None = None, actor: str = "alice", at: int | None = None) -> Outcome:
         self.index += 1
         self.at = self.at + 1_000 if at is None else at
         envelope = seal(command, id=f"c{self.index}", at=self.at, actor=actor, key=key)
         before = self.state
-        self.state, outcome, self.events = apply(before, envelope, index=self.index, term=1)
+        self.state, outcome, self.events = apply(before, envelope, index=self.index, term=self.term)
         check_step(before, command, self.state, outcome, self.events, keyed=key is not None)
         check_state(self.state)
         return outcome
@@ -90,6 +94,14 @@ class DrivenMachine:
             self.accept(declare_namespace())
         self.accept(declare_host(name))
         self.accept(agent_connected(name, **capacity))
+        return self
+
+    def lose(self, name: str = "h1") -> DrivenMachine:
+        """The host falls silent, until it is fenced."""
+        session = self.host(name).session
+        self.accept(suspected(name, session=session))
+        self.accept(detached(name, session=session, term=self.term))
+        self.accept(fenced(name, term=self.term))
         return self
 
     def pending(self, name: str = "web", **spec: object) -> MicroVM:

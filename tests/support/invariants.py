@@ -12,7 +12,7 @@ from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
-from controlplane.model.commands import Batch, Command, Destroyed, Report
+from controlplane.model.commands import Batch, Command, Destroyed, Report, Resurrect
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -24,8 +24,12 @@ from controlplane.model.resources import (
     OperationPhase,
     PlacementPolicy,
 )
+from controlplane.model.spec import OnDetach
 from controlplane.model.types import Kind
 from support.snapshots import dump, load
+
+_WITH_ORDERS = (HostPhase.FENCED, HostPhase.REJOINING, HostPhase.DETACHED)
+"""Phases in which a host may have orders to destroy what was given up there: it gets no lease before they are done."""
 
 
 def check_state(state: State) -> None:
@@ -35,6 +39,7 @@ def check_state(state: State) -> None:
     _check_capacity(state)
     _check_operations(state)
     _check_phases(state)
+    _check_copies(state)
 
 
 def check_snapshot(state: State) -> None:
@@ -123,7 +128,9 @@ def _check_phases(state: State) -> None:
     for vm in state.microvms.values():
         placed = vm.phase is not MicroVMPhase.PENDING
         assert placed == (vm.placement is not None)
-        assert placed == (vm.epoch > 0)
+        assert vm.epoch > 0 if placed else (vm.epoch > 0) == (vm.resurrection is not None)
+        assert placed or (vm.observed is None and vm.detach is OnDetach.KEEP)
+        assert vm.resurrection is None or vm.resurrection.epoch <= vm.epoch
         assert vm.placement is None or vm.placement.epoch == vm.epoch
         assert vm.unplaced is None or not placed
         assert (vm.phase is MicroVMPhase.DELETING) == (vm.meta.deletion_requested_at is not None)
@@ -132,12 +139,32 @@ def _check_phases(state: State) -> None:
         assert policy is None or policy in state.policies
     for host in state.hosts.values():
         assert host.declared == (host.phase is not HostPhase.PENDING)
-        assert (host.session is not None) == (host.phase in (HostPhase.READY, HostPhase.PENDING))
+        if host.phase is not HostPhase.SUSPECT:  # it has none where it was lost before there were leases
+            connected = host.phase in (HostPhase.READY, HostPhase.PENDING, HostPhase.REJOINING)
+            assert (host.session is not None) == connected, f"host {host.meta.name} is {host.phase.value}"
         assert (host.session is None) == (host.node is None)
         assert host.inventory is not None or host.phase is HostPhase.EXPECTED
+        assert host.confirmed_by is None or host.phase is HostPhase.FENCED, "whoever is heard again is not off"
     for record in (*state.hosts.values(), *state.microvms.values()):
         assert 0 < record.meta.revision <= state.revision
         assert record.meta.intent_revision <= record.meta.revision
+
+
+def _check_copies(state: State) -> None:
+    """At most one host may run a microVM, and what may run elsewhere has an order to destroy."""
+    for name, host in state.hosts.items():
+        assert not host.stale or host.phase in _WITH_ORDERS, f"host {name} has orders and is {host.phase.value}"
+        for uid, epoch in host.stale.items():
+            vm = state.microvms.get(uid)
+            if vm is not None:
+                assert 0 < epoch <= vm.epoch, "an order is for a copy that there was"
+                assert vm.placement is None or vm.placement.host != name, "no copy beside the one to be destroyed"
+                assert vm.placement is None or epoch < vm.epoch, "the present copy has no order"
+    for vm in state.microvms.values():
+        host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
+        if vm.detach is not OnDetach.KEEP:
+            assert host is not None
+            assert host.lease_ttl_ms > 0, "what no lease ends is kept"
 
 
 def _check_events(after: State, events: Sequence[Event]) -> None:
@@ -159,15 +186,47 @@ def _check_epochs(before: State, command: Command, after: State) -> None:
             assert now.epoch >= vm.epoch, "epochs only rise"
             # A batch may delete what was never placed and make another of the same uid: no proposer of ours does.
             assert now.meta.generation >= vm.meta.generation or (isinstance(command, Batch) and vm.placement is None)
-            if vm.placement is not None:
-                assert now.placement is not None
-                assert now.epoch > vm.epoch or now.placement.host == vm.placement.host, "a host is left with an epoch"
+            if vm.placement is not None and now.placement is None:
+                _check_resurrected(before, command, after, vm)
+            elif vm.placement is not None and now.placement is not None:
+                assert (now.epoch, now.placement.host) == (vm.epoch, vm.placement.host), "a host is left by its loss"
+
+
+def _check_resurrected(before: State, command: Command, after: State, vm: MicroVM) -> None:
+    """A placement ends without its host's word only when that is fenced, and leaves an order to destroy behind."""
+    assert isinstance(command, Resurrect), f"{vm.meta.uid} was moved by {type(command).__name__}"
+    assert vm.placement is not None
+    host = before.hosts[vm.placement.host]
+    assert host.phase is HostPhase.FENCED
+    assert vm.detach is not OnDetach.KEEP or host.confirmed_by is not None, "what is kept may still run"
+    assert after.hosts[vm.placement.host].stale[vm.meta.uid] == vm.epoch
+    now = after.microvms[vm.meta.uid]
+    assert now.epoch == vm.epoch
+    assert now.resurrection is not None
+    assert (now.resurrection.host, now.resurrection.epoch) == (vm.placement.host, vm.epoch)
 
 
 def _check_vanished(before: State, command: Command, after: State) -> None:
-    """A placed microVM ends only in `deleting`, by the word of its host about its epoch."""
+    """A placed microVM ends only in `deleting`, by the word of its host about its epoch, or of an operator about it.
+
+    An order to destroy ends by the word of its host, or with a host that an operator confirmed as off.
+    """
+    for name, host in before.hosts.items():
+        same = _still_there(host, after)
+        left = after.hosts[name].stale if same else {}
+        for uid in host.stale.keys() - left.keys():
+            if not same:
+                assert host.confirmed_by is not None, f"the orders of {name} were dropped"
+            else:
+                assert isinstance(command, Report)
+                assert command.host == name
+                assert any(gone.uid == uid and gone.epoch >= host.stale[uid] for gone in command.destroyed)
     for uid, vm in before.microvms.items():
         if uid in after.microvms or vm.placement is None:
+            continue
+        host = before.hosts[vm.placement.host]
+        if not _still_there(host, after):
+            assert host.confirmed_by is not None, f"{uid} vanished with its host"
             continue
         assert vm.phase is MicroVMPhase.DELETING, f"{uid} had no tombstone"
         assert isinstance(command, Report), f"{uid} vanished by {type(command).__name__}"
@@ -175,6 +234,12 @@ def _check_vanished(before: State, command: Command, after: State) -> None:
         assert Destroyed(uid=uid, epoch=vm.epoch) in command.destroyed
     counts = Counter(vm.phase for vm in after.microvms.values())
     assert sum(counts.values()) == len(after.names)
+
+
+def _still_there(host: Host, after: State) -> bool:
+    """Whether the host is still the one it was; a batch may delete it and declare another of its name."""
+    now = after.hosts.get(host.meta.name)
+    return now is not None and now.meta.uid == host.meta.uid
 
 
 def _key(value: Declared) -> str:

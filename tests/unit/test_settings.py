@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controlplane.identity.authority import Authority
-from controlplane.settings import AgentFileSettings, SettingsError, load_agent, load_node, split_address
+from controlplane.settings import AgentFileSettings, LeaseSettings, SettingsError, load_agent, load_node, split_address
 
 Document = dict[str, Any]
 
@@ -81,6 +81,15 @@ def test_environment_overrides_the_file(files: Path) -> None:
     assert settings.election.max_s == 3.0
 
 
+def test_how_long_to_wait_for_a_lease() -> None:
+    usual = LeaseSettings()
+    assert usual.ended_after_s(10) == pytest.approx(11)
+    assert usual.fenced_after_s(10) == pytest.approx(14.3)
+    patient = LeaseSettings(resurrect_after_s=20)
+    assert patient.fenced_after_s(10) == 20
+    assert patient.fenced_after_s(30) == pytest.approx(36.3), "a longer lease may be out than this node grants"
+
+
 @pytest.mark.parametrize(("text", "expected"), [("10.0.0.1:80", ("10.0.0.1", 80)), ("[::1]:65535", ("::1", 65535))])
 def test_addresses(text: str, expected: tuple[str, int]) -> None:
     assert split_address(text) == expected
@@ -133,6 +142,32 @@ BAD_NODES: dict[str, tuple[object, list[str]]] = {
         _with(_node(), raft=_with(_node()["raft"], snapshot_entries=1, snapshot_age_s=0)),
         ["raft.snapshot_entries: input should be greater than or equal to 100", "raft.snapshot_age_s:"],
     ),
+    "lease shorter than three heartbeats": (
+        _with(_node(), lease={"ttl_s": 2.5, "suspect_s": 1}),
+        ["lease: ttl_s: two lost heartbeats would end a lease: 3 x 1 = 3 s > 2.5 s"],
+    ),
+    "suspect after the lease": (
+        _with(_node(), lease={"ttl_s": 4, "suspect_s": 4}),
+        ["lease: suspect_s: a host would be detached before it is suspect: 4 s >= ttl_s = 4 s"],
+    ),
+    "resurrected while it may run": (
+        _with(_node(), lease={"resurrect_after_s": 12}),
+        [
+            "lease: resurrect_after_s: a host could still run when its VM is resurrected: "
+            "(1 + 0.1) x (10 + 3) = 14.3 s > 12 s"
+        ],
+    ),
+    "resurrected while a longer lease runs": (
+        _with(_node(), lease={"ttl_s": 20, "skew": 0.5, "fence_s": 1, "resurrect_after_s": 31}),
+        ["(1 + 0.5) x (20 + 1) = 31.5 s > 31 s"],
+    ),
+    "no time to act": (_with(_node(), lease={"fence_s": 0.5}), ["lease.fence_s:", "greater than or equal to 1", "0.5"]),
+    "perfect clocks": (_with(_node(), lease={"skew": 0}), ["lease.skew:", "greater than or equal to 0.01"]),
+    "hopeless clocks": (_with(_node(), lease={"skew": 0.6}), ["lease.skew:", "less than or equal to 0.5"]),
+    "no end of a lease": (_with(_node(), lease={"ttl_s": float("inf")}), ["lease.ttl_s:"]),
+    "share of hosts": (_with(_node(), failover={"max_unhealthy": 1.5}), ["failover.max_unhealthy:", "equal to 1"]),
+    "nothing in a round": (_with(_node(), failover={"per_round": 0}), ["failover.per_round:", "equal to 1"]),
+    "what was before leases": (_with(_node(), host_timeout_s=10), ["host_timeout_s: is not a known setting"]),
     "fsync": (_with(_node(), fsync="sometimes"), ["fsync: input should be 'always' or 'never'", "'sometimes'"]),
     "missing key file": (
         _with(_node(), tls=_with(_tls(), key="pki/none.key")),
@@ -172,6 +207,7 @@ BAD_AGENTS: dict[str, tuple[object, list[str]]] = {
     "capacity": (_with(_agent(), capacity={"vcpu": 0}), ["capacity.vcpu:", "greater than or equal to 1", "0"]),
     "capacity text": (_with(_agent(), capacity={"memory_in_mb": "lots"}), ["capacity.memory_in_mb:", "'lots'"]),
     "heartbeat": (_with(_agent(), heartbeat_s=0), ["heartbeat_s:", "0.1"]),
+    "heartbeats that keep no lease": (_with(_agent(), heartbeat_s=4), ["heartbeat_s:", "less than or equal to 3"]),
     "flintlockd token": (
         _with(_agent(), drivers=[{"kind": "flintlockd", "endpoint": "a:1", "token_file": "none"}]),
         ["drivers.0.token_file:", "does not exist"],

@@ -35,3 +35,6 @@ def test_clock_moves_forward() -> None:
     clock = SystemClock()
     assert clock.now_ms() > 1_700_000_000_000
     assert clock.monotonic_s() <= clock.monotonic_s()
+    before = clock.boottime_s()
+    assert 0 <= clock.boottime_s() - before < 60
+    assert clock.boottime_s() >= clock.monotonic_s() - 1, "the time of a suspended machine counts too"

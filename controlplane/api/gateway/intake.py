@@ -6,18 +6,31 @@ again; an observation that says nothing new never reaches the log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from immutables import Map
 
 from controlplane.api.gateway.translate import WireError, decode_destroyed, decode_observation, decode_unmanaged
 from controlplane.machine.state import State
 from controlplane.model.commands import Destroyed, Report
-from controlplane.model.resources import Failure, MicroVM, MicroVMPhase, Observation, OperationPhase, Unmanaged
+from controlplane.model.resources import (
+    Failure,
+    Host,
+    HostPhase,
+    MicroVM,
+    MicroVMPhase,
+    Observation,
+    OperationPhase,
+    Unmanaged,
+)
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 MAX_PER_COMMAND = 500
 """Observations in one command: a thousand microVMs do not make an entry that the log refuses."""
 MAX_KNOWN = 50_000
 """MicroVMs that one agent may speak of."""
+_NOTHING: Map[str, None] = Map()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,8 @@ class Intake:
     def __init__(self, host: str, session: str) -> None:
         self._host = host
         self._session = session
+        self._complete = False
+        """Whether everything on the host was told at least once."""
         self._observed: dict[str, _Told] = {}
         self._destroyed: dict[str, int] = {}
         self._unmanaged: list[Unmanaged] | None = None
@@ -47,22 +62,24 @@ class Intake:
         if len(self._observed) + len(observed) > MAX_KNOWN or len(self._destroyed) + len(destroyed) > MAX_KNOWN:
             raise WireError(f"report: more than {MAX_KNOWN} microVMs")
         self._unmanaged = unmanaged
+        self._complete = self._complete or report.complete
         self._observed.update({seen.uid: _Told(seen, report.assignments_revision) for seen in observed})
         self._destroyed.update({gone.uid: gone.epoch for gone in destroyed})
 
     def due(self, state: State) -> Report | None:
         """The next command that brings the state to what was told; None when it says so already."""
-        placed = state.on_host.get(self._host)
-        if placed is None:
-            self._observed, self._destroyed = {}, {}
-        else:
-            self._observed = {uid: told for uid, told in self._observed.items() if uid in placed}
-            self._destroyed = {uid: epoch for uid, epoch in self._destroyed.items() if uid in placed}
-        destroyed = self._still_there(state)[:MAX_PER_COMMAND]
+        host = state.hosts.get(self._host)
+        placed = state.on_host.get(self._host, _NOTHING)
+        stale = host.stale if host is not None else {}
+        self._observed = {uid: told for uid, told in self._observed.items() if uid in placed}
+        self._destroyed = {uid: epoch for uid, epoch in self._destroyed.items() if uid in placed or uid in stale}
+        destroyed = self._still_there(state, stale)[:MAX_PER_COMMAND]
         gone = {each.uid for each in destroyed}
         observed = [told.seen for uid, told in self._observed.items() if uid not in gone and _is_news(state, told)]
-        unmanaged = self._unmanaged if self._strangers_changed(state) else None
-        if not observed and not destroyed and unmanaged is None:
+        unmanaged = self._unmanaged if _strangers_changed(host, self._unmanaged) else None
+        # Nothing that the host was to give up is left there: it may have a lease again.
+        rejoined = self._complete and host is not None and host.phase is HostPhase.REJOINING and not stale
+        if not observed and not destroyed and unmanaged is None and not rejoined:
             return None
         return Report(
             host=self._host,
@@ -70,21 +87,25 @@ class Intake:
             observed=sorted(observed, key=lambda seen: seen.uid)[:MAX_PER_COMMAND],
             destroyed=destroyed,
             unmanaged=unmanaged,
+            rejoined=rejoined,
         )
 
-    def _still_there(self, state: State) -> list[Destroyed]:
-        """Confirmations of tombstones that the state still holds."""
+    def _still_there(self, state: State, stale: Mapping[str, int]) -> list[Destroyed]:
+        """Confirmations of tombstones, and of orders about copies that were given up, that the state still holds."""
         return [
             Destroyed(uid=uid, epoch=epoch)
             for uid, epoch in sorted(self._destroyed.items())
-            if (vm := state.microvms.get(uid)) is not None and vm.epoch == epoch and vm.phase is MicroVMPhase.DELETING
+            if stale.get(uid) == epoch or _is_tombstone(state, uid, epoch)
         ]
 
-    def _strangers_changed(self, state: State) -> bool:
-        host = state.hosts.get(self._host)
-        if host is None or self._unmanaged is None:
-            return False
-        return [replace(each, since=0) for each in host.unmanaged] != self._unmanaged
+
+def _is_tombstone(state: State, uid: str, epoch: int) -> bool:
+    vm = state.microvms.get(uid)
+    return vm is not None and vm.epoch == epoch and vm.phase is MicroVMPhase.DELETING
+
+
+def _strangers_changed(host: Host | None, told: Sequence[Unmanaged] | None) -> bool:
+    return host is not None and told is not None and [replace(each, since=0) for each in host.unmanaged] != told
 
 
 def _is_news(state: State, told: _Told) -> bool:

@@ -1,8 +1,8 @@
-"""Questions to agents, whatever node they dialled: here, or through the node that the state names.
+"""What nodes ask each other: questions to agents, whatever node they dialled, and the leader for leases.
 
 Between nodes the question travels over mutual TLS with the node's own certificate. The relay answers only for sessions
-of its own and never passes a question on, so two nodes with different views of the state cannot send it round in
-circles.
+of its own, and for the leases that it keeps itself, and never passes a question on, so two nodes with different views
+of the state cannot send it round in circles.
 """
 
 from __future__ import annotations
@@ -19,19 +19,32 @@ from controlplane.api.gateway.sessions import Sessions
 from controlplane.api.gateway.translate import (
     WireError,
     decode_bids,
+    decode_grants,
     decode_observation,
     encode_bid_requests,
+    encode_grants,
     raise_error,
 )
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import IdentityError, require
 from controlplane.model.resources import Bid, Observation
-from controlplane.ports import BidRequestItem, HostUnreachableError, Presence, StateReader
+from controlplane.ports import (
+    BidRequestItem,
+    Grant,
+    Heartbeat,
+    HostUnreachableError,
+    LeaseGrantor,
+    LogError,
+    NoLeaderError,
+    Presence,
+    StateReader,
+)
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_ASK_S = 60.0
+MAX_GRANT_S = 5.0
 _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -105,6 +118,17 @@ class Link:
                 present += answer
         return present, silent
 
+    async def grant(self, leader: str, asked: Sequence[Heartbeat], *, timeout_s: float) -> Sequence[Grant]:
+        """What the node `leader` grants. Raises NoLeaderError when it does not lead, or does not answer."""
+        heard = [wire.Heard(host=each.host, session=each.session, sequence=each.sequence) for each in asked]
+        try:
+            reply = await self._stub(leader).Grant(wire.GrantRequest(heard=heard), timeout=timeout_s)
+        except aio.AioRpcError as error:
+            raise NoLeaderError(f"node {leader} grants nothing: {error.details() or error.code().name}") from None
+        except OSError as error:
+            raise NoLeaderError(f"node {leader} cannot be asked: {error}") from error
+        return decode_grants(reply.granted)
+
     async def _presence_at(self, node: str, timeout_s: float) -> list[Presence] | None:
         try:
             reply = await self._stub(node).Presence(wire.PresenceRequest(), timeout=timeout_s)
@@ -162,11 +186,13 @@ class Link:
 
 
 class RelayService(rpc.NodeRelayServicer):
-    """What this node answers other nodes: only of its own sessions."""
+    """What this node answers other nodes: only of its own sessions and leases."""
 
-    def __init__(self, *, node: str, sessions: Sessions) -> None:
+    def __init__(self, *, node: str, sessions: Sessions, keeper: LeaseGrantor) -> None:
+        """`keeper` is this node's own, which grants while it leads."""
         self._node = node
         self._sessions = sessions
+        self._keeper = keeper
 
     async def Presence(  # noqa: N802 - the wire's name
         self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
@@ -196,6 +222,19 @@ class RelayService(rpc.NodeRelayServicer):
             return wire.AskReply(answer=await session.ask(request.question, timeout_s=timeout_s))
         except HostUnreachableError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def Grant(  # noqa: N802 - the wire's name
+        self, request: wire.GrantRequest, context: aio.ServicerContext[wire.GrantRequest, wire.GrantReply]
+    ) -> wire.GrantReply:
+        await _only_nodes(context)
+        asked = [Heartbeat(host=each.host, session=each.session, sequence=each.sequence) for each in request.heard]
+        try:
+            grants = await self._keeper.grant(
+                asked, timeout_s=min(context.time_remaining() or MAX_GRANT_S, MAX_GRANT_S)
+            )
+        except LogError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return wire.GrantReply(granted=encode_grants(grants))
 
 
 def local_presence(node: str, sessions: Sessions) -> list[Presence]:

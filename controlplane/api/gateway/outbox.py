@@ -1,14 +1,16 @@
 """Which assignments an agent has been sent, and what it must be sent next. Pure.
 
-Everything that is placed on the host is sent, whenever any of it changed; of a spec only the first time, since it makes
-up most of the bytes. The messages of one revision are cut so that none comes near the size limit.
+Everything that is placed on the host is sent, and every order to destroy what was given up there, whenever any of it
+changed; of a spec only the first time, since it makes up most of the bytes. The messages of one revision are cut so
+that none comes near the size limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
-from controlplane.api.gateway.translate import encode_assignment
+from controlplane.api.gateway.translate import encode_assignment, encode_order
 from controlplane.model.resources import MicroVM, MicroVMPhase
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -23,29 +25,45 @@ class Outbox:
         self._sent: dict[str, _Essence] | None = None
         self._specs: set[tuple[str, int, int]] = set()
 
-    def messages(self, revision: int, placed: Iterable[MicroVM]) -> list[wire.Assignments]:
-        """What to send for the agent to know `placed`; empty when it does."""
+    def messages(
+        self, revision: int, placed: Iterable[MicroVM], stale: Mapping[str, int] = MappingProxyType({})
+    ) -> list[wire.Assignments]:
+        """What to send for the agent to know `placed`, and that it is to destroy what `stale` gives the epochs of by
+        uid; empty when it does.
+        """
         vms = list(placed)
-        essence = {vm.meta.uid: _essence(vm) for vm in vms}
+        essence = {uid: _order(epoch) for uid, epoch in stale.items()}
+        essence |= {vm.meta.uid: _essence(vm) for vm in vms}
         if essence == self._sent:
             return []
-        messages = [wire.Assignments(revision=revision)]
-        specs: set[tuple[str, int, int]] = set()
-        size = 0
-        for vm in vms:
-            key = (vm.meta.uid, vm.epoch, vm.meta.generation)
-            encoded = encode_assignment(vm, with_spec=key not in self._specs)
-            if size + encoded.ByteSize() > _MESSAGE_BYTES and size:
-                messages.append(wire.Assignments(revision=revision))
-                size = 0
-            messages[-1].assignments.append(encoded)
-            size += encoded.ByteSize()
-            if not encoded.destroy:
-                specs.add(key)
-        for message in messages[:-1]:
-            message.more = True
-        self._sent, self._specs = essence, specs
-        return messages
+        known = self._specs
+        encoded = [encode_assignment(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
+        encoded += [encode_order(uid, epoch) for uid, epoch in sorted(stale.items())]
+        self._sent = essence
+        self._specs = {_spec_key(vm) for vm in vms if vm.phase is not MicroVMPhase.DELETING}
+        return _cut(revision, encoded)
+
+
+def _cut(revision: int, assignments: Iterable[wire.Assignment]) -> list[wire.Assignments]:
+    messages = [wire.Assignments(revision=revision)]
+    size = 0
+    for assignment in assignments:
+        if size + assignment.ByteSize() > _MESSAGE_BYTES and size:
+            messages.append(wire.Assignments(revision=revision))
+            size = 0
+        messages[-1].assignments.append(assignment)
+        size += assignment.ByteSize()
+    for message in messages[:-1]:
+        message.more = True
+    return messages
+
+
+def _spec_key(vm: MicroVM) -> tuple[str, int, int]:
+    return vm.meta.uid, vm.epoch, vm.meta.generation
+
+
+def _order(epoch: int) -> _Essence:
+    return epoch, 0, 0, 0, 0, True, {}
 
 
 def _essence(vm: MicroVM) -> _Essence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any
 
 import grpc
@@ -11,10 +12,11 @@ import structlog
 from grpc import aio
 
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
+from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import Host, MicroVM
-from controlplane.ports import Clock, CompactedError, Ids, Proposer, StateReader
+from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, Proposer, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -40,7 +42,9 @@ class GatewayError(Exception):
 
 class Gateway:
     """`nodes` gives the gateway of every node as HOST:PORT, this one included; empty where it is not known. Other nodes
-    are asked there, and agents are told to dial them."""
+    are asked there, and agents are told to dial them. `keeper` grants while this node leads, never longer than
+    `lease_ttl_s`; `leader` names the node that does.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,9 @@ class Gateway:
         nodes: Callable[[], Mapping[str, str]],
         tls: TlsFiles,
         listen: str,
+        keeper: LeaseGrantor,
+        leader: Callable[[], str | None],
+        lease_ttl_s: float,
     ) -> None:
         self._node = node
         self._reader = reader
@@ -60,6 +67,8 @@ class Gateway:
         self._listen = listen
         self._sessions = Sessions()
         self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls)
+        self._renewals = Renewals(LeadersKeeper(node, keeper, self._link, leader), self._sessions, clock)
+        self._relay = RelayService(node=node, sessions=self._sessions, keeper=keeper)
         self._service = SessionService(
             node=node,
             cluster_id=cluster_id,
@@ -69,6 +78,8 @@ class Gateway:
             clock=clock,
             nodes=nodes,
             sessions=self._sessions,
+            heard=self._renewals.heard,
+            lease_ttl_ms=ceil(lease_ttl_s * 1000),
         )
         self._server: aio.Server | None = None
         self._clock = clock
@@ -93,14 +104,15 @@ class Gateway:
             raise GatewayError(f"tls: {error}") from error
         server = aio.server(options=_SERVER_OPTIONS)
         rpc.add_AgentGatewayServicer_to_server(self._service, server)
-        rpc.add_NodeRelayServicer_to_server(RelayService(node=self._node, sessions=self._sessions), server)
+        rpc.add_NodeRelayServicer_to_server(self._relay, server)
         try:
             self.port = server.add_secure_port(self._listen, credentials)
         except RuntimeError as error:
             raise GatewayError(f"listen: {self._listen} cannot be bound: {error}") from error
         await server.start()
         self._server = server
-        self._loops = [asyncio.create_task(self._wake()), asyncio.create_task(self._watch_leader())]
+        loops = (self._wake(), self._watch_leader(), self._renewals.run())
+        self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Say goodbye to every agent, so that they dial another node at once."""

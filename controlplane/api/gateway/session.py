@@ -1,14 +1,16 @@
 """One agent's session at this node, from its welcome to its end.
 
 Three loops beside the stream: one reads, one pushes assignments whenever the state says something else than what was
-sent, one proposes what the agent told until the state says the same. The session ends when the stream does, or when the
-state names another session for the host: then this agent is told goodbye, because whatever it reports is refused.
+sent, one proposes what the agent told until the state says the same. A heartbeat is acknowledged by this node for
+itself; whether it also renews the host's lease is the leader's to say, and comes in a message of its own. The session
+ends when the stream does, or when the state names another session for the host, or none because it was detached: then
+this agent is told goodbye, because whatever it reports is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import structlog
 
@@ -16,7 +18,8 @@ from controlplane.api.gateway.intake import Intake
 from controlplane.api.gateway.outbox import Outbox
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import Report
-from controlplane.ports import Clock, HostUnreachableError, Ids, LogError, Proposer, StateReader
+from controlplane.model.resources import Host
+from controlplane.ports import Clock, Heartbeat, HostUnreachableError, Ids, LogError, Proposer, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -41,13 +44,16 @@ class AgentSession:
         proposer: Proposer,
         clock: Clock,
         ids: Ids,
+        heard: Callable[[Heartbeat], None],
     ) -> None:
+        """`heard` is told of every heartbeat, and its answer comes by `send`."""
         self.host = host
         self.session = session
         self._reader = reader
         self._proposer = proposer
         self._clock = clock
         self._ids = ids
+        self._heard = heard
         self._heard_s = clock.monotonic_s()
         self._outbox = Outbox()
         self._intake = Intake(host, session)
@@ -73,6 +79,13 @@ class AgentSession:
             self._goodbye = wire.Goodbye(reason=reason, retry_after_ms=retry_after_ms)
             log.info("session ends", host=self.host, session=self.session, reason=reason)
         self._ended.set()
+
+    def send(self, message: wire.ToAgent) -> None:
+        """What is worth nothing later: an acknowledgement or a grant. Dropped when the agent does not read."""
+        try:
+            self._outgoing.put_nowait(message)
+        except asyncio.QueueFull:
+            log.warning("agent does not read", host=self.host)  # without acknowledgements it will dial another node
 
     async def ask(self, question: wire.Question, *, timeout_s: float) -> wire.Answer:
         """The agent's answer; the question gets its id here. Raises HostUnreachableError."""
@@ -134,7 +147,9 @@ class AgentSession:
             self._heard_s = self._clock.monotonic_s()
             match message.WhichOneof("message"):
                 case "heartbeat":
-                    self._acknowledge(message.heartbeat.sequence)
+                    sequence = message.heartbeat.sequence
+                    self.send(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(sequence=sequence)))
+                    self._heard(Heartbeat(host=self.host, session=self.session, sequence=sequence))
                 case "report":
                     self._intake.take(message.report)
                     self._wake_propose.set()
@@ -144,12 +159,6 @@ class AgentSession:
                         waiting.set_result(message.answer)
                 case "hello" | None:
                     log.info("unexpected message ignored", host=self.host, message=message.WhichOneof("message"))
-
-    def _acknowledge(self, sequence: int) -> None:
-        try:
-            self._outgoing.put_nowait(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(sequence=sequence)))
-        except asyncio.QueueFull:
-            log.warning("agent does not read", host=self.host)  # without acknowledgements it will dial another node
 
     async def _gather(self, looked_s: float) -> None:
         """`looked_s`: when the state was looked at last."""
@@ -162,11 +171,10 @@ class AgentSession:
             state = self._reader.state
             host = state.hosts.get(self.host)
             if host is None or host.session != self.session:
-                at = f" at node {host.node}" if host is not None and host.node is not None else ""
-                self.end(f"host {self.host} has another session by now{at}", retry_after_ms=500)
+                self.end(_why_ended(self.host, host), retry_after_ms=500)
                 return
             if host.declared:
-                for message in self._outbox.messages(state.revision, state.microvms_on(self.host)):
+                for message in self._outbox.messages(state.revision, state.microvms_on(self.host), host.stale):
                     await self._outgoing.put(wire.ToAgent(assignments=message))
             try:
                 async with asyncio.timeout(RESYNC_S):
@@ -208,3 +216,11 @@ class AgentSession:
                 log.warning("report refused", host=self.host, code=outcome.code.value, message=outcome.message)
                 continue
             failures, last = failures if report == last else 0, report
+
+
+def _why_ended(name: str, host: Host | None) -> str:
+    if host is None:
+        return f"host {name} is not known any more"
+    if host.session is None:
+        return f"host {name} is {host.phase.value}: {host.reason}; it may dial in again"
+    return f"host {name} has another session by now" + (f" at node {host.node}" if host.node is not None else "")

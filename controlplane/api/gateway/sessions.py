@@ -17,12 +17,12 @@ from grpc import aio
 
 from controlplane.api.gateway.peer import caller
 from controlplane.api.gateway.session import AgentSession
-from controlplane.api.gateway.translate import WireError, decode_hello
+from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
 from controlplane.identity.names import IdentityError, require
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import AgentConnected
 from controlplane.model.resources import Inventory
-from controlplane.ports import Clock, Ids, LogError, Proposer, StateReader
+from controlplane.ports import Clock, Heartbeat, Ids, LogError, Proposer, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
@@ -42,6 +42,10 @@ class Sessions:
 
     def get(self, host: str) -> AgentSession | None:
         return self._by_host.get(host)
+
+    def holds(self, host: str, session: str) -> bool:
+        here = self._by_host.get(host)
+        return here is not None and here.session == session
 
     def __iter__(self) -> Iterator[AgentSession]:
         return iter(tuple(self._by_host.values()))
@@ -70,7 +74,10 @@ class SessionService(rpc.AgentGatewayServicer):
         clock: Clock,
         nodes: Callable[[], Mapping[str, str]],
         sessions: Sessions,
+        heard: Callable[[Heartbeat], None],
+        lease_ttl_ms: int,
     ) -> None:
+        """`heard` is told of every heartbeat; no lease that is granted here is longer than `lease_ttl_ms`."""
         self._node = node
         self._cluster_id = cluster_id
         self._reader = reader
@@ -79,12 +86,14 @@ class SessionService(rpc.AgentGatewayServicer):
         self._clock = clock
         self._nodes = nodes
         self._sessions = sessions
+        self._heard = heard
+        self._lease_ttl_ms = lease_ttl_ms
 
     async def Session(  # noqa: N802 - the wire's name
         self, request_iterator: AsyncIterator[wire.FromAgent], context: _Context
     ) -> AsyncGenerator[wire.ToAgent]:
-        hello, inventory = await self._receive(request_iterator, context)
-        refusal = await self._connect(hello, inventory)
+        hello, inventory, held_ttl_ms = await self._receive(request_iterator, context)
+        refusal = await self._connect(hello, inventory, max(self._lease_ttl_ms, held_ttl_ms))
         if refusal is not None:
             yield wire.ToAgent(goodbye=refusal)
             return
@@ -95,6 +104,7 @@ class SessionService(rpc.AgentGatewayServicer):
             proposer=self._proposer,
             clock=self._clock,
             ids=self._ids,
+            heard=self._heard,
         )
         self._sessions.add(session)
         log.info("session opened", host=hello.host, session=hello.session)
@@ -110,8 +120,8 @@ class SessionService(rpc.AgentGatewayServicer):
 
     async def _receive(
         self, incoming: AsyncIterator[wire.FromAgent], context: _Context
-    ) -> tuple[wire.Hello, Inventory]:
-        """The hello of the host that the certificate names, or the end of the call."""
+    ) -> tuple[wire.Hello, Inventory, int]:
+        """The hello of the host that the certificate names with what it says, or the end of the call."""
         try:
             host = require(caller(context.auth_context()), "host")
         except IdentityError as error:
@@ -131,14 +141,19 @@ class SessionService(rpc.AgentGatewayServicer):
             message = f"hello.cluster_id: the host belongs to {hello.cluster_id!r}, this is {self._cluster_id!r}"
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, message)
         try:
-            return hello, decode_hello(hello)
+            return hello, decode_hello(hello), decode_held_ttl_ms(hello)
         except WireError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    async def _connect(self, hello: wire.Hello, inventory: Inventory) -> wire.Goodbye | None:
+    async def _connect(self, hello: wire.Hello, inventory: Inventory, lease_ttl_ms: int) -> wire.Goodbye | None:
         """Commit the connection; a goodbye when that cannot be done here and now."""
         command = AgentConnected(
-            host=hello.host, uid=self._ids.new(), session=hello.session, node=self._node, inventory=inventory
+            host=hello.host,
+            uid=self._ids.new(),
+            session=hello.session,
+            node=self._node,
+            inventory=inventory,
+            lease_ttl_ms=lease_ttl_ms,
         )
         deadline_s = self._clock.monotonic_s() + CONNECT_TIMEOUT_S
         while True:

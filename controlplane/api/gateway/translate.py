@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from math import floor, isfinite
 
 import msgspec
 
@@ -21,7 +21,7 @@ from controlplane.model.resources import (
     ObservedPower,
     Unmanaged,
 )
-from controlplane.ports import BidRequestItem, DriverError
+from controlplane.ports import BidRequestItem, DriverError, Grant
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
@@ -33,6 +33,8 @@ MAX_DRIVERS = 16
 MAX_AMOUNT = 2**40 - 1
 """The machine refuses more."""
 MAX_TIME_MS = 2**48 - 1
+MAX_HELD_TTL_MS = 3_600_000
+"""What an agent may claim to hold a lease of: the longest that any node may be set to grant."""
 _QUESTION_BYTES = 4 * 1024 * 1024
 
 
@@ -62,6 +64,7 @@ def decode_hello(hello: wire.Hello) -> Inventory:
                 version=_text("hello.drivers.version", driver.version, MAX_NAME),
                 simulated=driver.simulated,
                 accelerator=_text("hello.drivers.accelerator", driver.accelerator, MAX_NAME) or None,
+                fences=driver.fences,
             )
             for driver in hello.drivers
         ],
@@ -71,6 +74,11 @@ def decode_hello(hello: wire.Hello) -> Inventory:
             memory_in_mb=_number("hello.capacity.memory_in_mb", hello.capacity.memory_in_mb, least=1),
         ),
     )
+
+
+def decode_held_ttl_ms(hello: wire.Hello) -> int:
+    """Raises WireError."""
+    return _number("hello.held_ttl_ms", hello.held_ttl_ms, most=MAX_HELD_TTL_MS)
 
 
 def decode_observation(host: str, seen: wire.Observed) -> Observation:
@@ -183,6 +191,11 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
     )
 
 
+def encode_order(uid: str, epoch: int) -> wire.Assignment:
+    """To destroy the copy of a microVM that was given up on the host: of the microVM nothing else is known any more."""
+    return wire.Assignment(uid=uid, epoch=epoch, destroy=True)
+
+
 # -- questions ---------------------------------------------------------------------------------------------------------
 
 
@@ -223,3 +236,42 @@ def raise_error(answer: wire.Answer) -> None:
     """Raises DriverError when the answer is one."""
     if answer.error_code:
         raise DriverError(answer.error_code, answer.error)
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+def encode_grant(grant: Grant) -> wire.Grant:
+    """For the agent; never longer than it was granted."""
+    return wire.Grant(sequence=grant.sequence, ttl_ms=_whole_ms(grant.ttl_s), grace_ms=_whole_ms(grant.grace_s))
+
+
+def encode_grants(grants: Iterable[Grant]) -> list[wire.Granted]:
+    """For the node whose sessions they are; never longer than they were granted."""
+    return [
+        wire.Granted(
+            host=grant.host,
+            session=grant.session,
+            sequence=grant.sequence,
+            ttl_ms=_whole_ms(grant.ttl_s),
+            grace_ms=_whole_ms(grant.grace_s),
+        )
+        for grant in grants
+    ]
+
+
+def decode_grants(granted: Iterable[wire.Granted]) -> list[Grant]:
+    return [
+        Grant(
+            host=each.host,
+            session=each.session,
+            sequence=each.sequence,
+            ttl_s=each.ttl_ms / 1000,
+            grace_s=each.grace_ms / 1000,
+        )
+        for each in granted
+    ]
+
+
+def _whole_ms(seconds: float) -> int:
+    return floor(seconds * 1000)

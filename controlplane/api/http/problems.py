@@ -108,6 +108,11 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     Code.POLICY_IN_USE: (409, "The placement policy is in use", "Remove it from the microVMs that name it first."),
     Code.HOST_NOT_FOUND: (422, "The host does not exist", "Declare the host first."),
     Code.HOST_IN_USE: (409, "The host holds microVMs", "Cordon the host and delete its microVMs first."),
+    Code.HOST_NOT_LOST: (
+        409,
+        "The host is not lost",
+        "Only a host that is suspect, detached or fenced can be confirmed as off; see `flintctl host show`.",
+    ),
     Code.QUOTA_EXCEEDED: (409, "The namespace's quota is used up", "Raise the quota or delete what is not needed."),
     Code.INSUFFICIENT_CAPACITY: (409, "The host has no room", "Ask for less, or free capacity on the host."),
     Code.CONSTRAINT_VIOLATED: (409, "A placement constraint would be violated", ""),

@@ -24,6 +24,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     Command,
+    ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -78,6 +79,8 @@ def find_for(state: State, command: Command) -> Record | None:
             return state.microvm(command.namespace, command.name)
         case DeclareHost():
             return find(state, Kind.HOST, None, command.name)
+        case ConfirmFenced():
+            return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)
         case DeclarePlacementPolicy():

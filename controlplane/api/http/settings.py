@@ -25,6 +25,8 @@ class ApiSettings:
     watch_queue: int = 1024
     """Events that a watcher may be behind before its stream is ended."""
     max_watchers: int = 1000
+    max_unhealthy: float = 0.5
+    """As the failover has it: the share of lost hosts above which the breaker is open."""
     body_limit_bytes: int = MIB
     apply_limit_bytes: int = 16 * MIB
     body_timeout_s: float = 30.0

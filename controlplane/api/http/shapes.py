@@ -15,7 +15,7 @@ from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
 from controlplane.machine.outcome import Change
 from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
-from controlplane.model.spec import Effect, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import Effect, HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PlacementPolicySpec
 from controlplane.model.types import Kind
 
 
@@ -70,6 +70,13 @@ class DriftShape(Shape):
     fields: list[DriftFieldShape]
 
 
+class ResurrectionShape(Shape):
+    host: str = Field(description="The host that was lost.")
+    epoch: int = Field(description="Of the copy that was given up there.")
+    at: Timestamp
+    reason: str
+
+
 class MicroVMStatus(Shape):
     phase: MicroVMPhase
     observed_generation: int | None = Field(description="Generation that the host has put into effect.")
@@ -83,6 +90,11 @@ class MicroVMStatus(Shape):
     details: dict[str, str]
     interfaces: dict[str, InterfaceShape]
     operation: str | None = Field(description="The last operation on it.")
+    on_detach: OnDetach | None = Field(
+        description="What its host may do with it when its lease ends: the intent, or what it had to do before while"
+        " the host has not confirmed the intent; null without a host."
+    )
+    resurrection: ResurrectionShape | None = Field(description="The last time that its host was lost for good.")
     conditions: list[ConditionShape]
     drift: DriftShape
 
@@ -97,7 +109,7 @@ class MicroVMResource(Resource):
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
-HostPhaseName = Literal["expected", "pending", "ready", "unreachable", "deleting"]
+HostPhaseName = Literal["expected", "pending", "ready", "suspect", "detached", "fenced", "rejoining", "deleting"]
 
 
 class CapacityShape(Shape):
@@ -122,12 +134,22 @@ class UnmanagedShape(Shape):
     since: Timestamp
 
 
+class StaleShape(Shape):
+    uid: str
+    epoch: int = Field(description="Of the copy; the microVM's present one is elsewhere.")
+
+
 class HostStatus(Shape):
     phase: HostPhaseName
     connected_to: str | None = Field(description="Node that the agent's session is at.")
     last_seen_at: Timestamp | None
+    reason: str = Field(description="Why it is suspect, detached or fenced; else empty.")
+    confirmed_by: str | None = Field(description="The operator who confirmed that it is off.")
+    lease_ttl_s: float | None = Field(description="The longest lease that it may hold; null where there are none.")
+    stale: list[StaleShape] = Field(description="Orders to destroy copies that were given up there.")
     driver: str | None = Field(description="The driver used where a spec names none.")
     drivers: list[str]
+    fences: bool = Field(description="Whether the default driver ends by itself what may run only under a lease.")
     simulated: bool
     agent_version: str | None
     boot_id: str | None
@@ -325,6 +347,8 @@ class Why(Shape):
     microvm: MicroVMRef
     decision: DecisionShape | None
     unplaced: UnplacedShape | None
+    resurrection: ResurrectionShape | None
+    held: str = Field(description="Why it is not restarted elsewhere although its host is lost; else empty.")
 
 
 class DriftItem(Shape):
@@ -440,6 +464,15 @@ class NodeShape(Shape):
     agents: int | None = Field(description="Agent sessions at it; null where it did not answer.")
 
 
+class FailoverShape(Shape):
+    """Whether microVMs of lost hosts are restarted elsewhere."""
+
+    breaker_open: bool = Field(description="Too many hosts are lost at once: nothing is restarted elsewhere.")
+    lost: int = Field(description="Hosts that are detached or fenced, and that nobody confirmed as off.")
+    of: int = Field(description="Declared hosts that have ever connected.")
+    message: str = Field(description="What is held, and what to do about it; empty while the breaker is closed.")
+
+
 class ClusterShape(Shape):
     cluster_id: str
     revision: int
@@ -450,6 +483,7 @@ class ClusterShape(Shape):
     backup: BackupShape | None = Field(description="Null where no backups are scheduled at this node.")
     nodes: list[NodeShape]
     hosts: dict[HostPhaseName, int]
+    failover: FailoverShape
     microvms: dict[str, int] = Field(description="By observed power state; `pending` where nothing was observed.")
 
 

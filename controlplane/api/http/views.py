@@ -9,6 +9,7 @@ from controlplane.api.http import shapes
 from controlplane.api.http.times import iso
 from controlplane.decide.conditions import Condition, conditions, host_conditions
 from controlplane.decide.drift import DriftField, classify
+from controlplane.decide.failover import Breaker, FailoverLimits, failover
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.state import State
 from controlplane.model.resources import (
@@ -92,6 +93,8 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
         if seen is not None
         else {},
         operation=vm.operation,
+        on_detach=vm.detach if vm.placement is not None else None,
+        resurrection=_resurrection(vm),
         conditions=_conditions(conditions(state, vm)),
         drift=shapes.DriftShape(class_=drift.klass, fields=drift_fields(drift.fields)),
     )
@@ -113,8 +116,13 @@ def host(state: State, record: Host) -> shapes.HostResource:
             phase=host_phase(record),
             connected_to=record.node if record.session is not None else None,
             last_seen_at=iso(record.last_seen_at),
+            reason=record.reason,
+            confirmed_by=record.confirmed_by,
+            lease_ttl_s=record.lease_ttl_ms / 1000 if record.lease_ttl_ms else None,
+            stale=[shapes.StaleShape(uid=uid, epoch=epoch) for uid, epoch in sorted(record.stale.items())],
             driver=drivers[0] if drivers else None,
             drivers=drivers,
+            fences=inventory is not None and any(facts.fences for facts in inventory.drivers[:1]),
             simulated=inventory is not None and any(facts.simulated for facts in inventory.drivers[:1]),
             agent_version=inventory.agent_version if inventory is not None else None,
             boot_id=inventory.boot_id if inventory is not None else None,
@@ -181,7 +189,7 @@ def bids(found: Iterable[Bid]) -> list[shapes.BidShape]:
     return [shapes.BidShape(host=bid.host, score=bid.score, parts=bid.parts, refused=bid.refused) for bid in found]
 
 
-def why(vm: MicroVM) -> shapes.Why:
+def why(state: State, vm: MicroVM, limits: FailoverLimits) -> shapes.Why:
     decision, unplaced = vm.placement, vm.unplaced
     return shapes.Why(
         microvm=shapes.MicroVMRef(namespace=str(vm.meta.namespace), name=vm.meta.name, uid=vm.meta.uid, phase=vm.phase),
@@ -202,7 +210,20 @@ def why(vm: MicroVM) -> shapes.Why:
             since=iso(unplaced.since),
             bids=bids(unplaced.bids),
         ),
+        resurrection=_resurrection(vm),
+        held=failover(state, term=0, limits=limits).held.get(vm.meta.uid, ""),
     )
+
+
+def _resurrection(vm: MicroVM) -> shapes.ResurrectionShape | None:
+    last = vm.resurrection
+    if last is None:
+        return None
+    return shapes.ResurrectionShape(host=last.host, epoch=last.epoch, at=iso(last.at), reason=last.reason)
+
+
+def failover_shape(found: Breaker) -> shapes.FailoverShape:
+    return shapes.FailoverShape(breaker_open=found.open, lost=found.lost, of=found.of, message=found.message)
 
 
 def drift_fields(fields: Iterable[DriftField]) -> list[shapes.DriftFieldShape]:

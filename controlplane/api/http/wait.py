@@ -61,10 +61,13 @@ def verdict(state: State, uid: str, wanted: WaitFor, generation: int | None) -> 
 
 
 def _holds(state: State, vm: MicroVM, wanted: WaitFor, generation: int | None) -> bool:
+    klass = classify(state, vm).klass
+    if wanted is WaitFor.IN_SYNC:
+        return klass is DriftClass.IN_SYNC
+    if klass is DriftClass.UNREACHABLE:
+        return False  # what was seen last may be over
     if wanted is WaitFor.SETTLED:
         return is_settled(vm)
-    if wanted is WaitFor.IN_SYNC:
-        return classify(state, vm).klass is DriftClass.IN_SYNC
     seen = current_observation(vm)
     if seen is None or seen.failure is not None or seen.power is not _POWER[wanted]:
         return False

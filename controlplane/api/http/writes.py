@@ -15,10 +15,11 @@ from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import Declaration
 from controlplane.api.http.services import Services
 from controlplane.machine.outcome import Applied, Change, Rejected
+from controlplane.machine.recovery_rules import local_volumes
 from controlplane.machine.state import State
 from controlplane.model.commands import Act, Command, Delete
 from controlplane.model.resources import OperationPhase
-from controlplane.model.spec import HostFailure, MicroVMSpec
+from controlplane.model.spec import HostFailure, MicroVMSpec, OnDetach, detach_action
 
 
 async def propose(services: Services, actor: Principal, command: Command, *, key: str | None) -> tuple[Applied, State]:
@@ -79,6 +80,18 @@ async def act(services: Services, actor: Principal, command: Act, *, key: str | 
 
 def warnings_for(spec: MicroVMSpec) -> list[str]:
     """What the user asked for and should know more of."""
-    if spec.recovery.on_host_failure is HostFailure.RESTART_ELSEWHERE:
-        return ["spec.recovery.on_host_failure: recorded; this version does not yet restart microVMs of a lost host"]
-    return []
+    warnings: list[str] = []
+    if spec.recovery.on_host_failure is not HostFailure.RESTART_ELSEWHERE:
+        if detach_action(spec) is not OnDetach.KEEP:
+            warnings.append(
+                "spec.recovery.on_detach: it ends when its host is cut off, and with on_host_failure = never nothing"
+                " restarts it elsewhere"
+            )
+        return warnings
+    if (local := local_volumes(spec)) and not spec.recovery.allow_data_loss:
+        warnings.append(
+            f"spec.recovery.allow_data_loss: with its local volume {', '.join(local)} it is not restarted elsewhere"
+        )
+    if spec.placement.host is not None:
+        warnings.append("spec.placement.host: it may run on that host alone, so it is not restarted elsewhere")
+    return warnings

@@ -27,6 +27,9 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
     if output.machine_readable(form):
         output.dump(cluster, form)
         return
+    failover = mapping(cluster, "failover")
+    if failover.get("breaker_open"):
+        output.alarm(f"FAILOVER IS STOPPED: {text(failover.get('message'))}")
     log = mapping(cluster, "log")
     leader = text(log.get("leader"))
     output.pairs(
@@ -39,6 +42,7 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
             ("Log", ", ".join(f"{name} {text(log.get(key))}" for name, key in _LOG_FIELDS)),
             *([("Backup", _backup(mapping(cluster, "backup")))] if cluster.get("backup") else []),
             ("Hosts", _counts(mapping(cluster, "hosts"))),
+            ("Failover", _failover(failover)),
             ("MicroVMs", _counts(mapping(cluster, "microvms"))),
         ]
     )
@@ -171,6 +175,11 @@ def _backup(backup: Json) -> str:
     if backup.get("overdue"):
         line += "  OVERDUE"
     return f"{line}\nfailed: {backup['error']}" if backup.get("error") else line
+
+
+def _failover(failover: Json) -> str:
+    lost, of = failover.get("lost") or 0, failover.get("of") or 0
+    return ("STOPPED: " if failover.get("breaker_open") else "ready; ") + f"{lost} of {of} hosts lost"
 
 
 def _node_row(node: Json, leader: str) -> list[str]:

@@ -8,11 +8,17 @@ import typer
 
 from controlplane.cli import options
 from controlplane.cli.client import Client
+from controlplane.cli.columns import age
 from controlplane.cli.commands import resources
 from controlplane.cli.errors import CliError, ProblemError
-from controlplane.cli.values import Json
+from controlplane.cli.options import YesOption
+from controlplane.cli.values import Json, dig, text
 
 CONFLICT_RETRIES = 5
+_OFF = """\
+You say that these hosts are certainly off and stay off: the power was cut, or somebody stands in front of them.
+What their microVMs' policies allow is then restarted elsewhere at once, also what the host may still keep running, and
+also while the breaker is open. Nothing checks it: on a host that runs after all, there will be two of each."""
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the host, as its certificate has it.")]
 
@@ -25,6 +31,7 @@ Examples:
   flintctl host list                       capacity, and agents that wait to be admitted
   flintctl host admit h4 --set rack=b      let an agent in
   flintctl host cordon h4                  what runs stays, nothing new comes
+  flintctl host confirm-fenced h4          h4 fell silent and is certainly off
 """,
 )
 
@@ -56,6 +63,29 @@ def cordon(ctx: typer.Context, name: NameArgument) -> None:
 def uncordon(ctx: typer.Context, name: NameArgument) -> None:
     """Let new microVMs come again."""
     _set_schedulable(options.client(ctx), name, schedulable=True)
+
+
+@app.command("confirm-fenced")
+def confirm_fenced(
+    ctx: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Hosts that fell silent.")],
+    yes: YesOption = False,
+) -> None:
+    """Say that lost hosts are certainly off, so that their microVMs are restarted elsewhere."""
+    client, now_ms = options.client(ctx), options.now_ms()
+    # All are read before any is confirmed: a mistyped name must not leave half of it done.
+    hosts = [client.get(_path(name)).body for name in names]
+    typer.echo(_OFF, err=True)
+    for name, host in zip(names, hosts, strict=True):
+        seen = age(dig(host, "status", "last_seen_at"), now_ms) or "never"
+        count = text(dig(host, "status", "allocated", "microvms")) or "0"
+        typer.echo(f"  {name}: {text(dig(host, 'status', 'phase'))}, last seen {seen} ago, {count} microVMs", err=True)
+    if not yes and not typer.get_text_stream("stdin").isatty():
+        raise CliError("nobody is there to be asked", hint="say --yes if the hosts are certainly off")
+    resources.confirm(f"Are {', '.join(names)} certainly off?", yes=yes)
+    for name in names:
+        client.request("POST", f"{_path(name)}/actions/confirm-fenced")
+        print(f"host {name}: confirmed as off")
 
 
 def _set_schedulable(client: Client, name: str, *, schedulable: bool) -> None:

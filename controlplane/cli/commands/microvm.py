@@ -69,8 +69,15 @@ def why(
         print(f"{name} runs on {decision['host']} (epoch {decision['epoch']}, decided {decision['at']}).")
     if unplaced:
         print(f"{name} has no host since {unplaced.get('since')}: {unplaced['reason']}: {unplaced['message']}")
+    lost = mapping(answer, "resurrection")
     if not decision and not unplaced:
-        print(f"{name} waits for its first placement.")
+        print(f"{name} waits for its {'next' if lost else 'first'} placement.")
+    if lost:
+        print(
+            f"Its copy of epoch {lost['epoch']} was given up on host {lost['host']} at {lost['at']}: {lost['reason']}."
+        )
+    if answer.get("held"):
+        print(f"Its host is lost, and it is not restarted elsewhere: {answer['held']}.")
     bids = objects(unplaced or decision, "bids")
     rows = [[text(bid.get("host")), _score(bid), _parts(bid), text(bid.get("refused"))] for bid in bids]
     if rows:

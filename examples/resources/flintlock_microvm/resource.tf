@@ -30,7 +30,11 @@ resource "flintlock_microvm" "web" {
   placement = {
     spread = { by = "host", max_per = 1, match_labels = { app = "web" } }
   }
-  recovery     = { on_host_failure = "never" }
+  recovery = {
+    on_host_failure = "restart_elsewhere"
+    on_detach       = "stop"
+    allow_data_loss = true # without it, the local volume keeps it from being restarted elsewhere
+  }
   drift_policy = "repair"
   wait_for     = "ready"
 

@@ -7,8 +7,9 @@ nothing waits for it. Whether the machine is there, and how full it is, is obser
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import BOOL
 from provider_shim.resources.common import (
@@ -34,6 +35,9 @@ _INTENT = {
 }
 
 
+_LOST = ("suspect", "detached", "fenced")
+
+
 class HostResource(DeclaredResource):
     type_name = "flintlock_host"
     label = "host"
@@ -50,3 +54,15 @@ class HostResource(DeclaredResource):
         },
         blocks={"timeouts": timeouts_block("create", "update", "delete")},
     )
+
+    def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
+        status: dict[str, Any] = stored.get("status") or {}
+        if status.get("phase") in _LOST:
+            told = next(
+                (each["message"] for each in status.get("conditions") or () if each.get("type") == "Connected"), ""
+            )
+            call.report.warn(
+                f"Host {self.show(stored)} is not heard: it is {status['phase']}",
+                f"It stays in state as it was declared{f': {told}' if told else ''}.",
+            )
+        return stored

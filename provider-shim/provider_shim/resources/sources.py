@@ -86,16 +86,31 @@ class ClusterSource(ConnectedSource):
         "hosts": observed("numbers", "Number of hosts by phase."),
         "microvms": observed("numbers", "Number of microVMs by state."),
     }
+    _FAILOVER: ClassVar = {
+        "breaker_open": observed("bool", "Whether so many hosts are lost that nothing is restarted elsewhere."),
+        "lost": observed("number", "Hosts that are detached or fenced, and that nobody confirmed as off."),
+        "of": observed("number", "Declared hosts that have ever connected."),
+        "message": observed("string", "What is held, and what to do about it."),
+    }
     schema = Schema(
         description="The cluster as the answering node sees it.",
-        attributes={**_PLAIN, "nodes": observed_list("The nodes of the cluster.", _NODES)},
+        attributes={
+            **_PLAIN,
+            "failover": Attribute(
+                type=Nested("single", _FAILOVER),
+                computed=True,
+                description="Whether microVMs of lost hosts are restarted elsewhere.",
+            ),
+            "nodes": observed_list("The nodes of the cluster.", _NODES),
+        },
     )
 
     def read(self, call: Call, config: Object) -> Object:
         with told_to_user("read data source flintlock_cluster", _Filters()):
             found = self._connection.client().get("/cluster").body
         nodes = [pick(self._NODES, each) for each in found.get("nodes") or ()]
-        return {**pick(self._PLAIN, found), "nodes": nodes}
+        failover = pick(self._FAILOVER, found.get("failover") or {})
+        return {**pick(self._PLAIN, found), "failover": failover, "nodes": nodes}
 
 
 class HostsSource(ConnectedSource):
@@ -108,8 +123,12 @@ class HostsSource(ConnectedSource):
         "schedulable": observed("bool", "Whether new microVMs may come."),
         "phase": observed(
             "string",
-            "`expected` (declared, never seen), `pending` (seen, not declared), `ready`, `unreachable` or `deleting`.",
+            "`expected` (declared, never seen), `pending` (seen, not declared), `ready`, `suspect` (not heard for a "
+            "moment), `detached` (its lease has ended), `fenced` (given up), `rejoining` (back, and not yet ready) or "
+            "`deleting`.",
         ),
+        "reason": observed("string", "Why it is suspect, detached or fenced."),
+        "confirmed_by": observed("string", "The operator who confirmed that it is off."),
         "connected_to": observed("string", "Node that its agent is connected to."),
         "last_seen_at": observed("string", "When its agent was last heard."),
         "driver": observed("string", "Driver it uses by default."),

@@ -23,6 +23,11 @@ CASES = [
         ("host", "delete", "h1", "--yes"),
         ("host h1 still holds 1 microVM: demo/web [409 host_in_use]", "hint: Cordon the host"),
     ),
+    CliCase(
+        "a host that is heard is off",
+        ("host", "confirm-fenced", "h1", "--yes"),
+        ("host h1 is ready: only a host that fell silent can be confirmed as off [409 host_not_lost]", "hint: Only a"),
+    ),
     CliCase("plain http", ("--endpoint", "http://127.0.0.1:1", "vm", "list"), ("--endpoint: http://127.0.0.1:1: ",)),
     CliCase(
         "an authority that is no certificate",

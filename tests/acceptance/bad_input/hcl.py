@@ -78,6 +78,13 @@ CASES = [
         "0 is not a whole number between 1 and 10000.",
         "placement =",
     ),
+    HclCase(
+        "restarted elsewhere, and kept where it is",
+        vm('recovery = { on_host_failure = "restart_elsewhere", on_detach = "keep" }'),
+        "What is kept cannot be restarted elsewhere",
+        "so it might run twice: choose pause, stop or shutdown",
+        "recovery =",
+    ),
     # What only the API knows is refused while applying.
     HclCase(
         "a kernel argument with a space",

@@ -13,6 +13,12 @@ CASES = [
     SettingsCase(
         "elections without room", "n1", {"election": {"min_s": 1, "max_s": 1}}, ("n1.yaml: election: max_s (1.0) must",)
     ),
+    SettingsCase(
+        "resurrection before the end of a lease",
+        "n1",
+        {"lease": {"resurrect_after_s": 12}},
+        ("n1.yaml: lease: resurrect_after_s: a host could still run", "(1 + 0.1) x (10 + 3) = 14.3 s > 12 s"),
+    ),
     SettingsCase("no tokens", "n1", {"tokens_file": "/none.json"}, ("tokens_file: /none.json does not exist",)),
     SettingsCase(
         "a place for backups that is none",

@@ -205,6 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         store = self.fake.store
         return {
             "cluster_id": "fake",
+            "failover": {"breaker_open": False, "lost": 0, "of": 0, "message": ""},
             "revision": store.revision,
             "state_hash": "0" * 16,
             "node": "n1",

@@ -165,6 +165,7 @@ output "hosts" { value = [for host in data.flintlock_hosts.r9.hosts : host.name]
 output "states" { value = { for vm in data.flintlock_microvms.web.microvms : vm.name => vm.power_state } }
 output "labels" { value = [for vm in data.flintlock_vms.all.vms : vm.spec.label] }
 output "cluster" { value = data.flintlock_cluster.this.version }
+output "failover" { value = data.flintlock_cluster.this.failover.breaker_open ? "stopped" : "ready" }
 """
     tf = work(flavor, endpoint.environment, fleet() + sources)
     apply_and_settle(tf)
@@ -173,6 +174,7 @@ output "cluster" { value = data.flintlock_cluster.this.version }
     assert outputs["states"] == {"web": "running"}
     assert outputs["labels"] == [{"app": "web"}]
     assert outputs["cluster"]
+    assert outputs["failover"] == "ready"
     nothing_left(endpoint, tf)
 
 

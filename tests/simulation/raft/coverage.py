@@ -20,6 +20,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "conflicts": ("append refused", "entries truncated", "proposal discarded"),
     "snapshots": ("snapshot taken", "snapshot chunk sent", "snapshot of several chunks", "snapshot installed"),
     "clients": ("proposal acknowledged", "proposal refused", "proposal unknown", "read answered", "read refused"),
+    "leadership": ("leadership confirmed", "leadership refused"),
     "messages": ("message lost", "message duplicated", "message held", "connection reset"),
     "partitions": (
         "partition symmetric",

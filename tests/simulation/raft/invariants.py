@@ -1,8 +1,9 @@
 """What must hold after every step, checked where something changed.
 
 Election safety, log matching, leader completeness, state-machine safety, durability of what was promised (terms,
-votes, acknowledged entries), acknowledged writes at their place, refused writes nowhere, and reads that see every
-write acknowledged before they began. Each is stated on what processes did and said, not on how the core does it.
+votes, acknowledged entries), acknowledged writes at their place, refused writes nowhere, reads that see every write
+acknowledged before they began, and no leader confirmed after the election of the next one. Each is stated on what
+processes did and said, not on how the core does it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from simulation.raft.process import Process, Proposal, Read
+from simulation.raft.process import Confirmation, Process, Proposal, Read
 
 from controlplane.consensus import engine
 from controlplane.consensus.configuration import decode
@@ -271,6 +272,20 @@ class Checker:
                 f"{process.name} answered from {read.index}, but {read.floor} was known before the read began",
             )
         self.floor = max(self.floor, read.index)
+
+    def confirmed(self, process: Process, asked: Confirmation, index: int, term: int) -> None:
+        """Leases stand on it: a deposed leader that is asked after the election of the next one has no proof."""
+        if self.leaders.get(term) != process.name:
+            raise Violation(
+                "false leader", f"{process.name} was confirmed in term {term}, {self.leaders.get(term)} led it"
+            )
+        if term < asked.elected:
+            raise Violation(
+                "stale leader",
+                f"{process.name} was confirmed in term {term}, asked when term {asked.elected} had a leader already",
+            )
+        if index < asked.floor:
+            raise Violation("stale leader", f"{process.name} was confirmed at {index}, {asked.floor} was known before")
 
     def verdict(self, processes: Iterable[Process]) -> None:
         """At the end, when everybody has caught up."""

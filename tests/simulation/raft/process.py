@@ -62,6 +62,17 @@ class Read:
     index: int | None = None
 
 
+@dataclass(eq=False)
+class Confirmation:
+    """Somebody asks a process for the proof that it leads."""
+
+    at: str
+    elected: int
+    """The highest term in which anybody had been elected before this was asked."""
+    floor: int
+    """As of a `Read`."""
+
+
 @dataclass
 class Memory:
     """What the checker remembers of a process across its lives."""
@@ -99,6 +110,7 @@ class Surroundings(Protocol):
     def failed(self, process: Process, error: Exception) -> None: ...
     def proposal_ended(self, process: Process, proposal: Proposal, term: int) -> None: ...
     def read_ended(self, process: Process, read: Read) -> None: ...
+    def confirmed(self, process: Process, asked: Confirmation, index: int, term: int) -> None: ...
     def count(self, what: str) -> None: ...
     def peers_changed(self, process: Process) -> None: ...
     def ticked(self, process: Process) -> None: ...
@@ -489,6 +501,21 @@ class Process:
             core.read(lambda index: self._read_index(read, index))
         elif leader is None or not self._forward(leader, read, ReadIndex):
             self._read_index(read, None)
+
+    def confirm(self, asked: Confirmation) -> None:
+        self.run(self._confirm, asked)
+
+    def _confirm(self, asked: Confirmation) -> None:
+        core = self.core
+        assert core is not None
+
+        def answered(led: tuple[int, int] | None) -> None:
+            if led is None:
+                self.world.count("leadership refused")
+            else:
+                self.world.confirmed(self, asked, *led)
+
+        core.confirm(answered)
 
     def change(self, make: Callable[[Configuration], Configuration]) -> None:
         """An operator asks this leader for another configuration."""

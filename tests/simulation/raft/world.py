@@ -19,7 +19,7 @@ import msgspec
 from simulation.raft.clock import Clock, virtual_time
 from simulation.raft.invariants import Checker, Violation
 from simulation.raft.network import Network, Weather
-from simulation.raft.process import Build, Process, Proposal, Read
+from simulation.raft.process import Build, Confirmation, Process, Proposal, Read
 
 from controlplane.consensus import replication, transfers
 from controlplane.consensus.errors import DiskError, LostDiskError, RemovedError
@@ -215,6 +215,10 @@ class World:
         self.seen["read answered"] += 1
         self.checker.read(process, read)
 
+    def confirmed(self, process: Process, asked: Confirmation, index: int, term: int) -> None:
+        self.seen["leadership confirmed"] += 1
+        self.checker.confirmed(process, asked, index, term)
+
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def start(self, process: Process) -> None:
@@ -332,6 +336,10 @@ class World:
     def read(self, process: Process) -> None:
         if process.up:
             process.read(Read(process.name, self.checker.floor))
+        # Who believes to lead may be asked for the proof at any time; only one of them may have it.
+        for each in self.processes.values():
+            if each.core is not None and each.core.is_leader:
+                each.confirm(Confirmation(each.name, max(self.checker.leaders, default=0), self.checker.floor))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -99,5 +99,5 @@ def test_other_kinds(api: Rig, path: str) -> None:
 
 
 def test_warnings_are_shown(api: Rig) -> None:
-    plan = dry(api, {**SPEC, "recovery": {"on_host_failure": "restart_elsewhere"}})
+    plan = dry(api, {**SPEC, "recovery": {"on_detach": "stop"}})
     assert len(plan["warnings"]) == 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import agent_connected, inventory, report
+from support.builders import agent_connected, inventory, report, suspected
 from unit.api.rig import SPEC, Rig
 
-from controlplane.model.commands import AgentLost
 from controlplane.model.resources import ObservedPower, Unmanaged
 
 KINDS = [
@@ -118,7 +117,7 @@ def test_microvm_status_tells_what_its_host_saw(api: Rig) -> None:
     assert field["since"]
 
 
-def test_a_host_is_expected_ready_and_unreachable(api: Rig) -> None:
+def test_a_host_is_expected_ready_and_suspect(api: Rig) -> None:
     assert api.put("/hosts/h1", {"spec": {}}).json()["status"]["phase"] == "expected"
     api.do(agent_connected("h1", vcpu=4, memory_in_mb=2048))
     status = api.get("/hosts/h1").json()["status"]
@@ -127,9 +126,10 @@ def test_a_host_is_expected_ready_and_unreachable(api: Rig) -> None:
     api.put("/namespaces/demo", {"spec": {}})
     api.active(vcpu=2, memory_in_mb=256)
     assert api.get("/hosts/h1").json()["status"]["allocated"] == {"vcpu": 2, "memory_in_mb": 256, "microvms": 1}
-    api.do(AgentLost(host="h1", session="session-h1", reason="silent"))
+    assert (status["lease_ttl_s"], status["fences"], status["stale"], status["reason"]) == (10.0, True, [], "")
+    api.do(suspected())
     status = api.get("/hosts/h1").json()["status"]
-    assert (status["phase"], status["connected_to"]) == ("unreachable", None)
+    assert (status["phase"], status["connected_to"], status["reason"]) == ("suspect", "n1", "silent for 3 s")
     assert api.get("/namespaces/demo/microvms/web").json()["status"]["drift"]["class"] == "unreachable"
 
 
@@ -173,11 +173,33 @@ def test_microvm_by_uid(api: Rig) -> None:
     assert (missing.status_code, missing.json()["errors"][0]["pointer"]) == (404, "/uid")
 
 
-def test_recovery_that_is_not_done_yet_is_warned_of(api: Rig) -> None:
+MOVES = {"on_host_failure": "restart_elsewhere"}
+LOCAL = {"kind": "local", "size_in_mb": 64}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"recovery": MOVES}, []),
+        ({"recovery": {**MOVES, "allow_data_loss": True}, "root_volume": LOCAL}, []),
+        ({"recovery": {}, "root_volume": LOCAL}, []),
+        ({"recovery": MOVES, "additional_volumes": {"data": LOCAL}}, ["spec.recovery.allow_data_loss"]),
+        ({"recovery": MOVES, "placement": {"host": "h1"}}, ["spec.placement.host"]),
+        ({"recovery": {"on_detach": "stop"}}, ["spec.recovery.on_detach"]),
+    ],
+)
+def test_recovery_that_will_not_do_what_it_seems_to_is_warned_of(
+    api: Rig, spec: dict[str, object], words: list[str]
+) -> None:
     api.put("/namespaces/demo", {"spec": {}})
-    body = api.put_vm(recovery={"on_host_failure": "restart_elsewhere"})
-    assert len(body["warnings"]) == 1
-    assert "does not yet restart microVMs of a lost host" in body["warnings"][0]
+    assert [warning.partition(":")[0] for warning in api.put_vm(**spec)["warnings"]] == words
+
+
+def test_what_is_kept_cannot_be_restarted_elsewhere(api: Rig) -> None:
+    api.put("/namespaces/demo", {"spec": {}})
+    answer = api.put("/namespaces/demo/microvms/web", {"spec": {**SPEC, "recovery": {**MOVES, "on_detach": "keep"}}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert answer.json()["errors"][0]["pointer"] == "/spec/recovery/on_detach"
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ PATHS = {
     "/api/v2/namespaces/{namespace}/microvms/{name}/actions/{action}": {"post"},
     "/api/v2/namespaces/{namespace}/microvms/{name}/why": {"get"},
     "/api/v2/namespaces/{namespace}/microvms/{name}/console": {"get"},
+    "/api/v2/hosts/{name}/actions/confirm-fenced": {"post"},
     "/api/v2/operations": {"get"},
     "/api/v2/operations/{id}": {"get"},
     "/api/v2/apply": {"post"},

@@ -370,6 +370,59 @@ def test_a_deposed_leader_answers_no_read(rig: Rig) -> None:
     assert answers == [None, None]
 
 
+def test_leadership_is_confirmed_by_a_round_begun_after_the_question(rig: Rig) -> None:
+    rig.lead()
+    led: list[tuple[int, int] | None] = []
+    rig.core.tick()
+    before = max(m.round for m in rig.sent(AppendEntries))
+    for _ in range(3):
+        rig.core.confirm(led.append)
+    rig.core.tick()
+    rig.acknowledge("b", round_number=before)
+    assert led == []
+    now = max(m.round for m in rig.sent(AppendEntries))
+    assert now == before + 1, "one round for all who ask"
+    rig.acknowledge("c", round_number=now)
+    assert led == [(rig.core.entry_index, rig.core.term)] * 3
+
+
+def test_a_new_leader_is_confirmed_only_after_its_first_entry_is_applied(rig: Rig) -> None:
+    rig.core.campaign()
+    rig.core.tick()
+    rig.hear("b", VoteReply(1, granted=True, pre=False))
+    led: list[tuple[int, int] | None] = []
+    rig.core.confirm(led.append)
+    rig.core.tick()
+    for peer in "bc":
+        rig.acknowledge(peer, 1, round_number=50)
+    assert led == []
+    rig.acknowledge("b")
+    rig.core.tick()
+    rig.acknowledge("b", round_number=max(m.round for m in rig.sent(AppendEntries)))
+    assert led == [(0, 1)]
+
+
+def test_a_leadership_that_ended_is_not_confirmed_by_the_next_one(rig: Rig) -> None:
+    rig.lead()
+    led: list[tuple[int, int] | None] = []
+    rig.core.confirm(led.append)
+    rig.core.tick()
+    asked_in = max(m.round for m in rig.sent(AppendEntries))
+    rig.heartbeat("c", term=9)
+    assert led == [None]
+    rig.lead()
+    assert rig.core.term == 10
+    rig.acknowledge("b", round_number=asked_in)
+    assert led == [None]
+
+
+def test_a_follower_is_not_confirmed(rig: Rig) -> None:
+    rig.heartbeat()
+    led: list[tuple[int, int] | None] = []
+    rig.core.confirm(led.append)
+    assert led == [None]
+
+
 def test_a_congested_follower_is_sent_nothing_new(rig: Rig) -> None:
     rig.lead()
     rig.clear()

@@ -14,6 +14,7 @@ from unit.consensus.support import Authority, ListState, ProcessCluster, peer_se
 
 from controlplane.consensus import RaftNode, engine
 from controlplane.consensus.messages import StateHash, TimeoutNow, VoteReply, VoteRequest
+from controlplane.machine.draft import DIGEST_FORMAT
 from controlplane.ports import LogError, RefusedError
 
 
@@ -158,8 +159,8 @@ def test_a_handed_over_candidate_with_a_shorter_log_gets_no_vote(rig: Rig) -> No
 def test_nobody_votes_for_a_node_whose_state_a_majority_contradicts(rig: Rig) -> None:
     rig.heartbeat("b", entries=[(1, b"\x00x")], commit_index=2)
     state_hash = rig.state.digest()
-    rig.hear("b", StateHash(1, [(2, state_hash)]))
-    rig.hear("c", StateHash(1, [(2, "other")]))
+    rig.hear("b", StateHash(DIGEST_FORMAT, [(2, state_hash)]))
+    rig.hear("c", StateHash(DIGEST_FORMAT, [(2, "other")]))
     assert [finding.node for finding in rig.core.divergences] == ["c"]
     assert not rig.ask_handed_vote("c", 5).granted
     assert not rig.ask_handed_vote("c", 6).granted
@@ -169,7 +170,7 @@ def test_nobody_votes_for_a_node_whose_state_a_majority_contradicts(rig: Rig) ->
 def test_a_node_whose_state_is_in_doubt_does_not_stand_for_election(tmp_path: Path) -> None:
     rig = Rig(tmp_path, election_min_s=0.4, election_max_s=0.5)
     rig.heartbeat("b", entries=[(1, b"\x00x")], commit_index=2)
-    rig.hear("c", StateHash(1, [(2, "other")]))
+    rig.hear("c", StateHash(DIGEST_FORMAT, [(2, "other")]))
     rig.clear()
     rig.hear("b", TimeoutNow(1))
     rig.wait_until(lambda: rig.core.leader is None)

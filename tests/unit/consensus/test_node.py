@@ -237,6 +237,28 @@ async def test_a_read_through_any_member_reflects_what_was_acknowledged(trio: Lo
         assert await nodes[(i + 1) % 3].read_index(timeout_s=TIMEOUT_S) >= position.index
 
 
+async def test_only_the_leader_itself_is_confirmed(trio: LoopCluster) -> None:
+    leader = await trio.leader()
+    written = await trio.nodes[leader].append(b"x", timeout_s=TIMEOUT_S)
+    confirmed = await asyncio.gather(
+        *(trio.nodes[leader].confirm_leadership(timeout_s=TIMEOUT_S) for _ in range(20)),
+    )
+    assert set(confirmed) == {written}
+    for name in set(trio.nodes) - {leader}:
+        with pytest.raises(NoLeaderError, match=f"{name} does not lead"):
+            await trio.nodes[name].confirm_leadership(timeout_s=TIMEOUT_S)
+
+
+async def test_the_next_leader_is_confirmed_in_its_own_term(trio: LoopCluster) -> None:
+    old = await trio.leader()
+    before = await trio.nodes[old].confirm_leadership(timeout_s=TIMEOUT_S)
+    new = await trio.nodes[old].transfer_leadership(None, timeout_s=TIMEOUT_S)
+    assert await trio.leader() == new
+    assert (await trio.nodes[new].confirm_leadership(timeout_s=TIMEOUT_S)).term > before.term
+    with pytest.raises(NoLeaderError):
+        await trio.nodes[old].confirm_leadership(timeout_s=TIMEOUT_S)
+
+
 async def test_sizes_around_multiples_of_64_kib_replicate(trio: LoopCluster) -> None:
     leader = trio.nodes[await trio.leader()]
     for size in (65536 * k + d for k in (1, 2, 3) for d in (-20, -1, 0, 1)):
@@ -288,6 +310,8 @@ async def test_a_minority_neither_writes_nor_reads(trio: LoopCluster) -> None:
         await trio.nodes[leader].append(b"lost", timeout_s=0.5)
     with pytest.raises(NoLeaderError):
         await trio.nodes[leader].read_index(timeout_s=0.5)
+    with pytest.raises(NoLeaderError):
+        await trio.nodes[leader].confirm_leadership(timeout_s=0.5)
 
     async def stepped_down() -> bool:
         status = await trio.nodes[leader].status()
@@ -360,6 +384,7 @@ async def test_the_whole_port_works_over_the_socket(serving: Serve, client: LogC
     positions = await asyncio.gather(*(client.append(b"%d" % i, timeout_s=TIMEOUT_S) for i in range(100)))
     last = positions[-1].index
     assert await client.read_index(timeout_s=TIMEOUT_S) == last
+    assert await client.confirm_leadership(timeout_s=TIMEOUT_S) == positions[-1]
     assert await collect(client, 0, last) == [(p.index, b"%d" % i) for i, p in enumerate(positions)]
     status = await client.status()
     assert isinstance(status, LogStatus)

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.builders import agent_connected, declare_host, failure
+from support.builders import (
+    agent_connected,
+    confirm_fenced,
+    declare_host,
+    detached,
+    failure,
+    resurrect,
+    suspected,
+)
 from support.driven import DrivenMachine
 
 from controlplane.decide.conditions import Condition, Truth, conditions, host_conditions
-from controlplane.model.commands import AgentLost, MarkUnplaced
+from controlplane.model.commands import MarkUnplaced
 from controlplane.model.resources import ObservedPower
+from controlplane.model.spec import HostFailure, Recovery
 
-LOST = AgentLost(host="h1", session="session-h1", reason="silent")
+MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
 T, F, U = Truth.TRUE, Truth.FALSE, Truth.UNKNOWN
 
 
@@ -37,7 +46,13 @@ def unready(machine: DrivenMachine) -> None:
 
 def silent(machine: DrivenMachine) -> None:
     machine.active()
-    machine.accept(LOST)
+    machine.accept(suspected())
+
+
+def given_up(machine: DrivenMachine) -> None:
+    machine.active(recovery=MOVES)
+    machine.lose()
+    machine.accept(resurrect(machine.vm()))
 
 
 Row = tuple[str, Callable[[DrivenMachine], object], list[tuple[str, Truth, str]]]
@@ -107,6 +122,16 @@ TABLE: list[Row] = [
             ("InSync", U, "Unreachable"),
         ],
     ),
+    (
+        "given up on a lost host",
+        given_up,
+        [
+            ("Placed", F, "HostLost"),
+            ("Running", F, "NotObserved"),
+            ("Ready", F, "GuestSilent"),
+            ("InSync", U, "Progressing"),
+        ],
+    ),
 ]
 
 
@@ -131,8 +156,24 @@ def test_messages_name_the_fact() -> None:
     assert found["Running"].message == "process exited (signal 9)"
     assert found["InSync"].message == "/spec/power_state is stopped, should be running"
     assert found["InSync"].since_ms == machine.at
-    machine.accept(LOST)
-    assert "it was stopped when last seen" in by_type(conditions(machine.state, machine.vm()))["Running"].message
+    machine.accept(suspected())
+    message = by_type(conditions(machine.state, machine.vm()))["Running"].message
+    assert message == (
+        "it was stopped when last seen; host h1 is suspect (silent for 3 s); it is not restarted elsewhere: its"
+        " recovery.on_host_failure is never"
+    )
+
+
+def test_what_becomes_of_a_microvm_on_a_lost_host_is_told() -> None:
+    machine = DrivenMachine().with_host()
+    machine.active(recovery=MOVES)
+    machine.accept(detached())
+    message = by_type(conditions(machine.state, machine.vm()))["Running"].message
+    assert message.endswith("it is restarted elsewhere once that is fenced and the breaker is closed")
+    machine.accept(confirm_fenced())
+    machine.accept(resurrect(machine.vm()))
+    message = by_type(conditions(machine.state, machine.vm()))["Placed"].message
+    assert message == "host h1 was lost (fenced): it is being placed anew"
 
 
 HOSTS: list[tuple[str, Callable[[DrivenMachine], object], tuple[Truth, str], tuple[Truth, str]]] = [
@@ -145,7 +186,11 @@ HOSTS: list[tuple[str, Callable[[DrivenMachine], object], tuple[Truth, str], tup
         (T, "AgentConnected"),
         (F, "Cordoned"),
     ),
-    ("silent", lambda m: m.with_host().accept(LOST), (F, "AgentSilent"), (F, "NotReady")),
+    ("suspect", lambda m: m.with_host().accept(suspected()), (F, "AgentSilent"), (F, "NotReady")),
+    ("detached", lambda m: m.with_host().accept(detached()), (F, "AgentSilent"), (F, "NotReady")),
+    ("fenced", lambda m: m.with_host().lose(), (F, "AgentSilent"), (F, "NotReady")),
+    ("off", lambda m: m.with_host().lose().accept(confirm_fenced()), (F, "AgentSilent"), (F, "NotReady")),
+    ("rejoining", lambda m: m.with_host().lose().accept(agent_connected()), (T, "AgentConnected"), (F, "NotReady")),
 ]
 
 
@@ -161,6 +206,21 @@ def test_host_conditions(
     assert (found["Connected"].status, found["Connected"].reason) == connected
     assert (found["Schedulable"].status, found["Schedulable"].reason) == schedulable
     assert found["Connected"].since_ms == machine.host().since
+
+
+def test_a_lost_host_says_what_happens_next() -> None:
+    machine = DrivenMachine().with_host()
+    vm = machine.active(recovery=MOVES)
+    told: list[str] = []
+    for command in (suspected(), detached(), confirm_fenced(), resurrect(vm), agent_connected()):
+        machine.accept(command)
+        told.append(by_type(host_conditions(machine.state, machine.host()))["Connected"].message)
+    assert "(silent for 3 s); nothing new comes here" in told[0]
+    assert "(its lease ended); its lease has ended: what may be restarted elsewhere stands still" in told[1]
+    assert "alice confirmed that it is off" in told[2]
+    assert told[4] == (
+        "its agent is back at node n1; it is ready once it has destroyed what was given up here (1 left)"
+    )
 
 
 def test_a_cordoned_host_says_what_it_keeps() -> None:

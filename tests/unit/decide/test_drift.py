@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.builders import declare_microvm, failure
+from support.builders import (
+    agent_connected,
+    confirm_fenced,
+    declare_microvm,
+    detached,
+    failure,
+    place,
+    report,
+    resurrect,
+    suspected,
+)
 from support.driven import DrivenMachine
 
 from controlplane.decide.drift import DriftClass, classify, unmanaged
-from controlplane.model.commands import Act, Action, AgentLost, Delete
+from controlplane.model.commands import Act, Action, Delete, Destroyed
 from controlplane.model.resources import ObservedPower, Unmanaged
+from controlplane.model.spec import HostFailure, Recovery
 from controlplane.model.types import Kind
 
-LOST = AgentLost(host="h1", session="session-h1", reason="silent")
 KILLED = {"power": ObservedPower.STOPPED, "cause": "process exited (signal 9)"}
 POWER = ["/spec/power_state"]
+MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
 
 
 def confirmed(machine: DrivenMachine, **changes: object) -> None:
@@ -34,7 +45,7 @@ def repair_asked(machine: DrivenMachine) -> None:
 
 def silent(machine: DrivenMachine, **changes: object) -> None:
     confirmed(machine, **changes)
-    machine.accept(LOST)
+    machine.accept(suspected())
 
 
 def deleted(machine: DrivenMachine) -> None:
@@ -53,7 +64,38 @@ def failing(machine: DrivenMachine) -> None:
 
 def placed_on_a_silent_host(machine: DrivenMachine) -> None:
     machine.placed()
-    machine.accept(LOST)
+    machine.accept(suspected())
+
+
+def cut_off(machine: DrivenMachine) -> None:
+    confirmed(machine)
+    machine.accept(detached())
+
+
+def lost(machine: DrivenMachine, **changes: object) -> None:
+    machine.confirm(machine.active(recovery=MOVES), **changes)
+    machine.lose()
+
+
+def confirmed_off(machine: DrivenMachine) -> None:
+    lost(machine)
+    machine.accept(confirm_fenced())
+
+
+def back(machine: DrivenMachine) -> None:
+    lost(machine, **KILLED)
+    machine.accept(agent_connected())
+
+
+def given_up(machine: DrivenMachine) -> None:
+    lost(machine, **KILLED)
+    machine.accept(resurrect(machine.vm()))
+
+
+def moved(machine: DrivenMachine) -> None:
+    given_up(machine)
+    machine.with_host("h2")
+    machine.accept(place(machine.vm(), "h2"))
 
 
 TABLE: list[tuple[str, Callable[[DrivenMachine], object], DriftClass, list[str]]] = [
@@ -72,6 +114,12 @@ TABLE: list[tuple[str, Callable[[DrivenMachine], object], DriftClass, list[str]]
     ("on a silent host", silent, DriftClass.UNREACHABLE, []),
     ("killed, then silence", lambda machine: silent(machine, **KILLED), DriftClass.UNREACHABLE, POWER),
     ("placed on a silent host", placed_on_a_silent_host, DriftClass.UNREACHABLE, []),
+    ("its host is detached", cut_off, DriftClass.UNREACHABLE, []),
+    ("its host is fenced", lost, DriftClass.UNREACHABLE, []),
+    ("its host is confirmed as off", confirmed_off, DriftClass.UNREACHABLE, []),
+    ("its host is rejoining", back, DriftClass.PROGRESSING, []),
+    ("given up on its host", given_up, DriftClass.PROGRESSING, []),
+    ("placed anew", moved, DriftClass.PROGRESSING, []),
 ]
 
 
@@ -95,6 +143,28 @@ def test_where_it_runs_is_not_drift() -> None:
     machine = DrivenMachine().with_host("h1").with_host("h2")
     machine.active(host="h2")
     assert classify(machine.state, machine.vm()).klass is DriftClass.IN_SYNC
+
+
+def test_a_failover_never_shows_as_drift() -> None:
+    machine = DrivenMachine().with_host("h1").with_host("h2")
+    machine.active(recovery=MOVES)
+    seen = [classify(machine.state, machine.vm()).klass]
+    for command in (
+        suspected(),
+        detached(),
+        confirm_fenced(),
+        resurrect(machine.vm()),
+        agent_connected(),
+        report(destroyed=[Destroyed(uid="vm-web", epoch=1)], rejoined=True),
+    ):
+        machine.accept(command)
+        seen.append(classify(machine.state, machine.vm()).klass)
+    machine.accept(place(machine.vm(), "h2"))
+    seen.append(classify(machine.state, machine.vm()).klass)
+    machine.confirm(machine.vm())
+    seen.append(classify(machine.state, machine.vm()).klass)
+    unknown, working = [DriftClass.UNREACHABLE] * 3, [DriftClass.PROGRESSING] * 4
+    assert seen == [DriftClass.IN_SYNC, *unknown, *working, DriftClass.IN_SYNC]
 
 
 def test_what_nobody_declared_is_unmanaged() -> None:

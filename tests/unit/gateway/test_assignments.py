@@ -118,3 +118,19 @@ def test_what_makes_no_sense_is_refused_by_name(messages: list[wire.Assignments]
         inbox.take(message)
     with pytest.raises(WireError, match=says):
         inbox.take(messages[-1])
+
+
+def test_orders_to_destroy_what_was_given_up_travel_beside_what_is_placed() -> None:
+    outbox, inbox = Outbox(), Inbox("test")
+    (message,) = outbox.messages(1, [microvm("a")], {"b": 3})
+    known = inbox.take(message)
+    assert known is not None
+    assert {uid: (each.is_tombstone, each.epoch) for uid, each in known.by_uid.items()} == {
+        "a": (False, 1),
+        "b": (True, 3),
+    }
+    assert outbox.messages(2, [microvm("a")], {"b": 3}) == []
+    (message,) = outbox.messages(3, [microvm("a")], {})
+    known = inbox.take(message)
+    assert known is not None
+    assert known.by_uid.keys() == {"a"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import declare_microvm, failure, observation, session_of
+from support.builders import agent_connected, declare_microvm, failure, observation, resurrect, session_of
 from support.driven import DrivenMachine
 
 from controlplane.agent.observe import HostView, report_parts
@@ -17,12 +17,14 @@ from controlplane.api.gateway.translate import WireError, decode_observation
 from controlplane.model.commands import Delete, Report
 from controlplane.model.resources import (
     Failure,
+    HostPhase,
     InterfaceFacts,
     MicroVMPhase,
     Observation,
     ObservedPower,
     Unmanaged,
 )
+from controlplane.model.spec import HostFailure, Recovery
 from controlplane.model.types import Kind
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -157,6 +159,56 @@ def test_many_travel_in_few_commands(machine: DrivenMachine) -> None:
     for report in told(seen(*(observation(vm) for vm in vms))):
         desk.take(report)
     assert [len(report.observed) for report in settle(machine, desk)] == [MAX_PER_COMMAND, 10]
+
+
+# -- hosts that come back ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def returned(machine: DrivenMachine) -> DrivenMachine:
+    """A host that was lost, that one microVM was resurrected from, and that is back."""
+    machine.with_host("h2")
+    machine.active("moved", recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE))
+    machine.active("left")
+    machine.lose("h1")
+    machine.accept(resurrect(machine.vm("moved"), term=machine.term))
+    machine.accept(agent_connected("h1", vcpu=100_000, memory_in_mb=10_000_000))
+    assert machine.host("h1").phase is HostPhase.REJOINING
+    assert machine.host("h1").stale == {"vm-moved": 1}
+    return machine
+
+
+def test_a_rejoining_host_is_ready_once_it_confirmed_what_was_given_up(returned: DrivenMachine) -> None:
+    desk = intake()
+    left = observation(returned.vm("left"))
+    for report in told(seen(left)):
+        desk.take(report)
+    assert desk.due(returned.state) is None, "it has something to destroy first"
+    for report in report_parts(seen(left, destroyed={"vm-moved": 1}), seen(left)):
+        desk.take(encode_report(report))
+    confirmed, rejoined = settle(returned, desk)
+    assert [(gone.uid, gone.epoch) for gone in confirmed.destroyed] == [("vm-moved", 1)]
+    assert (confirmed.rejoined, rejoined.rejoined) == (False, True)
+    assert returned.host("h1").phase is HostPhase.READY
+    assert returned.host("h1").stale == {}
+
+
+def test_it_is_not_before_it_has_told_all(returned: DrivenMachine) -> None:
+    desk = intake()
+    desk.take(wire.Report(destroyed=[wire.Confirmed(uid="vm-moved", epoch=1)]))
+    assert len(settle(returned, desk)) == 1
+    assert returned.host("h1").stale == {}
+    assert returned.host("h1").phase is HostPhase.REJOINING
+    desk.take(wire.Report(complete=True))
+    assert [report.rejoined for report in settle(returned, desk)] == [True]
+
+
+def test_a_confirmation_of_another_epoch_confirms_nothing(returned: DrivenMachine) -> None:
+    desk = intake()
+    for report in told(seen(destroyed={"vm-moved": 2})):
+        desk.take(report)
+    assert settle(returned, desk) == []
+    assert returned.host("h1").phase is HostPhase.REJOINING
 
 
 texts = st.text(max_size=20)

@@ -44,12 +44,12 @@ def test_a_silent_host_is_unreachable_until_its_agent_is_back(machine: DrivenMac
     vm = machine.active()
     machine.accept(LOST)
     host = machine.host()
-    assert (host.phase, host.session, host.node, host.last_seen_at) == (HostPhase.UNREACHABLE, None, None, machine.at)
+    assert (host.phase, host.session, host.node, host.last_seen_at) == (HostPhase.SUSPECT, None, None, machine.at)
     assert machine.vm() == vm, "nobody knows anything new about what runs there"
     machine.refuse(LOST, Code.STALE)
     machine.refuse(report(observation(vm)), Code.STALE)
     machine.accept(declare_host(schedulable=False))
-    assert machine.host().phase is HostPhase.UNREACHABLE
+    assert machine.host().phase is HostPhase.SUSPECT
     machine.accept(agent_connected())
     assert (machine.host().phase, machine.host().since) == (HostPhase.READY, machine.at)
 

@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 from support.builders import (
     agent_connected,
+    confirm_fenced,
     declare_host,
     declare_microvm,
     destroyed,
+    detached,
     failure,
+    fenced,
+    heard,
     observation,
     place,
     report,
+    resurrect,
+    suspected,
 )
 from support.driven import DrivenMachine
 
@@ -32,6 +38,7 @@ from controlplane.machine.lifecycle import (
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import AgentLost, Command, Delete
 from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
+from controlplane.model.spec import HostFailure, Recovery
 from controlplane.model.types import Kind
 
 LOST = AgentLost(host="h1", session="session-h1", reason="silent")
@@ -40,6 +47,11 @@ HOST_COMMANDS: dict[HostEvent, Command] = {
     HostEvent.DECLARED: declare_host(),
     HostEvent.CONNECTED: agent_connected(),
     HostEvent.LOST: LOST,
+    HostEvent.SUSPECTED: suspected(),
+    HostEvent.HEARD: heard(),
+    HostEvent.DETACHED: detached(),
+    HostEvent.FENCED: fenced(),
+    HostEvent.REJOINED: report(rejoined=True),
     HostEvent.DELETED: Delete(kind=Kind.HOST, name="h1"),
 }
 WAYS_TO_HOST_PHASES: dict[HostPhase | None, list[Command]] = {
@@ -47,9 +59,11 @@ WAYS_TO_HOST_PHASES: dict[HostPhase | None, list[Command]] = {
     HostPhase.EXPECTED: [declare_host()],
     HostPhase.PENDING: [agent_connected()],
     HostPhase.READY: [declare_host(), agent_connected()],
-    HostPhase.UNREACHABLE: [declare_host(), agent_connected(), LOST],
+    HostPhase.SUSPECT: [declare_host(), agent_connected(), suspected()],
+    HostPhase.DETACHED: [declare_host(), agent_connected(), suspected(), detached()],
+    HostPhase.FENCED: [declare_host(), agent_connected(), suspected(), detached(), fenced()],
+    HostPhase.REJOINING: [declare_host(), agent_connected(), suspected(), detached(), agent_connected()],
 }
-HOST_REFUSALS = {HostEvent.LOST: Code.STALE, HostEvent.DELETED: Code.NOT_FOUND}
 
 
 @pytest.mark.parametrize("event", HostEvent)
@@ -58,14 +72,20 @@ def test_every_event_of_a_host_is_in_the_table_or_refused(phase: HostPhase | Non
     machine = DrivenMachine()
     for command in WAYS_TO_HOST_PHASES[phase]:
         machine.accept(command)
-    outcome = machine.do(HOST_COMMANDS[event])
+    command = HOST_COMMANDS[event]
+    if (phase, event) == (HostPhase.SUSPECT, HostEvent.FENCED):
+        command = confirm_fenced()  # a suspect host is fenced by an operator's word alone
+    before = machine.state
+    outcome = machine.do(command)
     host = machine.state.hosts.get("h1")
     if (phase, event) in HOST:
         assert not isinstance(outcome, Rejected)
         assert (host.phase if host is not None else None) is HOST[phase, event]
+    elif event is HostEvent.REJOINED and host is not None and host.session is not None:
+        assert machine.state is before, "any session may report, and only that of a rejoining host rejoins it"
     else:
         assert isinstance(outcome, Rejected)
-        assert outcome.code is HOST_REFUSALS[event]
+        assert outcome.code is (Code.NOT_FOUND if event is HostEvent.DELETED else Code.STALE)
 
 
 WAYS_TO_VM_PHASES: list[MicroVMPhase | None] = [None, *MicroVMPhase]
@@ -76,7 +96,7 @@ def vm_in(phase: MicroVMPhase | None) -> DrivenMachine:
     machine = DrivenMachine().with_host()
     if phase is None:
         return machine
-    vm = machine.pending()
+    vm = machine.pending(recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE))
     if phase is not MicroVMPhase.PENDING:
         machine.accept(place(vm))
         vm = machine.vm()
@@ -101,11 +121,15 @@ def bring(machine: DrivenMachine, event: MicroVMEvent) -> Command:
         case MicroVMEvent.FAILED:
             return report(observation(vm, failure=failure(message="another"), details={"pid": "8"}))
         case MicroVMEvent.REDECLARED:
-            return declare_microvm(vcpu=2)
+            return declare_microvm(vcpu=2, recovery=vm.spec.recovery)
         case MicroVMEvent.TOMBSTONED:
             return VM_DELETE
         case MicroVMEvent.DESTROYED:
             return destroyed(vm) if vm.placement is not None else report()
+        case MicroVMEvent.RESURRECTED:
+            if "h1" in machine.state.hosts:
+                machine.lose()
+            return resurrect(vm)
 
 
 @pytest.mark.parametrize("event", MicroVMEvent)
@@ -114,8 +138,9 @@ def test_every_event_of_a_microvm_is_in_the_table_or_without_effect(
     phase: MicroVMPhase | None, event: MicroVMEvent
 ) -> None:
     machine = vm_in(phase)
+    command = bring(machine, event)
     before = machine.state
-    machine.do(bring(machine, event))
+    machine.do(command)
     vm = machine.state.microvm("demo", "web")
     now = vm.phase if vm is not None else None
     if (phase, event) in MICROVM:

@@ -61,9 +61,9 @@ def test_hosts_that_take_nothing(machine: DrivenMachine) -> None:
     machine.accept(declare_host("h4"))
     machine.accept(agent_connected("h5"))
     assert why_not(machine, vm, "h2") == "the host is cordoned (schedulable = false)"
-    assert why_not(machine, vm, "h3") == "the host is unreachable"
-    assert why_not(machine, vm, "h4") == "the host is expected"
-    assert why_not(machine, vm, "h5") == "the host is pending"
+    assert why_not(machine, vm, "h3") == "the host is suspect: its agent is not heard"
+    assert why_not(machine, vm, "h4") == "the host is expected: its agent has never connected"
+    assert why_not(machine, vm, "h5") == "the host is pending: nobody declared it"
 
 
 def test_a_limit_on_the_number_of_microvms(machine: DrivenMachine) -> None:

@@ -50,7 +50,7 @@ FULL: dict[str, Any] = {
         "required_host_labels": {"example.com/zone": "a"},
         "spread": {"by": "zone", "max_per": 2, "match_labels": {"app": "web"}},
     },
-    "recovery": {"on_host_failure": "restart_elsewhere"},
+    "recovery": {"on_host_failure": "restart_elsewhere", "on_detach": "shutdown", "allow_data_loss": True},
 }
 microvm = TypeAdapter(MicroVMSpec)
 
@@ -125,6 +125,8 @@ REFUSED: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
     ({"placement": {"required_host_labels": {"a": "-"}}}, ("placement", "required_host_labels", "a")),
     ({"placement": {"spread": {"max_per": 0}}}, ("placement", "spread", "max_per")),
     ({"recovery": {"on_host_failure": "pray"}}, ("recovery", "on_host_failure")),
+    ({"recovery": {"on_detach": "pray"}}, ("recovery", "on_detach")),
+    ({"recovery": {"allow_data_loss": "perhaps"}}, ("recovery", "allow_data_loss")),
     ({"cpus": 1}, ("cpus",)),
 ]
 

@@ -16,6 +16,8 @@ from provider_shim.framework.diagnostics import Report, show_path
 from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
+from provider_shim.resources.declared import DeclaredResource
+from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 
@@ -170,11 +172,59 @@ def test_deleting_twice_is_deleting_once(bench: Bench) -> None:
         assert bench.apply(state, None) == (None, [])
 
 
+def in_state(bench: Bench, resource: DeclaredResource, kind: str, name: str) -> Object:
+    """An object as Terraform would have it in state."""
+    state: Object = {**dict.fromkeys((*resource.schema.attributes, *resource.schema.blocks)), "name": name}
+    return {**state, "id": name, "uid": bench.api.store.objects[kind, "", name]["uid"]}
+
+
 def namespace_of(bench: Bench) -> tuple[NamespaceResource, Object]:
-    """The namespace `demo` as Terraform would have it in state."""
     resource = NamespaceResource(bench.connection)
-    state: Object = {**dict.fromkeys((*resource.schema.attributes, *resource.schema.blocks)), "name": "demo"}
-    return resource, {**state, "id": "demo", "uid": bench.api.store.objects["Namespace", "", "demo"]["uid"]}
+    return resource, in_state(bench, resource, "Namespace", "demo")
+
+
+def test_a_microvm_on_a_host_that_is_not_heard_is_warned_of_and_stays(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    assert state
+    status = bench.api.store.objects[WEB]["status"]
+    told = {"type": "Running", "status": "unknown", "reason": "HostUnreachable", "message": "host h1 is suspect"}
+    field = {"pointer": "/spec/power_state", "desired": "running", "observed": "stopped", "since": None, "cause": None}
+    status.update(drift={"class": "unreachable", "fields": [field]}, conditions=[told])
+    seen, call = bench.read(state)
+    assert seen == state
+    assert call.private == {}
+    (warned,) = call.report.items
+    assert (warned.severity, warned.summary) == ("warning", "Host h1 is not heard: what runs there is not known")
+    assert warned.detail == "microVM demo/web stays in state as it was declared: host h1 is suspect."
+
+
+def test_a_microvm_that_is_restarted_elsewhere_is_no_news(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config(recovery={"on_host_failure": "restart_elsewhere"}))
+    assert state
+    status = bench.api.store.objects[WEB]["status"]
+    status.update(phase="pending", host=None, power_state=None, drift={"class": "progressing", "fields": []})
+    seen, call = bench.read(state)
+    assert (seen, call.report.items) == (state, [])
+    plan = engine.plan(bench.microvm, Call(cancel=bench.cancel), seen, bench.config(recovery=state["recovery"]))
+    assert plan.planned == seen
+    status.update(phase="active", host="h2", epoch=2, power_state="running", drift={"class": "in_sync", "fields": []})
+    assert bench.read(state)[0] == state
+
+
+@pytest.mark.parametrize("phase", ["suspect", "detached", "fenced"])
+def test_a_host_that_is_not_heard_is_warned_of_and_stays(bench: Bench, phase: str) -> None:
+    bench.api.store.put(("Host", "", "h1"), {"spec": {}}, {})
+    resource = HostResource(bench.connection)
+    state = in_state(bench, resource, "Host", "h1")
+    call = Call(cancel=bench.cancel)
+    seen = engine.read(resource, call, state)
+    assert call.report.items == []
+    told = {"type": "Connected", "status": "false", "reason": "AgentSilent", "message": "its agent is silent"}
+    bench.api.store.objects["Host", "", "h1"]["status"].update(phase=phase, conditions=[told])
+    assert engine.read(resource, call, state) == seen
+    (warned,) = call.report.items
+    assert (warned.severity, warned.summary) == ("warning", f"Host h1 is not heard: it is {phase}")
+    assert "its agent is silent" in warned.detail
 
 
 def test_what_is_in_use_is_deleted_once_it_is_free(bench: Bench) -> None:

@@ -60,7 +60,14 @@ WRITTEN = st.fixed_dictionaries(
         "driver": st.just("qemu"),
         "power_state": st.sampled_from(["running", "stopped"]),
         "placement": PLACEMENT,
-        "recovery": st.fixed_dictionaries({}, optional={"on_host_failure": st.just("restart_elsewhere")}),
+        "recovery": st.fixed_dictionaries(
+            {},
+            optional={
+                "on_host_failure": st.just("restart_elsewhere"),
+                "on_detach": st.sampled_from(["pause", "stop", "shutdown"]),
+                "allow_data_loss": st.booleans(),
+            },
+        ),
     },
 )
 

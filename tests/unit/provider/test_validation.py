@@ -142,6 +142,13 @@ def refused(resource: Resource, given: dict[str, Any]) -> list[tuple[str, str]]:
         ("microvm", {"placement": {"host": "H1"}}, "placement.host", "is not a name"),
         ("microvm", {"placement": {"spread": {"max_per": 0}}}, "placement.spread.max_per", "between 1 and"),
         ("microvm", {"recovery": {"on_host_failure": "panic"}}, "recovery.on_host_failure", "restart_elsewhere"),
+        ("microvm", {"recovery": {"on_detach": "panic"}}, "recovery.on_detach", '"pause", "stop", "shutdown", "keep"'),
+        (
+            "microvm",
+            {"recovery": {"on_host_failure": "restart_elsewhere", "on_detach": "keep"}},
+            "recovery.on_detach",
+            "might run twice",
+        ),
         ("microvm", {"timeouts": {"create": "soon"}}, "timeouts.create", "90s, 5m or 1h30m"),
         ("microvm", {"timeouts": {"delete": "0s"}}, "timeouts.delete", "between"),
         ("namespace", {"name": "demo", "max_vcpu": -1}, "max_vcpu", "between 0 and"),
@@ -160,6 +167,14 @@ def test_each_bad_value_names_its_attribute(kind: str, given: dict[str, Any], wh
 def test_good_and_unknown_values_pass() -> None:
     microvm = PROVIDER.resources["flintlock_microvm"]
     assert refused(microvm, GOOD) == []
+    for recovery in (
+        {"on_host_failure": "restart_elsewhere", "on_detach": "stop", "allow_data_loss": True},
+        {"on_host_failure": UNKNOWN, "on_detach": "keep"},
+        {"on_host_failure": "restart_elsewhere", "on_detach": UNKNOWN},
+        {"on_detach": "keep"},
+        UNKNOWN,
+    ):
+        assert refused(microvm, {**GOOD, "recovery": recovery}) == []
     unknown = {"vcpu": UNKNOWN, "kernel": UNKNOWN, "interfaces": {"e": UNKNOWN}, "timeouts": UNKNOWN}
     assert refused(microvm, {**GOOD, **unknown, "root_volume": UNKNOWN, "additional_volumes": {"a": UNKNOWN}}) == []
 

@@ -29,6 +29,9 @@ class HeldLog:
         await self.released.wait()
         return Position(len(self.entries), 1)
 
+    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+        raise NotImplementedError
+
     async def read_index(self, *, timeout_s: float) -> int:
         raise NotImplementedError
 

@@ -15,10 +15,10 @@ from controlplane.consensus import RaftNode, RaftSettings
 from controlplane.machine.entry import MachineState
 from controlplane.machine.events import EventType
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
-from controlplane.model.commands import DeclareNamespace, Delete, Precondition
+from controlplane.model.commands import DeclareNamespace, Delete, Envelope, Precondition, encode_entry, seal
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind
-from controlplane.ports import Committed, CompactedError, NoLeaderError, PeerStatus, SnapshotInstalled
+from controlplane.ports import Committed, CompactedError, NoLeaderError, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History
 from controlplane.replica.replica import ReplicaDivergedError
@@ -41,6 +41,10 @@ async def running(data_dir: Path, **settings: int) -> AsyncIterator[tuple[RaftNo
 
 def namespace(name: str, **when: bool) -> DeclareNamespace:
     return DeclareNamespace(name=name, uid=Ulids().new(), spec=NamespaceSpec(), when=Precondition(**when))
+
+
+def written(name: str) -> Envelope:
+    return seal(namespace(name), id=Ulids().new(), at=0, actor="test", key=None)
 
 
 async def test_a_proposal_answers_what_the_machine_said(tmp_path: Path) -> None:
@@ -229,17 +233,24 @@ async def test_a_replica_that_differs_from_the_log_at_one_index_ends(tmp_path: P
     await node.stop()
 
 
-async def test_who_leads_and_who_is_away_comes_from_the_status(tmp_path: Path) -> None:
+async def test_who_leads_comes_from_the_status(tmp_path: Path) -> None:
     async with running(tmp_path) as (node, replica):
-        assert replica.leading_term is None
-        assert replica.away(0.0) == set()
+        assert (replica.leading_term, replica.leader) == (None, None)
         await until(lambda: replica.is_leader)
-        assert replica.leading_term == (await node.status()).term
-        peers = [
-            PeerStatus(node=name, address="", connected=False, match_index=None, last_contact_ms=ms)
-            for name, ms in (("heard", 900), ("long-ago", 1100), ("never", None))
-        ]
-        replica._status = replace(await node.status(), peers=peers, uptime_s=0.9)
-        assert replica.away(1.0) == set(), "this process is younger than that itself"
-        replica._status = replace(replica._status, uptime_s=1.1)
-        assert replica.away(1.0) == {"long-ago", "never"}
+        assert (replica.leading_term, replica.leader) == ((await node.status()).term, "n1")
+
+
+async def test_a_confirmed_leader_has_applied_what_was_committed_before_the_question(tmp_path: Path) -> None:
+    async with running(tmp_path) as (node, replica):
+        for i in range(5):
+            await node.append(encode_entry([written(f"n{i}")]), timeout_s=10)
+            assert await replica.confirm_leading(timeout_s=10) == (await node.status()).term
+            assert f"n{i}" in replica.state.namespaces
+
+
+async def test_a_leader_whose_replica_lags_is_not_confirmed(tmp_path: Path) -> None:
+    async with running(tmp_path) as (node, _):
+        await node.append(encode_entry([written("a")]), timeout_s=10)
+        lagging = Replica(node, cluster_id="c1", clock=SystemClock(), ids=Ulids())
+        with pytest.raises(NoLeaderError):
+            await lagging.confirm_leading(timeout_s=0.1)

@@ -11,6 +11,7 @@ from controlplane.api.http import params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
+from controlplane.decide.failover import FailoverLimits
 from controlplane.model.commands import Act, Action
 from controlplane.ports import DriverError, HostUnreachableError
 
@@ -39,9 +40,12 @@ async def act_on_microvm(
 
 
 @router.get(_ONE + "/why", response_model=shapes.Why)
-async def why(state: reads.Snapshot, namespace: params.NamespaceParam, name: params.NameParam) -> Response:
-    """Why it is where it is, or nowhere: the decision and every bid."""
-    return respond(views.why(reads.microvm(state, namespace, name)), state)
+async def why(
+    services: With, state: reads.Snapshot, namespace: params.NamespaceParam, name: params.NameParam
+) -> Response:
+    """Why it is where it is, or nowhere: the decision and every bid; and what a lost host means for it."""
+    limits = FailoverLimits(max_unhealthy=services.settings.max_unhealthy)
+    return respond(views.why(state, reads.microvm(state, namespace, name), limits), state)
 
 
 @router.get(

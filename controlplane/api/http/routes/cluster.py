@@ -14,6 +14,7 @@ from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
 from controlplane.api.http.times import iso
+from controlplane.decide.failover import FailoverLimits, breaker
 from controlplane.machine.codec import digest_text
 from controlplane.machine.convergence import current_observation
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
@@ -37,6 +38,7 @@ async def cluster(services: With) -> Response:
         log=raft_views.log_shape(log) if log is not None else None,
         backup=_backup(services.backup()),
         nodes=_nodes(services, log, presence),
+        failover=views.failover_shape(breaker(state, FailoverLimits(max_unhealthy=services.settings.max_unhealthy))),
         hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
         microvms=dict(
             Counter(

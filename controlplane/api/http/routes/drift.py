@@ -12,9 +12,8 @@ from starlette.responses import Response
 from controlplane.api.http import params, reads, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
-from controlplane.decide.drift import Drift, DriftClass, classify, unmanaged
+from controlplane.decide.drift import SILENT, Drift, DriftClass, classify, unmanaged
 from controlplane.machine.state import State
-from controlplane.model.resources import HostPhase
 from controlplane.model.types import Kind
 
 router = APIRouter(tags=["Drift"], route_class=StrictRoute)
@@ -56,7 +55,7 @@ def _hosts(state: State) -> Iterator[shapes.DriftItem]:
     for name in sorted(state.hosts):
         host = state.hosts[name]
         if host.declared:
-            lost = host.phase is HostPhase.UNREACHABLE
+            lost = host.phase in SILENT
             reckoned = Drift(klass=DriftClass.UNREACHABLE if lost else DriftClass.IN_SYNC)
             yield _item(reckoned, Kind.HOST, None, name, host.meta.uid, name)
 

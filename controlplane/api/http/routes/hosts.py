@@ -15,7 +15,7 @@ from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
-from controlplane.model.commands import Delete
+from controlplane.model.commands import ConfirmFenced, Delete
 from controlplane.model.types import Kind
 
 router = APIRouter(tags=["Hosts"], route_class=StrictRoute)
@@ -51,6 +51,19 @@ async def delete_host(
     """Delete a host."""
     command = Delete(kind=Kind.HOST, name=name, revision=revision)
     return await writes.remove(services, actor, command, key=key)
+
+
+@router.post("/hosts/{name}/actions/confirm-fenced", response_model=shapes.HostResource)
+async def confirm_fenced(
+    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+) -> Response:
+    """Say that a lost host is certainly off, so that whatever its microVMs' policies allow is restarted elsewhere.
+
+    Nothing checks it: if the host runs after all, so do two copies of what is restarted.
+    """
+    command = ConfirmFenced(host=name, revision=revision)
+    _, state = await writes.propose(services, actor, command, key=key)
+    return respond(views.host(state, reads.host(state, name, include_pending=False)), state)
 
 
 @router.get("/hosts", response_model=shapes.HostList)

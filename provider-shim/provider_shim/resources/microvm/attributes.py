@@ -129,9 +129,23 @@ _RECOVERY = Nested(
             type=STRING,
             default="never",
             validators=(one_of("never", "restart_elsewhere"),),
-            description="`never`: wait for the host; `restart_elsewhere`: regenerate it on another host. Recorded, and "
-            "not yet acted upon: this version waits in either case.",
-        )
+            description="`never`: wait for the host; `restart_elsewhere`: start it on another host, from its images, "
+            "once it certainly runs on the lost one no more.",
+        ),
+        "on_detach": Attribute(
+            type=STRING,
+            optional=True,
+            validators=(one_of("pause", "stop", "shutdown", "keep"),),
+            description="What its host does with it when it is cut off from the control plane for as long as its lease "
+            "lasts: `pause` (halted at once, killed a little later), `stop` (killed at once), `shutdown` (asked to "
+            "power off at half of that time, killed at its end) or `keep` (runs on). Unset: `pause` with "
+            "`restart_elsewhere`, which excludes `keep`; `keep` with `never`.",
+        ),
+        "allow_data_loss": Attribute(
+            type=BOOL,
+            default=False,
+            description="Whether to restart it elsewhere although it has a `local` volume, without what is on it.",
+        ),
     },
 )
 

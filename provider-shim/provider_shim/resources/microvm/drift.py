@@ -1,8 +1,8 @@
 """Drift: what the API classes as `drifted` stands in state in place of the intent, so that a plan shows it.
 
-Everything else that differs (a microVM on its way, a host that is unreachable, a move by the control plane) is not
-drift and shows nothing. The private state remembers that drift was shown, so that an apply repairs it even when the
-intent did not change.
+Everything else that differs (a microVM on its way, a host that is not heard, a move by the control plane, a restart on
+another host) is not drift and shows no difference. The private state remembers that drift was shown, so that an apply
+repairs it even when the intent did not change.
 """
 
 from __future__ import annotations
@@ -52,6 +52,19 @@ def warn(report: Report, shown_name: str, fields: list[dict[str, Any]], translat
             f"{_quote(each.get('desired'))}{since}{cause}. Applying asks the control plane to repair it.",
             path,
         )
+
+
+def warn_of_silence(report: Report, shown_name: str, stored: Mapping[str, Any]) -> None:
+    """What is on a host that is not heard is not known: that is said, and changes nothing."""
+    status: dict[str, Any] = stored.get("status") or {}
+    found: dict[str, Any] = status.get("drift") or {}
+    if found.get("class") != "unreachable":
+        return
+    told = next((each["message"] for each in status.get("conditions") or () if each.get("type") == "Running"), "")
+    report.warn(
+        f"Host {status.get('host')} is not heard: what runs there is not known",
+        f"microVM {shown_name} stays in state as it was declared{f': {told}' if told else ''}.",
+    )
 
 
 def _quote(value: Any) -> str:

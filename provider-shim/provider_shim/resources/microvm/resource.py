@@ -82,6 +82,14 @@ class MicroVMResource(DeclaredResource):
                     "Give container_source or virtiofs_source, not both.",
                     attribute(name),
                 )
+        recovery = as_object(config.get("recovery")) or {}
+        if recovery.get("on_host_failure") == "restart_elsewhere" and recovery.get("on_detach") == "keep":
+            report.error(
+                "What is kept cannot be restarted elsewhere",
+                "on_detach = keep lets it run on where its host is cut off, so it might run twice: choose pause, stop "
+                "or shutdown, or on_host_failure = never.",
+                attribute("recovery", "on_detach"),
+            )
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
         if config.get("namespace") is None:
@@ -111,6 +119,7 @@ class MicroVMResource(DeclaredResource):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
+        drift.warn_of_silence(call.report, self.show(stored), stored)
         fields = drift.drifted_fields(stored)
         call.private.pop(drift.PRIVATE_KEY, None)
         if not fields:

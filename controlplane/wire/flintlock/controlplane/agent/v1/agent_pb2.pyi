@@ -70,6 +70,7 @@ class Hello(_message.Message):
     DRIVERS_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    HELD_TTL_MS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     cluster_id: _builtins.str
     """empty on the first contact"""
@@ -79,6 +80,8 @@ class Hello(_message.Message):
     boot_id: _builtins.str
     protocol: _builtins.int
     """1"""
+    held_ttl_ms: _builtins.int
+    """the time to live of the lease that the host still holds; 0: none"""
     @_builtins.property
     def drivers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Driver]: ...
     @_builtins.property
@@ -94,10 +97,11 @@ class Hello(_message.Message):
         drivers: _abc.Iterable[Global___Driver] | None = ...,
         capacity: Global___Amount | None = ...,
         protocol: _builtins.int = ...,
+        held_ttl_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "capacity", b"capacity", "cluster_id", b"cluster_id", "drivers", b"drivers", "host", b"host", "protocol", b"protocol", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "capacity", b"capacity", "cluster_id", b"cluster_id", "drivers", b"drivers", "held_ttl_ms", b"held_ttl_ms", "host", b"host", "protocol", b"protocol", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,11 +115,14 @@ class Driver(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SIMULATED_FIELD_NUMBER: _builtins.int
     ACCELERATOR_FIELD_NUMBER: _builtins.int
+    FENCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     simulated: _builtins.bool
     accelerator: _builtins.str
     """"kvm", "tcg" or empty"""
+    fences: _builtins.bool
+    """ends by itself what may run only under a lease"""
     def __init__(
         self,
         *,
@@ -123,10 +130,11 @@ class Driver(_message.Message):
         version: _builtins.str = ...,
         simulated: _builtins.bool = ...,
         accelerator: _builtins.str = ...,
+        fences: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "name", b"name", "simulated", b"simulated", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "fences", b"fences", "name", b"name", "simulated", b"simulated", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,6 +482,7 @@ class ToAgent(_message.Message):
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -484,6 +493,8 @@ class ToAgent(_message.Message):
     def question(self) -> Global___Question: ...
     @_builtins.property
     def goodbye(self) -> Global___Goodbye: ...
+    @_builtins.property
+    def grant(self) -> Global___Grant: ...
     def __init__(
         self,
         *,
@@ -492,12 +503,13 @@ class ToAgent(_message.Message):
         assignments: Global___Assignments | None = ...,
         question: Global___Question | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        grant: Global___Grant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye", "grant"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -575,6 +587,33 @@ class HeartbeatAck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatAck: _TypeAlias = HeartbeatAck  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """The leader's answer to a heartbeat of this session: the host may run what can move until ttl_ms after it SENT that heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    GRACE_MS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    ttl_ms: _builtins.int
+    grace_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        grace_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_ms", b"grace_ms", "sequence", b"sequence", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class Assignments(_message.Message):
@@ -1083,3 +1122,99 @@ class AskReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AskReply: _TypeAlias = AskReply  # noqa: Y015
+
+@_typing.final
+class GrantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___Heard]: ...
+    def __init__(
+        self,
+        *,
+        heard: _abc.Iterable[Global___Heard] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard", b"heard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantRequest: _TypeAlias = GrantRequest  # noqa: Y015
+
+@_typing.final
+class Heard(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    session: _builtins.str
+    sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        session: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "sequence", b"sequence", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heard: _TypeAlias = Heard  # noqa: Y015
+
+@_typing.final
+class GrantReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def granted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Granted]: ...
+    def __init__(
+        self,
+        *,
+        granted: _abc.Iterable[Global___Granted] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantReply: _TypeAlias = GrantReply  # noqa: Y015
+
+@_typing.final
+class Granted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    GRACE_MS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    session: _builtins.str
+    sequence: _builtins.int
+    ttl_ms: _builtins.int
+    grace_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        session: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        grace_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_ms", b"grace_ms", "host", b"host", "sequence", b"sequence", "session", b"session", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Granted: _TypeAlias = Granted  # noqa: Y015

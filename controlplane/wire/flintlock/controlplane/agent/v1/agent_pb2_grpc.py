@@ -117,6 +117,11 @@ class NodeRelayStub:
                 request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskRequest.SerializeToString,
                 response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskReply.FromString,
                 _registered_method=True)
+        self.Grant = channel.unary_unary(
+                '/flintlock.controlplane.agent.v1.NodeRelay/Grant',
+                request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.SerializeToString,
+                response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.FromString,
+                _registered_method=True)
 
 
 class NodeRelayServicer:
@@ -135,6 +140,13 @@ class NodeRelayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Grant(self, request, context):
+        """answered by the leader alone, others end it with FAILED_PRECONDITION
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeRelayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +159,11 @@ def add_NodeRelayServicer_to_server(servicer, server):
                     servicer.Ask,
                     request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskRequest.FromString,
                     response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskReply.SerializeToString,
+            ),
+            'Grant': grpc.unary_unary_rpc_method_handler(
+                    servicer.Grant,
+                    request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.FromString,
+                    response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -204,6 +221,33 @@ class NodeRelay:
             '/flintlock.controlplane.agent.v1.NodeRelay/Ask',
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskRequest.SerializeToString,
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.AskReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Grant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flintlock.controlplane.agent.v1.NodeRelay/Grant',
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.SerializeToString,
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,8 @@ class NodeRelayStub:
     def __new__(cls, channel: _aio.Channel) -> NodeRelayAsyncStub: ...
     Presence: _grpc.UnaryUnaryMultiCallable[_agent_pb2.PresenceRequest, _agent_pb2.PresenceReply]
     Ask: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AskRequest, _agent_pb2.AskReply]
+    Grant: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GrantRequest, _agent_pb2.GrantReply]
+    """answered by the leader alone, others end it with FAILED_PRECONDITION"""
 
 @_typing.type_check_only
 class NodeRelayAsyncStub(NodeRelayStub):
@@ -69,6 +71,8 @@ class NodeRelayAsyncStub(NodeRelayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Presence: _aio.UnaryUnaryMultiCallable[_agent_pb2.PresenceRequest, _agent_pb2.PresenceReply]  # type: ignore[assignment]
     Ask: _aio.UnaryUnaryMultiCallable[_agent_pb2.AskRequest, _agent_pb2.AskReply]  # type: ignore[assignment]
+    Grant: _aio.UnaryUnaryMultiCallable[_agent_pb2.GrantRequest, _agent_pb2.GrantReply]  # type: ignore[assignment]
+    """answered by the leader alone, others end it with FAILED_PRECONDITION"""
 
 class NodeRelayServicer(metaclass=_abc_1.ABCMeta):
     """Between nodes, authenticated by node certificates: what a node asks of the agents that dialled another one."""
@@ -86,5 +90,13 @@ class NodeRelayServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.AskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.AskReply, _abc.Awaitable[_agent_pb2.AskReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Grant(
+        self,
+        request: _agent_pb2.GrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.GrantReply, _abc.Awaitable[_agent_pb2.GrantReply]]:
+        """answered by the leader alone, others end it with FAILED_PRECONDITION"""
 
 def add_NodeRelayServicer_to_server(servicer: NodeRelayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,29 @@
+"""What handlers share: their answers, and moving a microVM along its lifecycle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controlplane.machine.draft import Draft
+from controlplane.machine.lifecycle import MICROVM, MicroVMEvent
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.model.resources import MicroVM
+
+Result = Applied | Rejected
+
+
+def move(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
+    """`vm` in the phase that `event` leads to; only for events that the table has for every phase it can be in."""
+    phase = MICROVM[vm.phase, event]
+    assert phase is not None
+    return vm if phase is vm.phase else replace(vm, phase=phase, since=draft.at)
+
+
+def applied(draft: Draft, uid: str) -> Applied:
+    change = Change.CHANGED if draft.changed else Change.UNCHANGED
+    revision = draft.revision if draft.changed else draft.state.revision
+    return Applied(revision=revision, change=change, uid=uid)
+
+
+def stale(message: str) -> Rejected:
+    return Rejected(code=Code.STALE, message=message)

@@ -1,0 +1,88 @@
+"""What flintctl says of lost hosts, and how an operator's word is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.builders import confirm_fenced, detached, fenced, resurrect, suspected
+from unit.api.rig import Rig
+
+from controlplane.model.resources import HostPhase
+
+Cli = Callable[..., Any]
+MOVES = {"on_host_failure": "restart_elsewhere"}
+
+
+@pytest.fixture
+def fleet(api: Rig) -> Rig:
+    """Three hosts, the first of which is fenced; demo/web may move, demo/stays may not."""
+    for name in ("h1", "h2", "h3"):
+        api.with_host(name)
+    api.active(recovery=MOVES)
+    api.active("stays")
+    for command in (suspected(), detached(), fenced()):
+        api.do(command)
+    return api
+
+
+def test_an_operator_says_that_hosts_are_off(cli: Cli, fleet: Rig) -> None:
+    fleet.do(suspected("h2"))
+    answer = cli("host", "confirm-fenced", "h1", "h2", "--yes")
+    assert (answer.code, answer.out) == (0, "host h1: confirmed as off\nhost h2: confirmed as off\n")
+    assert "there will be two of each" in answer.err
+    assert "h1: fenced, last seen" in answer.err
+    assert "h2: suspect, last seen" in answer.err
+    assert [fleet.replica.state.hosts[name].phase for name in ("h1", "h2")] == [HostPhase.FENCED] * 2
+
+
+def test_nothing_is_confirmed_unasked(cli: Cli, fleet: Rig) -> None:
+    answer = cli("host", "confirm-fenced", "h1")
+    assert answer.code == 1
+    assert "--yes" in answer.err
+    assert fleet.replica.state.hosts["h1"].confirmed_by is None
+
+
+@pytest.mark.parametrize(("name", "words"), [("h9", "host h9 does not exist"), ("h2", "host h2 is ready")])
+def test_what_cannot_be_confirmed_is_named(cli: Cli, fleet: Rig, name: str, words: str) -> None:
+    answer = cli("host", "confirm-fenced", name, "--yes")
+    assert answer.code == 1
+    assert words in answer.err
+
+
+def test_a_mistyped_name_confirms_nothing(cli: Cli, fleet: Rig) -> None:
+    assert cli("host", "confirm-fenced", "h1", "h9", "--yes").code == 1
+    assert fleet.replica.state.hosts["h1"].confirmed_by is None
+
+
+def test_a_lost_host_says_why_and_who_confirmed_it(cli: Cli, fleet: Rig) -> None:
+    fleet.do(resurrect(fleet.vm()))
+    first = cli("host", "list").out.splitlines()[1]
+    assert "fenced" in first
+    assert "silent for 14.3 s" in first
+    fleet.post("/hosts/h1/actions/confirm-fenced")
+    assert "silent for 14.3 s; off, says alice" in cli("host", "list").out
+    shown = cli("host", "show", "h1").out
+    assert "Orders to destroy" in shown
+    assert fleet.vm().meta.uid in shown
+
+
+def test_why_tells_what_a_lost_host_means(cli: Cli, fleet: Rig) -> None:
+    assert "not restarted elsewhere: its recovery.on_host_failure is never." in cli("vm", "why", "demo/stays").out
+    fleet.do(resurrect(fleet.vm()))
+    told = cli("vm", "why", "demo/web").out
+    assert "demo/web waits for its next placement." in told
+    assert "Its copy of epoch 1 was given up on host h1 at" in told
+
+
+def test_an_open_breaker_is_not_overlooked(cli: Cli, fleet: Rig) -> None:
+    calm = cli("cluster", "status").out
+    assert "FAILOVER IS STOPPED" not in calm
+    assert "ready; 1 of 3 hosts lost" in calm
+    fleet.do(detached("h2"))
+    loud = cli("cluster", "status").out
+    assert loud.startswith("FAILOVER IS STOPPED: 2 of 3 hosts are lost")
+    assert "confirm-fenced" in loud
+    fleet.do(confirm_fenced("h2"))
+    assert "FAILOVER IS STOPPED" not in cli("cluster", "status").out

@@ -1,0 +1,167 @@
+"""Failover: what is given up on lost hosts and why the rest is not, and the breaker that stops it all."""
+
+from __future__ import annotations
+
+import pytest
+from support.builders import agent_connected, confirm_fenced, declare_host, detached, fenced, suspected
+from support.driven import DrivenMachine
+
+from controlplane.decide.failover import Breaker, FailoverLimits, breaker, failover
+from controlplane.machine.outcome import Applied
+from controlplane.model.commands import Delete
+from controlplane.model.resources import MicroVM
+from controlplane.model.spec import HostFailure, Placement, Recovery, Volume, VolumeKind
+from controlplane.model.types import Kind
+
+MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
+LIMITS = FailoverLimits()
+
+
+def fleet(count: int) -> DrivenMachine:
+    machine = DrivenMachine()
+    for number in range(1, count + 1):
+        machine.with_host(f"h{number}")
+    return machine
+
+
+def uids(machine: DrivenMachine, limits: FailoverLimits = LIMITS) -> list[str]:
+    return [each.uid for each in failover(machine.state, term=machine.term, limits=limits).resurrect]
+
+
+def held(machine: DrivenMachine, vm: MicroVM, limits: FailoverLimits = LIMITS) -> str | None:
+    return failover(machine.state, term=machine.term, limits=limits).held.get(vm.meta.uid)
+
+
+def test_nothing_is_lost_and_nothing_is_given_up() -> None:
+    machine = fleet(2)
+    machine.active(recovery=MOVES)
+    machine.accept(suspected())
+    found = failover(machine.state, term=1, limits=LIMITS)
+    assert (found.resurrect, dict(found.held)) == ((), {})
+
+
+def test_what_is_decided_is_what_the_machine_takes() -> None:
+    machine = fleet(3)
+    machine.term = 7
+    machine.active("a", recovery=MOVES)
+    machine.placed("b", recovery=MOVES)
+    machine.active("c", host="h2", recovery=MOVES)
+    machine.lose()
+    decided = failover(machine.state, term=7, limits=LIMITS).resurrect
+    assert [(each.uid, each.epoch, each.host, each.term) for each in decided] == [
+        ("vm-a", 1, "h1", 7),
+        ("vm-b", 1, "h1", 7),
+    ]
+    assert {each.reason for each in decided} == {"silent for 14.3 s"}
+    assert all(isinstance(machine.do(each), Applied) for each in decided)
+    assert uids(machine) == []
+
+
+def test_the_oldest_come_first_and_the_rest_in_their_turn() -> None:
+    machine = fleet(3)
+    for name, host in (("z", "h1"), ("b", "h2"), ("a", "h1")):
+        machine.active(name, host=host, recovery=MOVES)
+    machine.lose("h1").accept(confirm_fenced("h1"))
+    machine.lose("h2")
+    two = FailoverLimits(per_round=2)
+    assert uids(machine, two) == ["vm-z", "vm-b"]
+    assert held(machine, machine.vm("a"), two) == "its turn comes: at most 2 are restarted at a time, the oldest first"
+    assert uids(machine) == ["vm-z", "vm-b", "vm-a"]
+
+
+def test_an_operators_word_is_the_reason() -> None:
+    machine = fleet(3)
+    machine.active(recovery=MOVES)
+    machine.accept(suspected())
+    machine.accept(confirm_fenced(), actor="bob")
+    (decided,) = failover(machine.state, term=1, limits=LIMITS).resurrect
+    assert decided.reason == "confirmed as off by bob"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, "its recovery.on_host_failure is never"),
+        ({"recovery": MOVES, "placement": Placement(host="h1")}, "its placement.host asks for host h1 alone"),
+        ({"recovery": MOVES, "root_volume": Volume(kind=VolumeKind.LOCAL)}, "what is on its local volume root"),
+    ],
+)
+def test_why_what_its_policy_keeps_is_held(spec: dict[str, object], words: str) -> None:
+    machine = fleet(3)
+    vm = machine.active(**spec)
+    machine.lose()
+    assert str(held(machine, vm)).startswith(words)
+    assert uids(machine) == []
+
+
+def test_why_what_may_move_is_still_held() -> None:
+    machine = fleet(3)
+    vm = machine.active(recovery=MOVES)
+    kept = machine.active("kept", recovery=MOVES)
+    going = machine.active("going", recovery=MOVES)
+    machine.accept(agent_connected(fences=False))
+    machine.accept(agent_connected())
+    machine.confirm(vm)
+    machine.accept(Delete(kind=Kind.MICROVM, namespace="demo", name="going"))
+    machine.accept(detached())
+    assert held(machine, vm) == "host h1 is detached: it is not fenced yet"
+    assert "which never confirmed to end it with its lease" in str(held(machine, kept))
+    assert held(machine, going) == "it is being deleted, which host h1 has to confirm"
+    machine.accept(fenced())
+    assert uids(machine) == ["vm-web"]
+    machine.accept(confirm_fenced())
+    assert uids(machine) == ["vm-web", "vm-kept"]
+
+
+# -- the breaker -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hosts", "lost", "max_unhealthy", "opens"),
+    [
+        (1, 1, 0.5, False),  # one lost host is one lost host
+        (2, 1, 0.1, False),
+        (2, 2, 0.5, True),
+        (3, 2, 0.5, True),
+        (4, 2, 0.5, False),  # more than half
+        (4, 3, 0.5, True),
+        (5, 2, 0.3, True),
+        (3, 3, 1.0, False),  # switched off
+        (3, 2, 0.0, True),
+    ],
+)
+def test_when_the_breaker_opens(hosts: int, lost: int, max_unhealthy: float, opens: bool) -> None:
+    machine = fleet(hosts)
+    for number in range(1, lost + 1):
+        machine.accept(detached(f"h{number}"))
+    found = breaker(machine.state, FailoverLimits(max_unhealthy=max_unhealthy))
+    assert (found.open, found.lost, found.of) == (opens, lost, hosts)
+    assert found.message.startswith(f"{lost} of {hosts} hosts are lost") if opens else found.message == ""
+
+
+def test_only_hosts_that_were_there_count() -> None:
+    machine = fleet(3)
+    machine.accept(agent_connected("stranger"))
+    machine.accept(declare_host("never-seen"))
+    machine.accept(suspected("h1"))
+    machine.accept(detached("h2"))
+    machine.accept(detached("h3"))
+    machine.accept(agent_connected("h3"))
+    assert breaker(machine.state, LIMITS) == Breaker(open=False, lost=1, of=3, message="")
+
+
+def test_the_breaker_holds_all_but_what_was_on_hosts_known_to_be_off() -> None:
+    machine = fleet(5)
+    for number in range(1, 5):
+        machine.active(f"on-{number}", host=f"h{number}", recovery=MOVES)
+        machine.lose(f"h{number}")
+    cut = breaker(machine.state, LIMITS)
+    assert cut.open
+    assert uids(machine) == []
+    assert held(machine, machine.vm("on-1")) == cut.message
+    machine.accept(confirm_fenced("h1"))
+    assert breaker(machine.state, LIMITS).open
+    assert uids(machine) == ["vm-on-1"]
+    machine.accept(agent_connected("h4"))
+    assert not breaker(machine.state, LIMITS).open
+    assert uids(machine) == ["vm-on-1", "vm-on-2", "vm-on-3"]

@@ -1,0 +1,311 @@
+"""What follows from silence, and when; and that what was not watched is no evidence."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from support.builders import agent_connected
+from unit.reconcile.world import World, session
+
+from controlplane.machine.outcome import Rejected
+from controlplane.model.commands import (
+    AgentLost,
+    Command,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
+    Report,
+)
+from controlplane.model.resources import HostPhase
+from controlplane.ports import NoLeaderError
+from controlplane.reconcile import hostwatch
+from controlplane.reconcile.hostwatch import Finding
+from controlplane.settings import LeaseSettings
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    world.add_host()
+    await world.tick()
+    return world
+
+
+_USUAL = LeaseSettings()
+_LONG = LeaseSettings(ttl_s=20, skew=0.5, fence_s=4)
+_PATIENT = LeaseSettings(resurrect_after_s=60)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`phase` of the host, and what is proposed at which seconds since it was granted to (or heard) last."""
+
+    phase: HostPhase
+    at_s: float
+    expected: type[Command] | None
+    lease: LeaseSettings = _USUAL
+    committed_ms: int = 10_000
+
+
+CASES = [
+    Case(HostPhase.READY, 2.9, None),
+    Case(HostPhase.READY, 3.1, HostSuspected),
+    Case(HostPhase.READY, 10.9, HostSuspected),
+    Case(HostPhase.READY, 11.1, HostDetached),
+    Case(HostPhase.READY, 21.9, HostSuspected, committed_ms=20_000),
+    Case(HostPhase.READY, 22.1, HostDetached, committed_ms=20_000),
+    Case(HostPhase.READY, 29.9, HostSuspected, lease=_LONG),
+    Case(HostPhase.READY, 30.1, HostDetached, lease=_LONG),
+    Case(HostPhase.SUSPECT, 10.9, None),
+    Case(HostPhase.SUSPECT, 11.1, HostDetached),
+    Case(HostPhase.REJOINING, 10.9, None),
+    Case(HostPhase.REJOINING, 11.1, HostDetached),
+    Case(HostPhase.DETACHED, 14.2, None),
+    Case(HostPhase.DETACHED, 14.4, HostFenced),
+    Case(HostPhase.DETACHED, 25.2, None, committed_ms=20_000),
+    Case(HostPhase.DETACHED, 25.4, HostFenced, committed_ms=20_000),
+    Case(HostPhase.DETACHED, 35.9, None, lease=_LONG),
+    Case(HostPhase.DETACHED, 36.1, HostFenced, lease=_LONG),
+    Case(HostPhase.DETACHED, 59.9, None, lease=_PATIENT),
+    Case(HostPhase.DETACHED, 60.1, HostFenced, lease=_PATIENT),
+    Case(HostPhase.DETACHED, 69.1, None, lease=_PATIENT, committed_ms=60_000),
+    Case(HostPhase.FENCED, 1000.0, None),
+    Case(HostPhase.PENDING, 10.9, None),
+    Case(HostPhase.PENDING, 11.1, AgentLost),
+]
+
+
+def bring(world: World, phase: HostPhase, *, committed_ms: int) -> None:
+    """The host into `phase`, without the watch."""
+    if phase is HostPhase.PENDING:
+        world.accept(agent_connected("h1", session=session("h1")))
+        return
+    world.add_host(lease_ttl_ms=committed_ms)
+    if phase is HostPhase.SUSPECT:
+        world.accept(HostSuspected(host="h1", session=session("h1"), reason=""))
+    if phase in (HostPhase.DETACHED, HostPhase.FENCED, HostPhase.REJOINING):
+        world.accept(HostDetached(host="h1", session=session("h1"), term=1, reason=""))
+    if phase is HostPhase.FENCED:
+        world.accept(HostFenced(host="h1", term=1, reason=""))
+    if phase is HostPhase.REJOINING:
+        world.connect(lease_ttl_ms=committed_ms)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.phase.value}-{case.at_s}-{case.committed_ms}")
+def test_what_follows_from_silence(case: Case) -> None:
+    world = World(case.lease)
+    bring(world, case.phase, committed_ms=case.committed_ms)
+    assert world.host().phase is case.phase
+    world.ledger.begin(1, 0.0)
+    hosts = [world.host()]
+    world.ledger.look(hosts, 50.0)
+    if case.phase is HostPhase.READY:
+        world.ledger.grant("h1", 100.0)
+    elif case.phase is HostPhase.DETACHED:
+        world.ledger.grant("h1", 100.0)
+        world.ledger.hear("h1", 101.0)
+    elif case.phase is HostPhase.SUSPECT:
+        world.ledger.grant("h1", 100.0)
+    else:
+        world.ledger.hear("h1", 100.0)
+    found = list(hostwatch.find(hosts, world.ledger, 100.0 + case.at_s, case.lease))
+    assert [type(each) for each in found] == ([case.expected] if case.expected is not None else [])
+
+
+async def test_a_silent_host_is_suspect_then_detached_then_fenced(world: World) -> None:
+    await world.heartbeat()
+    found = await world.pass_time(20)
+    assert [type(each) for each in found] == [HostSuspected, HostDetached, HostFenced]
+    assert world.host().phase is HostPhase.FENCED
+    assert world.host().reason == "no lease was granted for 14 s, and one of 10 s has ended by any clock"
+
+
+async def test_a_host_that_is_heard_stays_ready(world: World) -> None:
+    assert await world.pass_time(60, "h1") == []
+
+
+async def test_a_suspect_host_that_is_granted_again_is_ready(world: World) -> None:
+    await world.heartbeat()
+    assert [type(each) for each in await world.pass_time(5)] == [HostSuspected]
+    assert [type(each) for each in await world.pass_time(2, "h1")] == [HostHeard]
+    assert world.host().phase is HostPhase.READY
+
+
+async def test_a_host_found_suspect_is_not_heard_before_it_is_granted(world: World) -> None:
+    world.accept(HostSuspected(host="h1", session=session("h1"), reason=""))
+    assert await world.pass_time(2) == []
+
+
+async def test_a_new_leader_waits_for_all_of_it(world: World) -> None:
+    await world.heartbeat()
+    await world.pass_time(10)
+    world.term = world.leads_in = 2
+    found = await world.pass_time(11)
+    assert found == [], "suspect already, and nothing is known of what the last leader granted"
+    assert [type(each) for each in await world.pass_time(1)] == [HostDetached]
+    # Detached and found so by the leader after that: its own count again.
+    world.term = world.leads_in = 3
+    assert await world.pass_time(14) == []
+    assert [type(each) for each in await world.pass_time(1.5)] == [HostFenced]
+
+
+async def test_a_restarted_front_waits_for_all_of_it(world: World) -> None:
+    await world.heartbeat()
+    await world.pass_time(12)
+    assert world.host().phase is HostPhase.DETACHED
+    world.restart_front()
+    assert await world.pass_time(14) == []
+    assert [type(each) for each in await world.pass_time(1.5)] == [HostFenced]
+
+
+@pytest.mark.parametrize(("late_s", "again"), [(0.9, False), (1.1, True)])
+async def test_a_late_tick_begins_the_waits_again(world: World, late_s: float, again: bool) -> None:
+    await world.heartbeat()
+    await world.pass_time(12)
+    assert world.host().phase is HostPhase.DETACHED
+    world.time_s += late_s
+    found = await world.pass_time(4)
+    assert [type(each) for each in found] == ([] if again else [HostFenced])
+    if again:
+        assert [type(each) for each in await world.pass_time(11)] == [HostFenced]
+
+
+async def test_a_stall_makes_nobody_suspect(world: World) -> None:
+    await world.heartbeat()
+    world.time_s += 600
+    assert await world.tick() == []
+    assert await world.pass_time(10, "h1") == []
+
+
+async def test_a_node_that_does_not_lead_finds_nothing(world: World) -> None:
+    world.term = None
+    assert await world.pass_time(60) == []
+
+
+async def test_a_leader_that_was_unsure_for_a_moment_waits_again(world: World) -> None:
+    await world.heartbeat()
+    await world.pass_time(10)
+    world.term = None
+    await world.tick()
+    world.term = 1
+    assert await world.pass_time(11) == []
+    assert [type(each) for each in await world.pass_time(1)] == [HostDetached]
+
+
+async def test_nothing_is_granted_from_before_the_detachment_is_proposed(world: World) -> None:
+    world.hold = []
+    await world.pass_time(12)
+    assert world.host().phase is HostPhase.READY, "nothing was committed"
+    assert await world.heartbeat() is None
+    # It comes true long after, and by then another session is there: the state keeps them apart.
+    (detached,) = {each for each in world.hold if isinstance(each, HostDetached)}
+    world.apply(detached)
+    assert world.host().phase is HostPhase.DETACHED
+
+
+async def test_an_unknown_outcome_keeps_the_host_refused_over_stalls_and_doubts(world: World) -> None:
+    world.hold = []
+    await world.pass_time(12)
+    world.time_s += 60
+    await world.tick()
+    assert await world.heartbeat() is None
+    world.term = None
+    await world.tick()
+    world.term = 1
+    await world.tick()
+    assert await world.heartbeat() is None, "the same term: it may still be committed"
+    # The next term refuses what the last one decided, once it committed anything at all.
+    world.term = world.leads_in = 2
+    await world.tick()
+    assert await world.heartbeat() == 10.0
+    for late in world.hold:
+        if isinstance(late, HostDetached):
+            assert isinstance(world.apply(late), Rejected)
+    assert world.host().phase is HostPhase.READY
+
+
+async def test_what_was_lost_is_proposed_again(world: World) -> None:
+    await world.heartbeat()
+    world.refuse = True
+    found = await world.pass_time(5)
+    assert {type(each) for each in found} == {HostSuspected}
+    assert len(found) > 1
+    world.refuse = False
+    await world.pass_time(1)
+    assert world.host().phase is HostPhase.SUSPECT
+
+
+async def test_a_proposal_under_way_is_not_made_twice(world: World) -> None:
+    findings: list[Finding] = []
+    while not findings:
+        world.time_s += hostwatch.PERIOD_S
+        findings = world.hostwatch.tick()
+    world.time_s += hostwatch.PERIOD_S
+    assert world.hostwatch.tick() == []
+    await world.hostwatch.propose(findings[0])
+    assert world.host().phase is HostPhase.SUSPECT
+
+
+async def test_a_rejoining_host_is_waited_for_by_its_heartbeats(world: World) -> None:
+    await world.heartbeat()
+    await world.pass_time(12)
+    world.connect(number=1)
+    assert world.host().phase is HostPhase.REJOINING
+    assert await world.pass_time(30, "h1") == [], "it is heard, and has no lease"
+    found = await world.pass_time(20)
+    assert [type(each) for each in found] == [HostDetached, HostFenced]
+
+
+async def test_a_rejoined_host_begins_anew(world: World) -> None:
+    await world.heartbeat()
+    await world.pass_time(12)
+    world.connect(number=2)
+    await world.tick()
+    world.accept(Report(host="h1", session=session("h1", 2), rejoined=True))
+    assert await world.pass_time(2) == [], "its last grant is long ago, and it was not silent since it rejoined"
+    await world.heartbeat(number=2)
+    assert [type(each) for each in await world.pass_time(5)] == [HostSuspected]
+
+
+async def test_sessions_that_come_and_go_without_a_grant_do_not_hide_a_host(world: World) -> None:
+    await world.heartbeat()
+    for number in range(2, 9):
+        await world.pass_time(2)
+        if world.host().phase is HostPhase.DETACHED:
+            break
+        world.connect(number=number)
+    assert world.host().phase is HostPhase.DETACHED
+
+
+async def test_an_undeclared_host_that_is_heard_stays(world: World) -> None:
+    world.accept(agent_connected("h2", session=session("h2")))
+    assert await world.pass_time(30, "h1", "h2") == []
+    assert [type(each) for each in await world.pass_time(12, "h1")] == [AgentLost]
+    assert "h2" not in world.state.hosts
+
+
+async def test_the_end_of_the_watch_ends_the_granting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostwatch, "PERIOD_S", 0.001)
+    watching = asyncio.create_task(world.hostwatch.run())
+    await asyncio.sleep(0.02)
+    assert await world.heartbeat() == 10.0
+    watching.cancel()
+    await asyncio.wait([watching])
+    with pytest.raises(NoLeaderError):
+        await world.heartbeat()
+
+
+async def test_a_tick_that_fails_is_followed_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostwatch, "PERIOD_S", 0.001)
+    state, world.state = world.state, None  # type: ignore[assignment]
+    watching = asyncio.create_task(world.hostwatch.run())
+    await asyncio.sleep(0.02)
+    assert not watching.done()
+    world.state = state
+    await asyncio.sleep(0.02)
+    assert await world.heartbeat() == 10.0
+    watching.cancel()
+    await asyncio.wait([watching])
