@@ -27,6 +27,9 @@ class SystemClock:
     def monotonic_s(self) -> float:
         return time.monotonic()
 
+    def boottime_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 class Ulids:
     """Implements `ports.Ids`; safe to use from several threads."""

@@ -22,12 +22,13 @@ from controlplane.drivers.common import not_found, stale_epoch, unsupported
 from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import describe_stray
-from controlplane.drivers.qemu.guest import Guest, Site
+from controlplane.drivers.qemu.fence import Fence, Guarded
+from controlplane.drivers.qemu.guest import Guest, Site, guarded
 from controlplane.drivers.qemu.layout import Folder, sweep
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watch import Watch
 from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, Lease, VMDefinition
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class QemuDriver:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody holds it or waits for it."""
         self._watch = Watch(self._signature, self._boot_progress)
+        self._fence = Fence(self._state_dir)
 
     @property
     def info(self) -> DriverInfo:
@@ -72,6 +74,7 @@ class QemuDriver:
             version=facts.version if facts else "",
             simulated=False,
             accelerator=facts.accelerator if facts else None,
+            fences=True,
         )
 
     # -- life of the driver
@@ -99,16 +102,20 @@ class QemuDriver:
             facts=facts,
             boot_id=host.boot_id(),
             wake=self._watch.wake,
+            fence=self._fence,
         )
+        found = await asyncio.to_thread(process.scan, self._mark)
+        await self._fence.start(self._guarded(found))
         for uid in self._uids():
             guest = self._guest(uid)
-            found = guest.find()
-            if found is not None:
-                guest.adopt(found)
+            own = guest.own(found)
+            if own is not None:
+                guest.adopt(own)
         self._watch.start()
 
     async def stop(self) -> None:
         await self._watch.stop()
+        await self._fence.stop()
         for guest in self._guests.values():
             await guest.close()
         self._guests.clear()
@@ -239,6 +246,31 @@ class QemuDriver:
             await guest.destroy(grace_s=grace_s)
             self._guests.pop(uid, None)
         self._watch.wake()
+
+    # -- the lease
+
+    async def renew(self, lease: Lease) -> None:
+        found = await asyncio.to_thread(process.scan, self._site.instance)
+        await self._fence.renew(lease, self._guarded(found))
+
+    def _guarded(self, found: Sequence[process.Found]) -> list[Guarded]:
+        """What of all that runs needs a lease. Where it cannot be told, it does: not knowing is no right to run."""
+        guards: list[Guarded] = []
+        for item in found:
+            key = (item.pid, item.start)
+            uid = Path(item.folder).name
+            own = is_part(uid) and item.folder == str(self._site.vms / uid)
+            folder = f"{self._site.vms.name}/{uid}" if own else None
+            try:
+                definition = Folder(self._site.vms, uid).definition() if own else None
+            except DriverError as error:
+                _log.error("a running guest's definition cannot be read", uid=uid, error=error.message)
+                definition = None
+            if folder is None or definition is None:
+                guards.append(Guarded(uid, *key, "pause", folder))
+            elif (guard := guarded(folder, uid, definition, key)) is not None:
+                guards.append(guard)
+        return guards
 
     # -- the watch
 

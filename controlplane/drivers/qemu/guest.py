@@ -2,6 +2,10 @@
 
 Every step looks first and then does only what is missing, so a step that was interrupted anywhere is completed by
 taking it again. The caller sees to it that only one step at a time is taken on one microVM.
+
+A guest that may run only under the host's lease (`on_detach` other than `keep`) begins halted (`-S`): it is let go on
+after the watchdog guards it, so no interruption leaves it running unguarded. Once guarded, only the watchdog sends it
+SIGCONT.
 """
 
 from __future__ import annotations
@@ -18,14 +22,16 @@ from controlplane.drivers.common import not_found, restarts
 from controlplane.drivers.qemu import command, console, exits, network, process, seed, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import Seen, describe
+from controlplane.drivers.qemu.fence import Fence, Guarded
 from controlplane.drivers.qemu.following import Following
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
 from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
+from controlplane.drivers.qemu.watchdog import process_stat
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import PowerState
-from controlplane.ports import DriverError, ImageStore, Instance, VMDefinition
+from controlplane.model.spec import OnDetach, PowerState, detach_action
+from controlplane.ports import LEASE_ENDED, DriverError, ImageStore, Instance, VMDefinition
 
 START_TIMEOUT_S = 20.0
 RESTART_GRACE_S = 10.0
@@ -35,6 +41,9 @@ _TERMINATE_S = 1.0
 _START_POLL_S = 0.01
 _SETTLE_S = 2.0
 _ENDING_S = 0.5
+_HALTED_POLL_S = 0.2
+"""How soon a question to QEMU is given up that was halted meanwhile."""
+_MARK_POLLS = 50
 _BOOT_S = 60.0
 """A guest that is not ready by then is looked at less often."""
 
@@ -50,6 +59,17 @@ class Site:
     facts: command.HostFacts
     boot_id: str
     wake: Callable[[], None]
+    fence: Fence
+
+
+def guarded(folder: str, uid: str, definition: VMDefinition, key: tuple[int, int]) -> Guarded | None:
+    """How the watchdog is to guard the process `key` that runs `definition`; None when it may run without a lease."""
+    action = detach_action(definition.spec)
+    if action is OnDetach.KEEP:
+        return None
+    pid, start = key
+    # `shutdown` is the agent's to ask for, while there is a lease; what is left at its end is killed.
+    return Guarded(uid, pid, start, "pause" if action is OnDetach.PAUSE else "stop", folder)
 
 
 class Guest:
@@ -87,6 +107,7 @@ class Guest:
             self.adopt(found)
             power, status, cause = await self._power(found)
         if found is None or not self._following.running:
+            await self._await_mark()
             self._note_end()
             found = None
             power, status = ObservedPower.STOPPED, None
@@ -105,17 +126,40 @@ class Guest:
             await asyncio.sleep(_START_POLL_S)
         return None
 
-    async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
-        if found.stopped:
-            return ObservedPower.PAUSED, None, "hypervisor process is halted by a signal"
+    async def _await_mark(self) -> None:
+        """When the lease is over and the process has just ended: give the watchdog time to say that it did it."""
+        if self._following.handle is None or self._site.fence.live() or not self._needs_lease():
+            return
+        for _ in range(_MARK_POLLS):
+            if self.folder.lease_ended.exists():
+                return
+            await asyncio.sleep(_START_POLL_S)
+
+    async def _status(self, found: process.Found) -> Status | None:
+        """What QEMU says; None when it is halted, for then it says nothing."""
+        asking = asyncio.ensure_future(self._monitor.status())
         try:
-            status = await self._monitor.status()
+            while not process.is_halted(found):
+                await asyncio.wait({asking}, timeout=_HALTED_POLL_S)
+                if asking.done():
+                    return asking.result()
+            return None
+        finally:
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
+        try:
+            status = await self._status(found)
         except MonitorError as error:
             # A process that is about to end closes its monitor first.
             handle = self._following.handle
             if handle is not None:
                 await handle.wait(_ENDING_S)
             return ObservedPower.RUNNING, None, f"hypervisor does not answer: {error}"
+        if status is None:
+            why = LEASE_ENDED if self.folder.lease_ended.exists() else "hypervisor process is halted by a signal"
+            return ObservedPower.PAUSED, None, why
         match status.run_state:
             case "running":
                 return ObservedPower.RUNNING, status, None
@@ -173,6 +217,9 @@ class Guest:
 
     async def bring_into_effect(self, definition: VMDefinition) -> None:
         """Make the folder, the disks, the taps and the process match `definition`."""
+        power = definition.spec.power_state
+        if power is not PowerState.STOPPED and self._guarded(definition, (0, 0)) is not None:
+            self._site.fence.require(self.uid)
         present = self.folder.definition()
         if present is not None and present.epoch < definition.epoch:
             # An older placement's copy: it lost its right to run, and what its ephemeral disks held with it.
@@ -184,7 +231,9 @@ class Guest:
             self.folder.save_definition(definition)
         await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
         await self._end_copies()
-        power = definition.spec.power_state
+        if power is not PowerState.STOPPED and (running := self.find()) is not None:
+            # Before the generation is told: until then the control plane reckons with the more permissive of both.
+            await self._guard(definition, (running.pid, running.start))
         if power is not PowerState.STOPPED and await self._must_restart(definition):
             await self.stop(grace_s=RESTART_GRACE_S)
         await self.set_power(power, grace_s=RESTART_GRACE_S)
@@ -222,18 +271,65 @@ class Guest:
             await self.start(paused=power is PowerState.PAUSED)
             return
         handle = self._following.adopt(found)
+        if (power is PowerState.RUNNING or found.stopped) and self._needs_lease():
+            self._site.fence.require(self.uid)
+        await self._guard_as_defined((found.pid, found.start))
         if handle is not None and found.stopped:
-            handle.send(signal.SIGCONT)
+            await self._continue(handle, found)
+        await (self._pause() if power is PowerState.PAUSED else self._go_on())
+
+    async def _pause(self) -> None:
         try:
-            await (self._monitor.pause() if power is PowerState.PAUSED else self._monitor.resume())
+            await self._monitor.pause()
         except MonitorError as error:
             raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
+
+    async def _go_on(self) -> None:
+        try:
+            await self._monitor.resume()
+        except MonitorError as error:
+            raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
+
+    # -- the lease
+
+    def _guarded(self, definition: VMDefinition, key: tuple[int, int]) -> Guarded | None:
+        return guarded(f"{self._site.vms.name}/{self.uid}", self.uid, definition, key)
+
+    def _needs_lease(self) -> bool:
+        definition = self.folder.definition()
+        return definition is not None and self._guarded(definition, (0, 0)) is not None
+
+    async def _guard_as_defined(self, key: tuple[int, int]) -> None:
+        definition = self.folder.definition()
+        if definition is not None:
+            await self._guard(definition, key)
+
+    async def _guard(self, definition: VMDefinition, key: tuple[int, int]) -> None:
+        """Have the watchdog do with the process as `definition` says."""
+        told = self._guarded(definition, key)
+        if told is not None:
+            await self._site.fence.guard(told)
+        elif self._site.fence.guards(key):
+            await self._site.fence.release(key)
+
+    async def _continue(self, handle: process.Handle, found: process.Found) -> None:
+        """Let a process go on that was halted by a signal."""
+        key = (found.pid, found.start)
+        if self._site.fence.guards(key):
+            await self._site.fence.resume(key)
+        else:
+            handle.send(signal.SIGCONT)
+
+    # -- the beginning
 
     async def start(self, *, paused: bool) -> None:
         """Start QEMU from the definition, and wait until it answers."""
         definition = self.folder.definition()
         if definition is None:
             raise not_found(self.uid)
+        needs_lease = self._guarded(definition, (0, 0)) is not None
+        if needs_lease:
+            self._site.fence.require(self.uid)
         self._following.release()
         await self._monitor.close()
         lock_fd = process.lock(self.folder.lock)
@@ -243,16 +339,22 @@ class Guest:
             parts = await self._parts(definition)
             for stale in (command.QMP_SOCKET, command.OPERATOR_SOCKET):
                 (self.folder.path / stale).unlink(missing_ok=True)
-            argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=paused)
+            halted = paused or needs_lease
+            argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=halted)
             self._ready = None
+            self.folder.lease_ended.unlink(missing_ok=True)
             self.folder.save_run(
                 Run(definition, self._site.boot_id, console.size(self.folder.console), self._site.facts.accelerator)
             )
-            pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
+            pid, pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
         finally:
             process.unlock(lock_fd)
         self._following.begin(process.Handle(pidfd))
+        if needs_lease:
+            await self._guard(definition, (pid, process_stat(pid)[1]))
         await self._await_monitor()
+        if halted and not paused:
+            await self._go_on()
         self._site.wake()
 
     async def _await_monitor(self) -> None:
@@ -302,6 +404,8 @@ class Guest:
         """
         run = self.folder.run()
         processes = self.marked()
+        if not self._site.fence.live() and any(self._site.fence.guards((item.pid, item.start)) for item in processes):
+            grace_s = 0  # to shut down it would have to run
         if run is not None and processes and not run.stop_requested:
             self.folder.save_run(msgspec.structs.replace(run, stop_requested=True))
         own = self.own(processes)
@@ -319,9 +423,9 @@ class Guest:
         """Press the power button until the process ends; a guest that is still booting misses the first press."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        if found.stopped:
-            handle.send(signal.SIGCONT)
         try:
+            if found.stopped:
+                await self._continue(handle, found)
             await self._monitor.resume()
             while (left := deadline - loop.time()) > 0:
                 await self._monitor.press_power_button()
