@@ -14,11 +14,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from controlplane.drivers.simulated import power
+from controlplane.drivers.simulated import lease, power
+from controlplane.drivers.simulated.driver import moment
 from controlplane.drivers.simulated.store import FILE_NAME, Fault, Row, Store
 from controlplane.model.resources import ObservedPower
 from controlplane.ports import DriverError
 
+_CALLS = ("create", "update", "set_power", "destroy", "list", "check", "renew")
 _POSSIBLE_IN = {
     "kill": {ObservedPower.RUNNING, ObservedPower.PAUSED},
     "pause": {ObservedPower.RUNNING},
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--vcpu", type=int, default=1)
     create.add_argument("--memory-in-mb", type=int, default=128)
     fail = command("fail", "make a driver call fail", target="UID|*")
-    fail.add_argument("--call", required=True, choices=["create", "update", "set_power", "destroy", "list", "check"])
+    fail.add_argument("--call", required=True, choices=_CALLS)
     fail.add_argument("--code", default="HypervisorFailed")
     fail.add_argument("--message", default="the rehearsed failure")
     fail.add_argument("--pointer", help="the field of the spec that it is about")
@@ -65,13 +67,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(store: Store) -> None:
-    now_ms = time.time_ns() // 1_000_000
-    for row in store.all():
+    now, held = moment(), store.lease()
+    for stored in store.all():
+        row = lease.under(stored, held, now).row
         who = f"{row.namespace}/{row.name}" if row.namespace else row.name
-        ready = "ready" if power.is_ready(row, now_ms) else "not ready"
+        ready = "ready" if power.is_ready(row, now.wall_ms) else "not ready"
         sys.stdout.write(
             f"{row.native_id}\t{who}\tepoch {row.epoch}\t{row.power}\t{ready}\t{row.vcpu} vCPU\t{row.cause or ''}\n"
         )
+    if held is not None and held.boot_id == now.boot_id:
+        sys.stdout.write(f"lease\t{held.ends_s - now.boottime_s:+.1f} s to its end, grace {held.grace_s:g} s\n")
 
 
 def _create(store: Store, name: str, *, vcpu: int, memory_in_mb: int) -> None:
@@ -98,7 +103,8 @@ def _apply(store: Store, step: power.Step) -> None:
 def _tamper(store: Store, options: argparse.Namespace) -> None:
     """Change one existing microVM. Raises DriverError(`NotFound`)."""
     target = str(options.target)
-    row = store.find(target)
+    stored = store.find(target)
+    row = lease.under(stored, store.lease(), moment()).row if stored is not None else None
     if row is None:
         have = ", ".join(f"{row.namespace}/{row.name}" if row.namespace else row.native_id for row in store.all())
         raise DriverError("NotFound", f"no simulated microVM {target} here (there are: {have or 'none'})")
