@@ -32,6 +32,8 @@ class World:
     there: dict[tuple[str, str | None, str | None], Instance] = field(default_factory=dict)
     """By driver, cluster and uid: a driver holds one copy of a uid."""
     blind: dict[str, str] = field(default_factory=dict)
+    may_run: bool = True
+    shut_down: bool = False
 
     def add(self, found: Instance, driver: str = "simulated") -> World:
         self.there[driver, found.cluster_id, found.uid] = found
@@ -44,7 +46,15 @@ class World:
 
     def plan(self) -> Plan:
         wanted = Assignments(cluster_id=CLUSTER, revision=1, by_uid=self.wanted)
-        return plan(wanted, self.records, self.listing, drivers=DRIVERS, default_driver="simulated")
+        return plan(
+            wanted,
+            self.records,
+            self.listing,
+            drivers=DRIVERS,
+            default_driver="simulated",
+            may_run=self.may_run,
+            shut_down=self.shut_down,
+        )
 
     def carry_out(self, step: Step, *, stop_after: int = 9) -> None:
         """The step's effects in order, as the executor and a driver have them; a crash leaves out the later ones."""
