@@ -23,7 +23,6 @@ from pathlib import Path
 
 import pytest
 from acceptance.drivers.conformance import (
-    DriverConformance,
     DriverFactory,
     Kill,
     Leftovers,
@@ -35,6 +34,7 @@ from acceptance.drivers.conformance import (
     new_uid,
     of,
 )
+from acceptance.drivers.lease_conformance import LeaseConformance
 
 from controlplane.drivers.qemu import QemuDriver, network, probe, process
 from controlplane.drivers.qemu.driver import instance_mark
@@ -180,7 +180,11 @@ def tell(folder: Path, command: str) -> None:
         os.close(descriptor)
 
 
-class TestConformance(DriverConformance):
+class TestConformance(LeaseConformance):
+    @pytest.fixture
+    def lease_s(self) -> float:
+        return 2.0
+
     @pytest.fixture
     def driver_factory(self, new_driver: Callable[[], QemuDriver]) -> DriverFactory:
         return new_driver
