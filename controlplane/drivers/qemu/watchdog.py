@@ -38,6 +38,7 @@ the control plane guarantees. While the agent lives, it replaces a watchdog that
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import json
 import os
@@ -63,6 +64,7 @@ MARK = "lease-ended"
 IN_USE = 3
 """Exit code: another watchdog serves this state."""
 _MAX_REQUEST_BYTES = 4 << 20
+_MCL_CURRENT = 1
 
 Key = tuple[int, int]
 """(pid, start time): one process."""
@@ -274,9 +276,10 @@ class Watchdog:
         """Write down how things are. Raises OSError."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.acted)
+        boot = boot_id()
         with self._lock:
             guards = [guard.told() for guard in self._guards.values()]
-            state = {"boot": boot_id(), "ends": self._ends, "grace": self._grace, "guards": guards}
+            state = {"boot": boot, "ends": self._ends, "grace": self._grace, "guards": guards}
             marks, self._marks = self._marks, {}
         try:
             draft = f"{self._state}.new"
@@ -381,7 +384,9 @@ def _write_mark(folder: str, what: str | None) -> None:
 
 
 def _come_first() -> None:
-    """Ask to be served before the guests, and not to be chosen when memory runs out; as far as we may."""
+    """Before the guests, in memory, and not chosen when memory runs out; as far as we may."""
+    # Else a disk that hangs could keep from us what of our own program was never read or was pushed out.
+    ctypes.CDLL(None).mlockall(_MCL_CURRENT)
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
@@ -404,10 +409,10 @@ def _serve(options: argparse.Namespace, ready: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os._exit(IN_USE)
-    _come_first()
     watchdog = Watchdog(options.state)
     watchdog.load()
     watchdog.act()
+    _come_first()
     server = Server(watchdog, _listen(options.socket))
     threading.Thread(target=server.run, daemon=True).start()
     os.write(ready, b"\0")
