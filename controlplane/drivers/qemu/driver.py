@@ -22,9 +22,10 @@ from controlplane.drivers.common import not_found, stale_epoch, unsupported
 from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import describe_stray
-from controlplane.drivers.qemu.fence import Fence, Guarded
-from controlplane.drivers.qemu.guest import Guest, Site, guarded
+from controlplane.drivers.qemu.fence import Fence, Present
+from controlplane.drivers.qemu.guest import Guest, Site
 from controlplane.drivers.qemu.layout import Folder, sweep
+from controlplane.drivers.qemu.leash import guards_of
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watch import Watch
 from controlplane.model.spec import MicroVMSpec, PowerState
@@ -105,7 +106,7 @@ class QemuDriver:
             fence=self._fence,
         )
         found = await asyncio.to_thread(process.scan, self._mark)
-        await self._fence.start(self._guarded(found))
+        await self._fence.start(guards_of(found, self._site.vms))
         for uid in self._uids():
             guest = self._guest(uid)
             own = guest.own(found)
@@ -250,27 +251,13 @@ class QemuDriver:
     # -- the lease
 
     async def renew(self, lease: Lease) -> None:
-        found = await asyncio.to_thread(process.scan, self._site.instance)
-        await self._fence.renew(lease, self._guarded(found))
+        site = self._site
 
-    def _guarded(self, found: Sequence[process.Found]) -> list[Guarded]:
-        """What of all that runs needs a lease. Where it cannot be told, it does: not knowing is no right to run."""
-        guards: list[Guarded] = []
-        for item in found:
-            key = (item.pid, item.start)
-            uid = Path(item.folder).name
-            own = is_part(uid) and item.folder == str(self._site.vms / uid)
-            folder = f"{self._site.vms.name}/{uid}" if own else None
-            try:
-                definition = Folder(self._site.vms, uid).definition() if own else None
-            except DriverError as error:
-                _log.error("a running guest's definition cannot be read", uid=uid, error=error.message)
-                definition = None
-            if folder is None or definition is None:
-                guards.append(Guarded(uid, *key, "pause", folder))
-            elif (guard := guarded(folder, uid, definition, key)) is not None:
-                guards.append(guard)
-        return guards
+        def look() -> Present:
+            found = process.scan(site.instance)
+            return Present([item.key for item in found], guards_of(found, site.vms))
+
+        await self._fence.renew(lease, lambda: asyncio.to_thread(look))
 
     # -- the watch
 

@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +57,14 @@ class Guarded:
     @property
     def key(self) -> watchdog.Key:
         return self.pid, self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What runs now, and how what needs a lease is to be guarded."""
+
+    running: Sequence[watchdog.Key]
+    guarded: Sequence[Guarded]
 
 
 class _Line:
@@ -115,6 +123,9 @@ class Fence:
         self._now = boottime_s
         self._line: _Line | None = None
         self._known: dict[watchdog.Key, Guarded] = {}
+        """What we want guarded."""
+        self._told: frozenset[watchdog.Key] = frozenset()
+        """What the watchdog says that it guards."""
         self._ends: float | None = None
         self._grace = 0.0
         self._lock = asyncio.Lock()
@@ -149,44 +160,56 @@ class Fence:
             raise no_lease(uid)
 
     def guards(self, key: watchdog.Key) -> bool:
-        return key in self._known
+        return key in self._known or key in self._told
 
     async def guard(self, guarded: Guarded) -> None:
         """Returns once the process runs only under the lease. Where there is none it is halted or killed by then."""
-        self._known[guarded.key] = guarded
-        await self._ask({"guard": [asdict(guarded)]})
+        async with self._lock:
+            self._known[guarded.key] = guarded
+            await self._ask_alone({"guard": [asdict(guarded)]})
 
     async def release(self, key: watchdog.Key) -> None:
         """Let it run without a lease."""
-        self._known.pop(key, None)
-        await self._ask({"release": [key]})
+        async with self._lock:
+            self._known.pop(key, None)
+            await self._ask_alone({"release": [key]})
 
     async def resume(self, key: watchdog.Key) -> None:
         """SIGCONT, unless the lease has ended: only who holds the deadline can tell."""
         await self._ask({"resume": [key]})
 
-    async def renew(self, lease: Lease, present: Iterable[Guarded]) -> None:
-        """Returns once everything of `present` may run until the lease ends, and not longer.
+    async def renew(self, lease: Lease, look: Callable[[], Awaitable[Present]]) -> None:
+        """Returns once everything that runs and needs a lease may run until this one ends, and not longer.
 
-        A process of `present` that is known already stays as it was told last.
+        `look` finds that out from the definitions. It is called while nothing else is told to the watchdog: what a
+        microVM's own order tells comes after it has written the definition, and so is never undone by an older look.
         """
-        unknown = [each for each in present if each.key not in self._known]
-        self._known = {key: each for key, each in self._known.items() if _exists(key)}
-        self._known |= {each.key: each for each in unknown}
-        terms = {"ends": lease.ends_s, "grace": lease.grace_s}
-        await self._ask({"guard": [asdict(each) for each in unknown], "lease": terms})
+        async with self._lock:
+            present = await look()
+            guard = [
+                each for each in present.guarded if each.key not in self._told or self._known.get(each.key) != each
+            ]
+            wanted = {each.key for each in present.guarded}
+            release = [key for key in present.running if key in self._told and key not in wanted]
+            self._known = {key: each for key, each in self._known.items() if _exists(key) and key not in release}
+            self._known |= {each.key: each for each in guard}
+            terms = {"ends": lease.ends_s, "grace": lease.grace_s}
+            await self._ask_alone({"guard": [asdict(each) for each in guard], "release": release, "lease": terms})
 
     # -- the line to the watchdog
 
     async def _ask(self, request: Mapping[str, object]) -> None:
         async with self._lock:
+            await self._ask_alone(request)
+
+    async def _ask_alone(self, request: Mapping[str, object]) -> None:
+        try:
             try:
-                try:
-                    await self._tell(request)
-                except ConnectionError:  # it has just ended: the next one is told everything
-                    await self._tell(request)
-            except (OSError, TimeoutError) as error:
-                raise DriverError("FenceUnavailable", f"no watchdog answers: {error}") from error
+                await self._tell(request)
+            except ConnectionError:  # it has just ended: the next one is told everything
+                await self._tell(request)
+        except (OSError, TimeoutError) as error:
+            raise DriverError("FenceUnavailable", f"no watchdog answers: {error}") from error
 
     async def _tell(self, request: Mapping[str, object]) -> None:
         """Everything first where the watchdog may not know it. Raises DriverError, OSError or TimeoutError."""
@@ -211,6 +234,7 @@ class Fence:
         if "error" in answer:
             raise DriverError("FenceUnavailable", f"the watchdog refused: {answer['error']}")
         self._ends, self._grace = answer["ends"], answer["grace"]
+        self._told = frozenset((pid, start) for pid, start in answer["guards"])
 
     def _everything(self) -> Mapping[str, object]:
         """What a watchdog must know that may know nothing."""

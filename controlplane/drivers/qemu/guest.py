@@ -2,10 +2,6 @@
 
 Every step looks first and then does only what is missing, so a step that was interrupted anywhere is completed by
 taking it again. The caller sees to it that only one step at a time is taken on one microVM.
-
-A guest that may run only under the host's lease (`on_detach` other than `keep`) begins halted (`-S`): it is let go on
-after the watchdog guards it, so no interruption leaves it running unguarded. Once guarded, only the watchdog sends it
-SIGCONT.
 """
 
 from __future__ import annotations
@@ -22,15 +18,16 @@ from controlplane.drivers.common import not_found, restarts
 from controlplane.drivers.qemu import command, console, exits, network, process, seed, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import Seen, describe
-from controlplane.drivers.qemu.fence import Fence, Guarded
+from controlplane.drivers.qemu.fence import Fence
 from controlplane.drivers.qemu.following import Following
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
+from controlplane.drivers.qemu.leash import Leash, needs_lease
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
 from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.drivers.qemu.watchdog import process_stat
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import OnDetach, PowerState, detach_action
+from controlplane.model.spec import PowerState
 from controlplane.ports import LEASE_ENDED, DriverError, ImageStore, Instance, VMDefinition
 
 START_TIMEOUT_S = 20.0
@@ -62,16 +59,6 @@ class Site:
     fence: Fence
 
 
-def guarded(folder: str, uid: str, definition: VMDefinition, key: tuple[int, int]) -> Guarded | None:
-    """How the watchdog is to guard the process `key` that runs `definition`; None when it may run without a lease."""
-    action = detach_action(definition.spec)
-    if action is OnDetach.KEEP:
-        return None
-    pid, start = key
-    # `shutdown` is the agent's to ask for, while there is a lease; what is left at its end is killed.
-    return Guarded(uid, pid, start, "pause" if action is OnDetach.PAUSE else "stop", folder)
-
-
 class Guest:
     def __init__(self, site: Site, uid: str) -> None:
         self._site = site
@@ -79,6 +66,7 @@ class Guest:
         self.uid = uid
         self._monitor = Monitor(self.folder.path, site.wake)
         self._following = Following(site.wake)
+        self._leash = Leash(site.fence, site.vms, uid)
         self._ready: console.ReadyWatch | None = None
 
     # -- what is
@@ -107,7 +95,7 @@ class Guest:
             self.adopt(found)
             power, status, cause = await self._power(found)
         if found is None or not self._following.running:
-            await self._await_mark()
+            await self._await_mark(definition)
             self._note_end()
             found = None
             power, status = ObservedPower.STOPPED, None
@@ -126,9 +114,9 @@ class Guest:
             await asyncio.sleep(_START_POLL_S)
         return None
 
-    async def _await_mark(self) -> None:
+    async def _await_mark(self, definition: VMDefinition) -> None:
         """When the lease is over and the process has just ended: give the watchdog time to say that it did it."""
-        if self._following.handle is None or self._site.fence.live() or not self._needs_lease():
+        if self._following.handle is None or not self._leash.is_over(definition):
             return
         for _ in range(_MARK_POLLS):
             if self.folder.lease_ended.exists():
@@ -146,7 +134,7 @@ class Guest:
             return None
         finally:
             asking.cancel()
-            await asyncio.wait({asking})
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
         try:
@@ -218,8 +206,8 @@ class Guest:
     async def bring_into_effect(self, definition: VMDefinition) -> None:
         """Make the folder, the disks, the taps and the process match `definition`."""
         power = definition.spec.power_state
-        if power is not PowerState.STOPPED and self._guarded(definition, (0, 0)) is not None:
-            self._site.fence.require(self.uid)
+        if power is not PowerState.STOPPED:
+            self._leash.require(definition)
         present = self.folder.definition()
         if present is not None and present.epoch < definition.epoch:
             # An older placement's copy: it lost its right to run, and what its ephemeral disks held with it.
@@ -231,11 +219,10 @@ class Guest:
             self.folder.save_definition(definition)
         await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
         await self._end_copies()
-        if power is not PowerState.STOPPED and (running := self.find()) is not None:
-            # Before the generation is told: until then the control plane reckons with the more permissive of both.
-            await self._guard(definition, (running.pid, running.start))
         if power is not PowerState.STOPPED and await self._must_restart(definition):
             await self.stop(grace_s=RESTART_GRACE_S)
+        # The leash too: the generation is told after it is what it says, and until then the control plane reckons with
+        # the more permissive of both.
         await self.set_power(power, grace_s=RESTART_GRACE_S)
         run = self.folder.run()
         if run is not None and run.definition != definition and self.find() is not None:
@@ -271,11 +258,12 @@ class Guest:
             await self.start(paused=power is PowerState.PAUSED)
             return
         handle = self._following.adopt(found)
-        if (power is PowerState.RUNNING or found.stopped) and self._needs_lease():
-            self._site.fence.require(self.uid)
-        await self._guard_as_defined((found.pid, found.start))
+        definition = self._defined()
+        if power is PowerState.RUNNING or found.stopped:
+            self._leash.require(definition)
+        await self._leash.put_on(definition, found.key)
         if handle is not None and found.stopped:
-            await self._continue(handle, found)
+            await self._leash.resume(found, handle)
         await (self._pause() if power is PowerState.PAUSED else self._go_on())
 
     async def _pause(self) -> None:
@@ -290,46 +278,16 @@ class Guest:
         except MonitorError as error:
             raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
 
-    # -- the lease
-
-    def _guarded(self, definition: VMDefinition, key: tuple[int, int]) -> Guarded | None:
-        return guarded(f"{self._site.vms.name}/{self.uid}", self.uid, definition, key)
-
-    def _needs_lease(self) -> bool:
-        definition = self.folder.definition()
-        return definition is not None and self._guarded(definition, (0, 0)) is not None
-
-    async def _guard_as_defined(self, key: tuple[int, int]) -> None:
-        definition = self.folder.definition()
-        if definition is not None:
-            await self._guard(definition, key)
-
-    async def _guard(self, definition: VMDefinition, key: tuple[int, int]) -> None:
-        """Have the watchdog do with the process as `definition` says."""
-        told = self._guarded(definition, key)
-        if told is not None:
-            await self._site.fence.guard(told)
-        elif self._site.fence.guards(key):
-            await self._site.fence.release(key)
-
-    async def _continue(self, handle: process.Handle, found: process.Found) -> None:
-        """Let a process go on that was halted by a signal."""
-        key = (found.pid, found.start)
-        if self._site.fence.guards(key):
-            await self._site.fence.resume(key)
-        else:
-            handle.send(signal.SIGCONT)
-
-    # -- the beginning
-
-    async def start(self, *, paused: bool) -> None:
-        """Start QEMU from the definition, and wait until it answers."""
+    def _defined(self) -> VMDefinition:
         definition = self.folder.definition()
         if definition is None:
             raise not_found(self.uid)
-        needs_lease = self._guarded(definition, (0, 0)) is not None
-        if needs_lease:
-            self._site.fence.require(self.uid)
+        return definition
+
+    async def start(self, *, paused: bool) -> None:
+        """Start QEMU from the definition, and wait until it answers."""
+        definition = self._defined()
+        self._leash.require(definition)
         self._following.release()
         await self._monitor.close()
         lock_fd = process.lock(self.folder.lock)
@@ -339,7 +297,7 @@ class Guest:
             parts = await self._parts(definition)
             for stale in (command.QMP_SOCKET, command.OPERATOR_SOCKET):
                 (self.folder.path / stale).unlink(missing_ok=True)
-            halted = paused or needs_lease
+            halted = paused or needs_lease(definition)
             argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=halted)
             self._ready = None
             self.folder.lease_ended.unlink(missing_ok=True)
@@ -350,8 +308,7 @@ class Guest:
         finally:
             process.unlock(lock_fd)
         self._following.begin(process.Handle(pidfd))
-        if needs_lease:
-            await self._guard(definition, (pid, process_stat(pid)[1]))
+        await self._leash.put_on(definition, (pid, process_stat(pid)[1]))
         await self._await_monitor()
         if halted and not paused:
             await self._go_on()
@@ -404,7 +361,7 @@ class Guest:
         """
         run = self.folder.run()
         processes = self.marked()
-        if not self._site.fence.live() and any(self._site.fence.guards((item.pid, item.start)) for item in processes):
+        if not self._leash.may_go_on(processes):
             grace_s = 0  # to shut down it would have to run
         if run is not None and processes and not run.stop_requested:
             self.folder.save_run(msgspec.structs.replace(run, stop_requested=True))
@@ -425,7 +382,7 @@ class Guest:
         deadline = loop.time() + grace_s
         try:
             if found.stopped:
-                await self._continue(handle, found)
+                await self._leash.resume(found, handle)
             await self._monitor.resume()
             while (left := deadline - loop.time()) > 0:
                 await self._monitor.press_power_button()

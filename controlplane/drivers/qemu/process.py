@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from controlplane.drivers.qemu.tag import Tag, instance_of, parse
-from controlplane.drivers.qemu.watchdog import process_stat
+from controlplane.drivers.qemu.watchdog import Key, process_stat
 from controlplane.ports import DriverError
 
 KILL_TIMEOUT_S = 10.0
@@ -41,7 +41,12 @@ class Found:
     folder: str
     """Working directory: the microVM's folder for processes that we started."""
     start: int
-    """When it was started, in the kernel's ticks: with the pid it names one process."""
+    """When it was started, in the kernel's ticks."""
+
+    @property
+    def key(self) -> Key:
+        """Names this one process for as long as the machine is up."""
+        return self.pid, self.start
 
 
 def scan(instance: str) -> list[Found]:

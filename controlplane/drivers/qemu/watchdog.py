@@ -28,7 +28,7 @@ when the end has passed. What it did to a guest is told by a file `lease-ended` 
 up. `action` is `pause` (SIGSTOP at the end, SIGKILL `grace` seconds later) or `stop` (SIGKILL at the end). A guard
 stands until it is released or the process is gone, whatever becomes of the driver. A lease never gets shorter. `resume`
 lets a guest go on that somebody else halted, if the lease is live: SIGCONT to a guarded guest comes from here alone.
-The answer tells the lease, and which processes of `guard` are gone.
+The answer tells the lease, everything that is guarded, and which processes of `guard` are gone.
 
 *What it does not do.* It does not use /dev/watchdog. When this process and the agent are both killed or frozen, nobody
 ends the guests: that, and a host that freezes as a whole and thaws, needs a hardware watchdog and is outside of what
@@ -228,7 +228,8 @@ class Watchdog:
             for pid, start in request.get("resume", ()):
                 if live and (guard := self._guards.get((pid, start))) is not None:
                     guard.send(signal.SIGCONT)
-            answer: Request = {"ends": self._ends, "grace": self._grace, "gone": gone}
+            guards = list(self._guards)
+            answer: Request = {"ends": self._ends, "grace": self._grace, "gone": gone, "guards": guards}
         os.eventfd_write(self.poked, 1)
         if request:
             self.save()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.drivers.qemu.fence import SOCKET, STATE, Fence, Guarded
+from controlplane.drivers.qemu.fence import SOCKET, STATE, Fence, Guarded, Present
 from controlplane.drivers.qemu.watchdog import boottime_s, process_stat
 from controlplane.ports import DriverError, Lease
 
@@ -26,6 +26,7 @@ class Host:
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
         self.fence = Fence(state_dir)
+        self.needs = True
         self.child = subprocess.Popen(["sleep", "600"])
 
     def guarded(self, action: str = "pause") -> Guarded:
@@ -47,7 +48,10 @@ class Host:
         return struct.unpack("3i", peer)[0]
 
     async def renew(self, ttl_s: float, *, grace_s: float = 60.0) -> None:
-        await self.fence.renew(Lease(boottime_s() + ttl_s, grace_s), [self.guarded()])
+        await self.fence.renew(Lease(boottime_s() + ttl_s, grace_s), self.look)
+
+    async def look(self) -> Present:
+        return Present([self.guarded().key], [self.guarded()] if self.needs else [])
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -103,11 +107,41 @@ async def test_the_next_driver_learns_the_lease_from_the_watchdog(host: Host) ->
     await other.stop()
 
 
-async def test_what_is_known_stays_as_it_was_told_last(host: Host) -> None:
-    await host.renew(0.4)
+async def test_a_renewal_makes_the_guards_what_the_definitions_say(host: Host) -> None:
+    await host.renew(30.0)
+    assert host.fence.guards(host.guarded().key)
+    host.needs = False
+    await host.renew(30.0)
+    assert not host.fence.guards(host.guarded().key)
     await host.fence.guard(host.guarded("stop"))
-    await host.renew(0.4)  # what is found again is found as it was at some time before
-    await host.until(host.dead, "killed")
+    host.needs = True
+    await host.renew(30.0)
+    (kept,) = json.loads((host.state_dir / STATE).read_text())["guards"]
+    assert kept["action"] == "pause"
+
+
+async def test_a_look_never_undoes_what_was_told_after_it_began(host: Host) -> None:
+    """The definition changes while the look is under way, and its order tells the watchdog at once."""
+    looking, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Present:
+        present = await host.look()
+        looking.set()
+        await go.wait()
+        return present
+
+    for needs in (True, False):
+        host.needs = needs
+        renewing = asyncio.create_task(host.fence.renew(Lease(boottime_s() + 30, 1.0), slow))
+        await looking.wait()
+        key = host.guarded().key
+        order = asyncio.create_task(host.fence.release(key) if needs else host.fence.guard(host.guarded()))
+        await asyncio.sleep(0.05)
+        go.set()
+        await asyncio.gather(renewing, order)
+        assert host.fence.guards(key) is not needs
+        looking.clear()
+        go.clear()
 
 
 async def test_a_cancelled_question_spoils_no_later_one(host: Host) -> None:
@@ -136,7 +170,7 @@ async def test_without_a_watchdog_nothing_counts(tmp_path: Path, host: Host, mon
     fence = Fence(folder)
     await fence.start([])
     with pytest.raises(DriverError, match="does not start") as refusal:
-        await fence.renew(Lease(boottime_s() + 5, 1.0), [])
+        await fence.renew(Lease(boottime_s() + 5, 1.0), host.look)
     assert refusal.value.code == "FenceUnavailable"
     assert not fence.live()
     await fence.stop()
