@@ -38,6 +38,7 @@ PING_S = 0.5
 ANSWER_S = 1.5
 START_S = 10.0
 _RETRY_S = 0.1
+_RETRY_CAP_S = 2.0
 
 _log = structlog.get_logger(__name__)
 _Answer = dict[str, Any]
@@ -218,8 +219,8 @@ class Fence:
             if self._line is None or self._line.lost.is_set():
                 await self._drop()
                 self._line = await self._open()
-                self._take(await self._line.ask(self._everything()))
-            self._take(await self._line.ask(request))
+                self._take(self._line, await self._line.ask(self._everything()))
+            self._take(self._line, await self._line.ask(request))
             told = True
         except TimeoutError:
             if self._line is not None:
@@ -230,7 +231,11 @@ class Fence:
             if not told:  # what was refused is told anew, and an answer that comes late belongs to no other question
                 await self._drop()
 
-    def _take(self, answer: _Answer) -> None:
+    def _take(self, line: _Line, answer: _Answer) -> None:
+        if answer.get("protocol", watchdog.PROTOCOL) != watchdog.PROTOCOL:
+            _log.info("the watchdog is of another version; it is replaced")
+            line.kill()
+            raise ConnectionResetError("the watchdog is of another version")
         if "error" in answer:
             raise DriverError("FenceUnavailable", f"the watchdog refused: {answer['error']}")
         self._ends, self._grace = answer["ends"], answer["grace"]
@@ -299,22 +304,23 @@ class Fence:
 
     async def _tend(self) -> None:
         """See to it that a watchdog is there, whether or not anything is asked of it."""
-        failing = False
+        retry_s = 0.0
         while True:
             try:
                 await self._ask({})
-                failing = False
+                retry_s = 0.0
             except DriverError as error:
-                if not failing:
+                if not retry_s:
                     _log.error("no watchdog answers", error=error.message)
-                failing = True
-                await asyncio.sleep(_RETRY_S)
-                continue
+                retry_s = min(2 * retry_s or _RETRY_S, _RETRY_CAP_S)
             except Exception:
                 _log.exception("tending the watchdog failed; it goes on")
-            lost = self._line.lost.wait() if self._line is not None else asyncio.sleep(_RETRY_S)
+                retry_s = _RETRY_CAP_S
+            if retry_s or self._line is None:
+                await asyncio.sleep(retry_s or _RETRY_S)
+                continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost, PING_S)
+                await asyncio.wait_for(self._line.lost.wait(), PING_S)
 
 
 def _exists(key: watchdog.Key) -> bool:

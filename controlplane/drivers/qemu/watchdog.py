@@ -28,7 +28,7 @@ when the end has passed. What it did to a guest is told by a file `lease-ended` 
 up. `action` is `pause` (SIGSTOP at the end, SIGKILL `grace` seconds later) or `stop` (SIGKILL at the end). A guard
 stands until it is released or the process is gone, whatever becomes of the driver. A lease never gets shorter. `resume`
 lets a guest go on that somebody else halted, if the lease is live: SIGCONT to a guarded guest comes from here alone.
-The answer tells the lease, everything that is guarded, and which processes of `guard` are gone.
+The answer tells the protocol, the lease, everything that is guarded, and which processes of `guard` are gone.
 
 *What it does not do.* It does not use /dev/watchdog. When this process and the agent are both killed or frozen, nobody
 ends the guests: that, and a host that freezes as a whole and thaws, needs a hardware watchdog and is outside of what
@@ -63,6 +63,8 @@ LONGEST_S = 3600.0
 MARK = "lease-ended"
 IN_USE = 3
 """Exit code: another watchdog serves this state."""
+PROTOCOL = 1
+"""Raised with every change of requests, answers or the state file: a driver replaces a watchdog of another one."""
 _MAX_REQUEST_BYTES = 4 << 20
 _MCL_CURRENT = 1
 
@@ -230,6 +232,7 @@ class Watchdog:
                     guard.send(signal.SIGCONT)
             guards = list(self._guards)
             answer: Request = {"ends": self._ends, "grace": self._grace, "gone": gone, "guards": guards}
+            answer["protocol"] = PROTOCOL
         os.eventfd_write(self.poked, 1)
         if request:
             self.save()
@@ -280,7 +283,7 @@ class Watchdog:
         boot = boot_id()
         with self._lock:
             guards = [guard.told() for guard in self._guards.values()]
-            state = {"boot": boot, "ends": self._ends, "grace": self._grace, "guards": guards}
+            state = {"protocol": PROTOCOL, "boot": boot, "ends": self._ends, "grace": self._grace, "guards": guards}
             marks, self._marks = self._marks, {}
         try:
             draft = f"{self._state}.new"
@@ -300,7 +303,7 @@ class Watchdog:
         try:
             with open(self._state, encoding="utf-8") as file:  # noqa: PTH123
                 state = cast(Request, json.load(file))
-            if state["boot"] != boot_id():
+            if (state["boot"], state["protocol"]) != (boot_id(), PROTOCOL):
                 return
             with self._lock:
                 now = self._now()

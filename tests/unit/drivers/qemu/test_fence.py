@@ -174,3 +174,15 @@ async def test_without_a_watchdog_nothing_counts(tmp_path: Path, host: Host, mon
     assert refusal.value.code == "FenceUnavailable"
     assert not fence.live()
     await fence.stop()
+
+
+async def test_a_watchdog_of_another_version_is_replaced(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    await host.renew(30.0)
+    dog = await host.dog()
+    monkeypatch.setattr("controlplane.drivers.qemu.fence.watchdog.PROTOCOL", 2)
+    with pytest.raises(DriverError):  # and so is the next one, which is of this version too
+        await host.renew(31.0)
+    monkeypatch.undo()
+    await host.renew(32.0)
+    assert await host.dog() != dog
+    assert not host.halted()
