@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     which = "UID|NAMESPACE/NAME"
     command("list", "show every simulated microVM of the host", target=None)
+    command("lease", "show until when the host may run what needs a lease", target=None)
     kill = command("kill", "end it as a signal would", target=which)
     kill.add_argument("--cause", default="process exited (signal 9)")
     command("pause", "stop its clock", target=which)
@@ -75,8 +76,16 @@ def _list(store: Store) -> None:
         sys.stdout.write(
             f"{row.native_id}\t{who}\tepoch {row.epoch}\t{row.power}\t{ready}\t{row.vcpu} vCPU\t{row.cause or ''}\n"
         )
-    if held is not None and held.boot_id == now.boot_id:
-        sys.stdout.write(f"lease\t{held.ends_s - now.boottime_s:+.1f} s to its end, grace {held.grace_s:g} s\n")
+
+
+def _lease(store: Store) -> None:
+    now, held = moment(), store.lease()
+    if held is None or held.boot_id != now.boot_id:
+        sys.stdout.write("no lease since the host was started\n")
+        return
+    left_s = held.ends_s - now.boottime_s
+    state = f"live for {left_s:.1f} s" if left_s > 0 else f"ended {-left_s:.1f} s ago"
+    sys.stdout.write(f"{state}, grace {held.grace_s:g} s\n")
 
 
 def _create(store: Store, name: str, *, vcpu: int, memory_in_mb: int) -> None:
@@ -129,6 +138,8 @@ def _run(store: Store, options: argparse.Namespace) -> None:
     match str(options.command):
         case "list":
             _list(store)
+        case "lease":
+            _lease(store)
         case "create":
             _create(store, str(options.target), vcpu=int(options.vcpu), memory_in_mb=int(options.memory_in_mb))
         case "fail":

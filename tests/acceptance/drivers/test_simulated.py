@@ -132,4 +132,6 @@ class TestSimulatedDriver(LeaseConformance):
         await asyncio.sleep(0.5)
         code, listing = await tamper(tmp_path / "host", "list")
         assert "\tpaused\t" in listing
-        assert "the host's lease ended\nlease\t-" in listing
+        assert "the host's lease ended\n" in listing
+        code, said = await tamper(tmp_path / "host", "lease")
+        assert (code, said.startswith("ended "), said.endswith("s ago, grace 30 s\n")) == (0, True, True), said
