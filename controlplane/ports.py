@@ -580,9 +580,9 @@ class HostDriver(Protocol):
         ...
 
     async def renew(self, lease: Lease) -> None:
-        """Let microVMs whose `on_detach` is not `keep` run until the lease ends, and no longer: at its end they are paused
-        or killed as their definition says, even if this process is gone or frozen by then. What an earlier lease's end
-        paused goes on. The lease counts once this returns; before the first one nothing of that kind runs.
+        """Let microVMs whose `on_detach` is not `keep` run until the lease ends, and no longer: at its end they are
+        paused or killed as their definition says, even if this process is gone or frozen by then. What an earlier
+        lease's end paused goes on. The lease counts once this returns; before the first one nothing of that kind runs.
 
         Drivers whose `info.fences` is false never run such microVMs (`check` refuses them) and do nothing here.
         """

@@ -10,6 +10,7 @@ from typing import cast
 from controlplane.agent.answers import Answers
 from controlplane.agent.bids import Reservations
 from controlplane.agent.inventory import Capacity, Meter, boot_id, capacity_of
+from controlplane.agent.lease import HostLease
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.agent.session import HostFacts, SessionClient
@@ -61,6 +62,14 @@ class Agent:
     async def _run(self, state_dir: StateDir) -> None:
         settings = self._settings
         rng = random.Random()  # noqa: S311 - jitter, not a secret
+        boot = boot_id()
+        lease = HostLease(
+            drivers=self._drivers,
+            file=state_dir.held(boot),
+            clock=self._clock,
+            on_change=lambda: runner.wake(),  # noqa: PLW0108 - made below
+            renew_timeout_s=settings.renew_timeout_s,
+        )
         runner = Runner(
             host=settings.host,
             drivers=self._drivers,
@@ -74,6 +83,7 @@ class Agent:
                 call_timeout_s=settings.driver_timeout_s,
                 grace_s=settings.grace_s,
             ),
+            standing=lease.standing,
         )
         capacity = capacity_of(
             Capacity(
@@ -96,9 +106,10 @@ class Agent:
             infos = tuple(driver.info for driver in self._drivers.values())
             self._session = SessionClient(
                 settings=settings,
-                facts=HostFacts(boot_id=boot_id(), drivers=infos, capacity=capacity),
+                facts=HostFacts(boot_id=boot, drivers=infos, capacity=capacity),
                 state_dir=state_dir,
                 runner=runner,
+                lease=lease,
                 answers=Answers(
                     host=settings.host,
                     capacity=capacity,
@@ -115,6 +126,7 @@ class Agent:
                 rng=rng,
             )
             async with asyncio.TaskGroup() as group:
+                group.create_task(lease.run())
                 group.create_task(runner.run())
                 group.create_task(self._session.run())
         finally:

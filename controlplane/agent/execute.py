@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Mapping
 
 from controlplane.agent.journal import Journal
 from controlplane.agent.lister import Lister
-from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.spec import PowerState
 from controlplane.ports import DriverError, HostDriver, Instance
 
@@ -56,6 +56,9 @@ class Executor:
                     await self._power(step.uid, step.driver, PowerState.PAUSED)
                 await self._find(step.uid, step.driver, cluster_id)
                 await self._journal.put(step.after)
+            case ShutDown():
+                await self._journal.put(step.before)
+                await self._power(step.uid, step.driver, PowerState.STOPPED)
             case Destroy():
                 await self._destroy(step, cluster_id)
             case Acknowledge():

@@ -36,7 +36,7 @@ class RecordPhase(StrEnum):
     DESTROYING = "destroying"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What this host did for one microVM."""
 
     uid: str
@@ -47,6 +47,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Put into effect; while `creating`, the one that is attempted."""
     repair_seq: int = 0
     restart_seq: int = 0
+    shut_down: bool = False
+    """It was asked to power off because the lease was about to end."""
 
 
 @dataclass(frozen=True, slots=True)

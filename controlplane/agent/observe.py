@@ -14,7 +14,7 @@ from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.plan import Found
 from controlplane.model.commands import Destroyed
 from controlplane.model.resources import Failure, InterfaceFacts, Observation, ObservedPower, Unmanaged
-from controlplane.ports import DriverError, DriverInfo, Instance
+from controlplane.ports import LEASE_ENDED, DriverError, DriverInfo, Instance
 
 MAX_TEXT = 1024
 """Characters of a message or cause that travel; what a hypervisor prints can be long."""
@@ -74,13 +74,15 @@ def observe(
     )
     if instance is None:
         return seen
+    # What we asked it to do before the lease ended, it did because the lease ended.
+    shut_down = mine is not None and mine.shut_down and instance.power is ObservedPower.STOPPED
     return replace(
         seen,
         power=instance.power,
         ready=instance.ready,
         vcpu=instance.vcpu,
         memory_in_mb=instance.memory_in_mb,
-        cause=clip(instance.cause),
+        cause=LEASE_ENDED if shut_down else clip(instance.cause),
         details={key[:64]: value[:MAX_TEXT] for key, value in sorted(instance.details.items())[:MAX_DETAILS]},
         interfaces={
             device: InterfaceFacts(host_device=status.host_device, mac_address=status.mac_address)

@@ -3,6 +3,9 @@
 Level-based: a plan looks only at how things are, never at how they came to be so, which is why planning again after any
 interruption is right. At most one step per microVM comes out; whoever executes it plans again afterwards. The one rule
 above the others: only a tombstone destroys. What nobody accounts for is reported, whatever cluster it claims to be of.
+
+Without a live lease no step lets run what needs one (`on_detach` other than `keep`); stopping and destroying go on.
+What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease, whatever its policy.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
-from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Failure, ObservedPower
-from controlplane.model.spec import DriftPolicy, MicroVMSpec, PowerState
-from controlplane.ports import Instance, VMDefinition
+from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
+from controlplane.ports import LEASE_ENDED, Instance, VMDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,13 @@ def plan(
     *,
     drivers: Iterable[str],
     default_driver: str,
+    may_run: bool,
+    shut_down: bool = False,
 ) -> Plan:
-    """The next step for every microVM."""
+    """The next step for every microVM.
+
+    may_run: there is a live lease. shut_down: it is about to end.
+    """
     known = frozenset(drivers)
     copies = copies_of(assignments.cluster_id, listing)
     steps: dict[str, Step] = {}
@@ -84,6 +92,12 @@ def plan(
             driver = driver_for(assignment, record, default_driver)
             cluster_id = assignments.cluster_id
             decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
+            instance = current_copy(assignment, mine, driver)
+            ending = shut_down and detach_action(assignment.spec) is OnDetach.SHUTDOWN
+            if ending and (step := _shut_down(assignment, record, instance)) is not None:
+                decision = step
+            elif (ending or not may_run) and _lets_run(decision, assignment.spec, instance):
+                decision = _Held("waits for a lease")
         match decision:
             case None:
                 pass
@@ -205,6 +219,32 @@ def _toward(
     return _mend(assignment, spec, mine, instance, create("it is gone"), vm)
 
 
+def _shut_down(assignment: Assignment, record: Record | None, instance: Instance | None) -> ShutDown | None:
+    if instance is None or instance.power is not ObservedPower.RUNNING:
+        return None
+    if record is None or record.epoch != assignment.epoch or record.phase is not RecordPhase.ACTIVE:
+        return None
+    asked = _with(record, shut_down=True)
+    return ShutDown(assignment.uid, record.driver, "the lease is about to end", before=asked)
+
+
+def _lets_run(decision: _Decision, spec: MicroVMSpec, instance: Instance | None) -> bool:
+    """Whether it starts or resumes what may run only under a lease. A guest that is to be paused is started, too."""
+    if detach_action(spec) is OnDetach.KEEP:
+        return False
+    match decision:
+        case Create() | Update():
+            return spec.power_state is not PowerState.STOPPED
+        case SetPower(power=PowerState.PAUSED):
+            return instance is None or instance.power is not ObservedPower.RUNNING
+        case SetPower(power=power):
+            return power is PowerState.RUNNING
+        case Restart():
+            return True
+        case _:
+            return False
+
+
 def _mend(
     assignment: Assignment,
     spec: MicroVMSpec,
@@ -218,7 +258,11 @@ def _mend(
     asked = mine.repair_seq < assignment.repair_seq
     repaired = _with(mine, repair_seq=assignment.repair_seq)
     if not fields:
-        return Acknowledge(assignment.uid, mine.driver, "nothing to repair", after=repaired) if asked else None
+        noted = asked or mine.shut_down
+        return Acknowledge(assignment.uid, mine.driver, "nothing to repair", after=repaired) if noted else None
+    lease_ended = instance is not None and (instance.cause == LEASE_ENDED or mine.shut_down)
+    if lease_ended and "power_state" in fields:
+        return SetPower(assignment.uid, mine.driver, "its lease had ended", spec.power_state, after=_with(mine))
     what = ", ".join(fields)
     if not asked and spec.drift_policy is not DriftPolicy.REPAIR:
         return _Held(f"{what} drifted; drift_policy is {spec.drift_policy.value}")
@@ -317,7 +361,9 @@ def _with(
     generation: int | None = None,
     repair_seq: int | None = None,
     restart_seq: int | None = None,
+    shut_down: bool = False,
 ) -> Record:
+    """`shut_down` is of no later step than the one that says so."""
     return Record(
         uid=record.uid,
         epoch=record.epoch,
@@ -326,4 +372,5 @@ def _with(
         generation=record.generation if generation is None else generation,
         repair_seq=record.repair_seq if repair_seq is None else repair_seq,
         restart_seq=record.restart_seq if restart_seq is None else restart_seq,
+        shut_down=shut_down,
     )

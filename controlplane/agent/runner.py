@@ -8,7 +8,8 @@ observation stands until then. Nothing here ends a microVM because the agent end
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -16,11 +17,12 @@ import structlog
 from controlplane.agent.assignments import Assignments, Goal, goal_of
 from controlplane.agent.execute import Executor
 from controlplane.agent.journal import Journal, JournalError, Record
+from controlplane.agent.lease import Standing
 from controlplane.agent.lister import Lister
 from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, says_the_same, stranger
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
-from controlplane.agent.steps import Create, SetPower, Step, Update
+from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Failure, Observation, Unmanaged
 from controlplane.ports import Clock, DriverError, HostDriver
 
@@ -60,7 +62,9 @@ class Runner:
         clock: Clock,
         pacing: Pacing,
         limits: RunnerLimits,
+        standing: Callable[[], Standing],
     ) -> None:
+        """`standing` tells of the lease; call `wake` when it is another one without the passing of time."""
         self._host = host
         self._drivers = drivers
         self._default_driver = default_driver
@@ -68,6 +72,7 @@ class Runner:
         self._clock = clock
         self._pacing = pacing
         self._limits = limits
+        self._standing = standing
         self._lister = Lister(drivers, timeout_s=limits.call_timeout_s)
         self._executor = Executor(
             drivers, journal, self._lister, call_timeout_s=limits.call_timeout_s, grace_s=limits.grace_s
@@ -105,6 +110,10 @@ class Runner:
         self._assignments = assignments
         self._wake.set()
 
+    def wake(self) -> None:
+        """Look again soon."""
+        self._wake.set()
+
     async def next_view(self, after: HostView | None) -> HostView:
         """The view, once it is another one than `after`."""
         async with self._published:
@@ -136,6 +145,7 @@ class Runner:
         if self._assignments is None:
             return self._limits.resync_s
         stamped = await self._lister.fresh()
+        standing = self._standing()
         assignments = self._assignments  # the newest: they may have changed while we looked
         decided = plan(
             assignments,
@@ -143,13 +153,15 @@ class Runner:
             stamped.listing,
             drivers=self._drivers,
             default_driver=self._default_driver,
+            may_run=standing.may_run,
+            shut_down=standing.shut_down,
         )
         unsettled = {uid for uid, tick in self._touched.items() if tick > stamped.began} | self._busy.keys()
         self._touched = {uid: tick for uid, tick in self._touched.items() if tick > stamped.began}
         next_s = self._start_due(group, assignments, decided, unsettled)
         self._held = decided.held
         await self._publish(assignments, stamped.listing, decided, unsettled)
-        return next_s
+        return next_s if standing.changes_in_s is None else min(next_s, standing.changes_in_s + 0.001)
 
     def _start_due(
         self, group: asyncio.TaskGroup, assignments: Assignments, decided: Plan, unsettled: set[str]
@@ -177,7 +189,8 @@ class Runner:
     async def _act(self, step: Step, goal: Goal | None, cluster_id: str) -> None:
         failure: Failure | None = None
         try:
-            async with self._slots:
+            # Guests that power off are only waited for, and the lease does not wait.
+            async with contextlib.nullcontext() if isinstance(step, ShutDown) else self._slots:
                 log.info("step", uid=step.uid, step=type(step).__name__, reason=step.reason)
                 await self._executor.execute(step, cluster_id)
         except JournalError:

@@ -1,14 +1,15 @@
 """The agent's one session: dial a node, say hello, heartbeat, report, take assignments, answer questions.
 
-A session lasts as long as its node answers: no acknowledged heartbeat for `unresponsive_s`, a goodbye or a broken
-stream end it, and the next node is dialled. Everything that is sent is repeated by the next session's complete report,
-so nothing waits for a particular session to succeed. The runner never notices which node there is, or that there is
-none.
+A session lasts as long as its node answers: no acknowledged heartbeat for `unresponsive_s`, a goodbye, a broken stream
+or too long without a grant (see `patience`) end it, and the next node is dialled. Everything that is sent is repeated
+by the next session's complete report, so nothing waits for a particular session to succeed. The runner never notices
+which node there is, or that there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from grpc import aio
 from controlplane.agent.answers import Answers
 from controlplane.agent.inbox import Inbox
 from controlplane.agent.inventory import InventoryError, Meter
+from controlplane.agent.lease import HostLease
 from controlplane.agent.observe import HostView, report_parts
+from controlplane.agent.patience import Patience
 from controlplane.agent.rotation import Endpoint, Rotation
 from controlplane.agent.runner import Runner
 from controlplane.agent.settings import AgentSettings
@@ -80,6 +83,7 @@ class SessionClient:
         facts: HostFacts,
         state_dir: StateDir,
         runner: Runner,
+        lease: HostLease,
         answers: Answers,
         meter: Meter,
         clock: Clock,
@@ -90,6 +94,8 @@ class SessionClient:
         self._facts = facts
         self._state_dir = state_dir
         self._runner = runner
+        self._lease = lease
+        self._patience = Patience(settings.grantless_s)
         self._answers = answers
         self._meter = meter
         self._clock = clock
@@ -125,16 +131,20 @@ class SessionClient:
         async with aio.secure_channel(endpoint.address, credentials, options=_OPTIONS) as channel:
             stream = rpc.AgentGatewayStub(channel).Session()
             try:
-                welcome = await self._greet(stream, endpoint)
+                session_id = self._ids.new()
+                welcome = await self._greet(stream, endpoint, session_id)
                 self._rotation.succeeded()
                 self._rotation.learn({one.node: one.address for one in welcome.endpoints})
                 self._node = welcome.node
                 log.info("session opened", node=welcome.node, admitted=welcome.admitted)
                 session = _Session(
                     stream=stream,
+                    session_id=session_id,
                     welcome=welcome,
                     settings=self._settings,
                     runner=self._runner,
+                    lease=self._lease,
+                    patience=self._patience,
                     answers=self._answers,
                     meter=self._meter,
                     clock=self._clock,
@@ -150,17 +160,18 @@ class SessionClient:
                 stream.cancel()
             return SessionEndedError("the session ended")
 
-    async def _greet(self, stream: _Stream, endpoint: Endpoint) -> wire.Welcome:
+    async def _greet(self, stream: _Stream, endpoint: Endpoint, session_id: str) -> wire.Welcome:
         known = self._settings.cluster_id or self._state_dir.cluster_id
         hello = wire.Hello(
             host=self._settings.host,
             cluster_id=known or "",
-            session=self._ids.new(),
+            session=session_id,
             agent_version=self._settings.version,
             boot_id=self._facts.boot_id,
             drivers=[encode_driver(info) for info in self._facts.drivers],
             capacity=encode_amount(self._facts.capacity),
             protocol=PROTOCOL,
+            held_ttl_ms=math.ceil(self._lease.held_ttl_s() * 1000),
         )
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -185,22 +196,28 @@ class SessionClient:
 
 
 class _Session:
-    """A welcomed session: four loops over one stream; the first one that fails ends it."""
+    """A welcomed session: some loops over one stream; the first one that fails ends it."""
 
     def __init__(
         self,
         *,
         stream: _Stream,
+        session_id: str,
         welcome: wire.Welcome,
         settings: AgentSettings,
         runner: Runner,
+        lease: HostLease,
+        patience: Patience,
         answers: Answers,
         meter: Meter,
         clock: Clock,
     ) -> None:
         self._stream = stream
+        self._session_id = session_id
         self._settings = settings
         self._runner = runner
+        self._lease = lease
+        self._patience = patience
         self._answers = answers
         self._meter = meter
         self._clock = clock
@@ -209,11 +226,15 @@ class _Session:
         self._assigned = asyncio.Event()
         self._acknowledged_s = clock.monotonic_s()
         self._acknowledged = 0
+        self._admitted = welcome.admitted
         self._questions: set[asyncio.Task[None]] = set()
         self._question_slots = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def run(self) -> None:
-        tasks = [_task(loop) for loop in (self._read(), self._heartbeat(), self._watch(), self._report())]
+        self._lease.begin(self._session_id)
+        self._patience.begin(self._acknowledged_s, admitted=self._admitted)
+        loops = (self._read(), self._heartbeat(), self._watch(), self._watch_grants(), self._report())
+        tasks = [_task(loop) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -240,6 +261,8 @@ class _Session:
                     if message.heartbeat_ack.sequence > self._acknowledged:
                         self._acknowledged = message.heartbeat_ack.sequence
                         self._acknowledged_s = self._clock.monotonic_s()
+                case "grant":
+                    self._take(message.grant)
                 case "assignments":
                     if (assignments := self._inbox.take(message.assignments)) is not None:
                         self._runner.assign(assignments)
@@ -255,6 +278,11 @@ class _Session:
                     raise SessionEndedError("the node welcomed twice")
                 case None:
                     log.info("message of a newer protocol ignored")
+
+    def _take(self, grant: wire.Grant) -> None:
+        ttl_s, grace_s = grant.ttl_ms / 1000, grant.grace_ms / 1000
+        if self._lease.granted(self._session_id, grant.sequence, ttl_s=ttl_s, grace_s=grace_s):
+            self._patience.granted(self._clock.monotonic_s())
 
     async def _answer(self, question: wire.Question) -> None:
         await self._send(wire.FromAgent(answer=await self._answers.answer(question)))
@@ -274,6 +302,7 @@ class _Session:
             except InventoryError as error:
                 log.warning("metrics are not readable", error=str(error))
                 metrics = self._meter.latest
+            self._lease.sending(self._session_id, sequence)
             await self._send(
                 wire.FromAgent(heartbeat=wire.Heartbeat(sequence=sequence, metrics=encode_metrics(metrics)))
             )
@@ -287,6 +316,16 @@ class _Session:
             if silent_s >= limit_s:
                 raise SessionEndedError(f"no heartbeat was acknowledged for {silent_s:.1f} s")
             await asyncio.sleep(max(limit_s - silent_s, 0.01))
+
+    async def _watch_grants(self) -> None:
+        """A node may answer and still have no way to the leader. One that does not answer is `_watch`'s."""
+        while True:
+            left_s = self._patience.left_s(self._clock.monotonic_s())
+            answers = self._clock.monotonic_s() - self._acknowledged_s < self._settings.grantless_s
+            if left_s is not None and left_s <= 0 and answers:
+                self._patience.gave_up()
+                raise SessionEndedError("heartbeats are acknowledged, and none was granted for too long")
+            await asyncio.sleep(max(min(left_s if left_s is not None else 1.0, 1.0), 0.05))
 
     async def _report(self) -> None:
         """Complete at first and from time to time, what changed in between."""

@@ -53,6 +53,10 @@ class AgentSettings:
     heartbeat_s: float = 1.0
     unresponsive_s: float = 2.5
     """Without an acknowledgement for this long, another node is dialled."""
+    grantless_s: float = 2.0
+    """Without a grant for this long although heartbeats are acknowledged, another node is dialled (see `patience`)."""
+    renew_timeout_s: float = 2.0
+    """The longest that a driver may take to put a lease into effect."""
     connect_timeout_s: float = 5.0
     """From dialling to being welcomed."""
     reconnect_base_s: float = 0.2
@@ -81,6 +85,8 @@ class AgentSettings:
         for name in (
             "heartbeat_s",
             "unresponsive_s",
+            "grantless_s",
+            "renew_timeout_s",
             "connect_timeout_s",
             "reconnect_base_s",
             "reconnect_cap_s",
@@ -93,11 +99,13 @@ class AgentSettings:
             _require(name, 0 < value <= 3600, f"{value} is not between 0 and 3600 seconds")
         _require("grace_s", 0 <= self.grace_s <= 3600, f"{self.grace_s} is not between 0 and 3600 seconds")
         _require("concurrency", 1 <= self.concurrency <= 1024, f"{self.concurrency} is not between 1 and 1024")
-        _require(
-            "unresponsive_s",
-            self.unresponsive_s > 1.5 * self.heartbeat_s,
-            f"{self.unresponsive_s:g} leaves no room for one lost heartbeat of {self.heartbeat_s:g} s",
-        )
+        for name in ("unresponsive_s", "grantless_s"):
+            limit: float = getattr(self, name)
+            _require(
+                name,
+                limit > 1.5 * self.heartbeat_s,
+                f"{limit:g} leaves no room for one lost heartbeat of {self.heartbeat_s:g} s",
+            )
         for name in ("vcpu", "memory_in_mb"):
             amount: int | None = getattr(self, name)
             _require(name, amount is None or amount > 0, f"{amount} is not positive")

@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from controlplane.agent.held import HeldFile
 from controlplane.agent.journal import Journal
 
 LOCK = "lock"
@@ -50,6 +51,15 @@ class StateDir:
     def journal(self) -> Journal:
         """Raises JournalError."""
         return Journal.open(self._path / JOURNAL)
+
+    def held(self, boot_id: str) -> HeldFile:
+        """Raises StateDirError."""
+        file = HeldFile(self._path, boot_id)
+        try:
+            file.remove_others()
+        except OSError as error:
+            raise StateDirError(f"state_dir: {self._path}: {error}") from error
+        return file
 
     @property
     def cluster_id(self) -> str | None:

@@ -58,6 +58,16 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The lease is about to end: the guest may still do in good order what is else done to it."""
+
+    uid: str
+    driver: str
+    reason: str
+    before: Record
+
+
+@dataclass(frozen=True, slots=True)
 class Destroy:
     uid: str
     driver: str
@@ -84,4 +94,4 @@ class Forget:
     reason: str
 
 
-Step = Create | Update | SetPower | Restart | Destroy | Acknowledge | Forget
+Step = Create | Update | SetPower | Restart | ShutDown | Destroy | Acknowledge | Forget

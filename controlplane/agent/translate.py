@@ -45,7 +45,11 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
 
 def encode_driver(info: DriverInfo) -> wire.Driver:
     return wire.Driver(
-        name=info.name, version=info.version, simulated=info.simulated, accelerator=info.accelerator or ""
+        name=info.name,
+        version=info.version,
+        simulated=info.simulated,
+        accelerator=info.accelerator or "",
+        fences=info.fences,
     )
 
 

@@ -56,6 +56,7 @@ def _agent_settings(settings: AgentFileSettings) -> AgentSettings:
         microvms=settings.capacity.microvms,
         heartbeat_s=settings.heartbeat_s,
         unresponsive_s=2.5 * settings.heartbeat_s,
+        grantless_s=max(2.0, 2.0 * settings.heartbeat_s),
         resync_s=settings.resync_s,
     )
 

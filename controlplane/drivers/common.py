@@ -24,6 +24,10 @@ def unsupported(what: str, *, pointer: str) -> DriverError:
     return DriverError("Unsupported", what, pointer=pointer, retryable=False)
 
 
+def no_lease(uid: str) -> DriverError:
+    return DriverError("NoLease", f"microVM {uid} may run only while the host has a lease, and it has none")
+
+
 def restarts(old: MicroVMSpec, new: MicroVMSpec) -> bool:
     """Whether going from `old` to `new` changes anything that a running guest cannot take over."""
     return any(getattr(old, field) != getattr(new, field) for field in _RESTARTING_FIELDS)

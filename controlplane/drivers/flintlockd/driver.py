@@ -28,7 +28,7 @@ from controlplane.drivers.flintlockd.journal import Journal, Phase, Record
 from controlplane.drivers.flintlockd.settings import FlintlockdSettings
 from controlplane.drivers.flintlockd.translate import DRIVER_NAME, check, to_wire
 from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, Instance, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, Instance, Lease, VMDefinition
 from controlplane.wire.flintlock.types import microvm_pb2 as types
 
 P = ParamSpec("P")
@@ -123,6 +123,9 @@ class FlintlockdDriver:
 
     async def console(self, uid: str, *, offset: int, limit: int) -> tuple[int, bytes]:
         raise DriverError("Unsupported", "Flintlock's API has no serial console", retryable=False)
+
+    async def renew(self, lease: Lease) -> None:
+        """Nothing that runs here needs one: `check` refuses it."""
 
     # -- orders
 

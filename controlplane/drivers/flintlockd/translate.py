@@ -20,10 +20,12 @@ from controlplane.model.spec import (
     InterfaceType,
     Kernel,
     MicroVMSpec,
+    OnDetach,
     PowerState,
     StaticAddress,
     Volume,
     VolumeKind,
+    detach_action,
 )
 from controlplane.ports import VMDefinition
 from controlplane.wire.flintlock.types import microvm_pb2 as types
@@ -90,6 +92,13 @@ def check(spec: MicroVMSpec) -> None:
         raise unsupported(
             f"Flintlock has no call that makes a microVM {spec.power_state}: it can only run",
             pointer="/spec/power_state",
+        )
+    if detach_action(spec) is not OnDetach.KEEP:
+        field = "on_host_failure" if spec.recovery.on_detach is None else "on_detach"
+        raise unsupported(
+            "nothing on a Flintlock host stops a microVM when the host is cut off, so none may be started elsewhere;"
+            " use on_host_failure = never with on_detach = keep (or unset), or another provider",
+            pointer=f"/spec/recovery/{field}",
         )
     if spec.provider not in {None, DRIVER_NAME}:
         raise unsupported(f"this is the {DRIVER_NAME} driver, not {spec.provider}", pointer="/spec/provider")

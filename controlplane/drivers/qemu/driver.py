@@ -22,12 +22,14 @@ from controlplane.drivers.common import not_found, stale_epoch, unsupported
 from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import describe_stray
+from controlplane.drivers.qemu.fence import Fence, Present
 from controlplane.drivers.qemu.guest import Guest, Site
 from controlplane.drivers.qemu.layout import Folder, sweep
+from controlplane.drivers.qemu.leash import guards_of
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watch import Watch
 from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, Lease, VMDefinition
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ class QemuDriver:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody holds it or waits for it."""
         self._watch = Watch(self._signature, self._boot_progress)
+        self._fence = Fence(self._state_dir)
 
     @property
     def info(self) -> DriverInfo:
@@ -72,6 +75,7 @@ class QemuDriver:
             version=facts.version if facts else "",
             simulated=False,
             accelerator=facts.accelerator if facts else None,
+            fences=True,
         )
 
     # -- life of the driver
@@ -99,16 +103,20 @@ class QemuDriver:
             facts=facts,
             boot_id=host.boot_id(),
             wake=self._watch.wake,
+            fence=self._fence,
         )
+        found = await asyncio.to_thread(process.scan, self._mark)
+        await self._fence.start(guards_of(found, self._site.vms))
         for uid in self._uids():
             guest = self._guest(uid)
-            found = guest.find()
-            if found is not None:
-                guest.adopt(found)
+            own = guest.own(found)
+            if own is not None:
+                guest.adopt(own)
         self._watch.start()
 
     async def stop(self) -> None:
         await self._watch.stop()
+        await self._fence.stop()
         for guest in self._guests.values():
             await guest.close()
         self._guests.clear()
@@ -239,6 +247,17 @@ class QemuDriver:
             await guest.destroy(grace_s=grace_s)
             self._guests.pop(uid, None)
         self._watch.wake()
+
+    # -- the lease
+
+    async def renew(self, lease: Lease) -> None:
+        site = self._site
+
+        def look() -> Present:
+            found = process.scan(site.instance)
+            return Present([item.key for item in found], guards_of(found, site.vms))
+
+        await self._fence.renew(lease, lambda: asyncio.to_thread(look))
 
     # -- the watch
 

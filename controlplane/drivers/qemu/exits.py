@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from controlplane.drivers.qemu.layout import Folder, Run
+from controlplane.ports import LEASE_ENDED
 
 _REQUEST = re.compile(rb"qemu_system_shutdown_request reason=(\d+)")
 # QEMU's ShutdownCause (qapi/run-state.json), in its order.
@@ -31,6 +32,8 @@ def cause(folder: Folder, run: Run | None, *, boot_id: str) -> str:
         return "not started"
     if run.stop_requested:
         return "stopped on request"
+    if folder.lease_ended.exists():
+        return LEASE_ENDED
     requests = _REQUEST.findall(_tail(folder.events))
     if requests and int(requests[-1]) in _REASONS:
         return _REASONS[int(requests[-1])]

@@ -18,14 +18,17 @@ from controlplane.drivers.common import not_found, restarts
 from controlplane.drivers.qemu import command, console, exits, network, process, seed, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import Seen, describe
+from controlplane.drivers.qemu.fence import Fence
 from controlplane.drivers.qemu.following import Following
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
+from controlplane.drivers.qemu.leash import Leash, needs_lease
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
 from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
+from controlplane.drivers.qemu.watchdog import process_stat
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import PowerState
-from controlplane.ports import DriverError, ImageStore, Instance, VMDefinition
+from controlplane.ports import LEASE_ENDED, DriverError, ImageStore, Instance, VMDefinition
 
 START_TIMEOUT_S = 20.0
 RESTART_GRACE_S = 10.0
@@ -35,6 +38,9 @@ _TERMINATE_S = 1.0
 _START_POLL_S = 0.01
 _SETTLE_S = 2.0
 _ENDING_S = 0.5
+_HALTED_POLL_S = 0.2
+"""How soon a question to QEMU is given up that was halted meanwhile."""
+_MARK_POLLS = 50
 _BOOT_S = 60.0
 """A guest that is not ready by then is looked at less often."""
 
@@ -50,6 +56,7 @@ class Site:
     facts: command.HostFacts
     boot_id: str
     wake: Callable[[], None]
+    fence: Fence
 
 
 class Guest:
@@ -59,6 +66,7 @@ class Guest:
         self.uid = uid
         self._monitor = Monitor(self.folder.path, site.wake)
         self._following = Following(site.wake)
+        self._leash = Leash(site.fence, site.vms, uid)
         self._ready: console.ReadyWatch | None = None
 
     # -- what is
@@ -87,6 +95,7 @@ class Guest:
             self.adopt(found)
             power, status, cause = await self._power(found)
         if found is None or not self._following.running:
+            await self._await_mark(definition)
             self._note_end()
             found = None
             power, status = ObservedPower.STOPPED, None
@@ -105,17 +114,40 @@ class Guest:
             await asyncio.sleep(_START_POLL_S)
         return None
 
-    async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
-        if found.stopped:
-            return ObservedPower.PAUSED, None, "hypervisor process is halted by a signal"
+    async def _await_mark(self, definition: VMDefinition) -> None:
+        """When the lease is over and the process has just ended: give the watchdog time to say that it did it."""
+        if self._following.handle is None or not self._leash.is_over(definition):
+            return
+        for _ in range(_MARK_POLLS):
+            if self.folder.lease_ended.exists():
+                return
+            await asyncio.sleep(_START_POLL_S)
+
+    async def _status(self, found: process.Found) -> Status | None:
+        """What QEMU says; None when it is halted, for then it says nothing."""
+        asking = asyncio.ensure_future(self._monitor.status())
         try:
-            status = await self._monitor.status()
+            while not process.is_halted(found):
+                await asyncio.wait({asking}, timeout=_HALTED_POLL_S)
+                if asking.done():
+                    return asking.result()
+            return None
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _power(self, found: process.Found) -> tuple[ObservedPower, Status | None, str | None]:
+        try:
+            status = await self._status(found)
         except MonitorError as error:
             # A process that is about to end closes its monitor first.
             handle = self._following.handle
             if handle is not None:
                 await handle.wait(_ENDING_S)
             return ObservedPower.RUNNING, None, f"hypervisor does not answer: {error}"
+        if status is None:
+            why = LEASE_ENDED if self.folder.lease_ended.exists() else "hypervisor process is halted by a signal"
+            return ObservedPower.PAUSED, None, why
         match status.run_state:
             case "running":
                 return ObservedPower.RUNNING, status, None
@@ -173,6 +205,9 @@ class Guest:
 
     async def bring_into_effect(self, definition: VMDefinition) -> None:
         """Make the folder, the disks, the taps and the process match `definition`."""
+        power = definition.spec.power_state
+        if power is not PowerState.STOPPED:
+            self._leash.require(definition)
         present = self.folder.definition()
         if present is not None and present.epoch < definition.epoch:
             # An older placement's copy: it lost its right to run, and what its ephemeral disks held with it.
@@ -184,9 +219,10 @@ class Guest:
             self.folder.save_definition(definition)
         await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
         await self._end_copies()
-        power = definition.spec.power_state
         if power is not PowerState.STOPPED and await self._must_restart(definition):
             await self.stop(grace_s=RESTART_GRACE_S)
+        # The leash too: the generation is told after it is what it says, and until then the control plane reckons with
+        # the more permissive of both.
         await self.set_power(power, grace_s=RESTART_GRACE_S)
         run = self.folder.run()
         if run is not None and run.definition != definition and self.find() is not None:
@@ -222,18 +258,36 @@ class Guest:
             await self.start(paused=power is PowerState.PAUSED)
             return
         handle = self._following.adopt(found)
+        definition = self._defined()
+        if power is PowerState.RUNNING or found.stopped:
+            self._leash.require(definition)
+        await self._leash.put_on(definition, found.key)
         if handle is not None and found.stopped:
-            handle.send(signal.SIGCONT)
+            await self._leash.resume(found, handle)
+        await (self._pause() if power is PowerState.PAUSED else self._go_on())
+
+    async def _pause(self) -> None:
         try:
-            await (self._monitor.pause() if power is PowerState.PAUSED else self._monitor.resume())
+            await self._monitor.pause()
         except MonitorError as error:
             raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
 
-    async def start(self, *, paused: bool) -> None:
-        """Start QEMU from the definition, and wait until it answers."""
+    async def _go_on(self) -> None:
+        try:
+            await self._monitor.resume()
+        except MonitorError as error:
+            raise DriverError("HypervisorFailed", f"QEMU does not answer: {error}") from error
+
+    def _defined(self) -> VMDefinition:
         definition = self.folder.definition()
         if definition is None:
             raise not_found(self.uid)
+        return definition
+
+    async def start(self, *, paused: bool) -> None:
+        """Start QEMU from the definition, and wait until it answers."""
+        definition = self._defined()
+        self._leash.require(definition)
         self._following.release()
         await self._monitor.close()
         lock_fd = process.lock(self.folder.lock)
@@ -243,16 +297,21 @@ class Guest:
             parts = await self._parts(definition)
             for stale in (command.QMP_SOCKET, command.OPERATOR_SOCKET):
                 (self.folder.path / stale).unlink(missing_ok=True)
-            argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=paused)
+            halted = paused or needs_lease(definition)
+            argv = command.build(definition.spec, self._tag(definition), parts, self._site.facts, paused=halted)
             self._ready = None
+            self.folder.lease_ended.unlink(missing_ok=True)
             self.folder.save_run(
                 Run(definition, self._site.boot_id, console.size(self.folder.console), self._site.facts.accelerator)
             )
-            pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
+            pid, pidfd = process.spawn(argv, folder=self.folder.path, lock_fd=lock_fd, output=self.folder.output)
         finally:
             process.unlock(lock_fd)
         self._following.begin(process.Handle(pidfd))
+        await self._leash.put_on(definition, (pid, process_stat(pid)[1]))
         await self._await_monitor()
+        if halted and not paused:
+            await self._go_on()
         self._site.wake()
 
     async def _await_monitor(self) -> None:
@@ -302,6 +361,8 @@ class Guest:
         """
         run = self.folder.run()
         processes = self.marked()
+        if not self._leash.may_go_on(processes):
+            grace_s = 0  # to shut down it would have to run
         if run is not None and processes and not run.stop_requested:
             self.folder.save_run(msgspec.structs.replace(run, stop_requested=True))
         own = self.own(processes)
@@ -319,9 +380,9 @@ class Guest:
         """Press the power button until the process ends; a guest that is still booting misses the first press."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        if found.stopped:
-            handle.send(signal.SIGCONT)
         try:
+            if found.stopped:
+                await self._leash.resume(found, handle)
             await self._monitor.resume()
             while (left := deadline - loop.time()) > 0:
                 await self._monitor.press_power_button()

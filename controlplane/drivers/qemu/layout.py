@@ -16,6 +16,7 @@ import msgspec
 
 from controlplane.drivers.qemu import command
 from controlplane.drivers.qemu.tag import is_part
+from controlplane.drivers.qemu.watchdog import MARK
 from controlplane.ports import DriverError, VMDefinition
 
 SEED = "seed.iso"
@@ -54,6 +55,8 @@ class Folder:
         self.output = self.path / "qemu.log"
         self.lock = self.path / "run.lock"
         self.seed = self.path / SEED
+        self.lease_ended = self.path / MARK
+        """There while the watchdog halts the guest, and after it killed it, until the next start."""
 
     def exists(self) -> bool:
         return self.path.is_dir()

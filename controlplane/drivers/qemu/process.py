@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from controlplane.drivers.qemu.tag import Tag, instance_of, parse
+from controlplane.drivers.qemu.watchdog import Key, process_stat
 from controlplane.ports import DriverError
 
 KILL_TIMEOUT_S = 10.0
@@ -39,6 +40,13 @@ class Found:
     """Halted by a signal (`kill -STOP`) or a tracer."""
     folder: str
     """Working directory: the microVM's folder for processes that we started."""
+    start: int
+    """When it was started, in the kernel's ticks."""
+
+    @property
+    def key(self) -> Key:
+        """Names this one process for as long as the machine is up."""
+        return self.pid, self.start
 
 
 def scan(instance: str) -> list[Found]:
@@ -58,14 +66,23 @@ def inspect(pid: int) -> Found | None:
         if not (folder / "comm").read_bytes().startswith(b"qemu-system"):
             return None
         arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        state, start = process_stat(pid)
         directory = str((folder / "cwd").readlink())
     except OSError:
         return None
     name = _name(arguments)
     if name is None or state in "ZX":
         return None
-    return Found(pid, name, parse(name), state in "Tt", directory)
+    return Found(pid, name, parse(name), state in "Tt", directory, start)
+
+
+def is_halted(found: Found) -> bool:
+    """Whether it is halted by a signal by now."""
+    try:
+        state, start = process_stat(found.pid)
+    except OSError:
+        return False
+    return start == found.start and state in "Tt"
 
 
 def _name(arguments: Sequence[str]) -> str | None:
@@ -91,8 +108,8 @@ def unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def spawn(argv: Sequence[str], *, folder: Path, lock_fd: int, output: Path) -> int:
-    """Start `argv` in `folder`, in a session of its own, its output going to `output`; gives a pidfd.
+def spawn(argv: Sequence[str], *, folder: Path, lock_fd: int, output: Path) -> tuple[int, int]:
+    """Start `argv` in `folder`, in a session of its own, its output going to `output`; gives its pid and a pidfd.
 
     The lock stays with the process. `env -C` changes the directory and then becomes QEMU; it keeps the pid.
     """
@@ -110,7 +127,7 @@ def spawn(argv: Sequence[str], *, folder: Path, lock_fd: int, output: Path) -> i
         setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
         setsigmask=[],
     )
-    return os.pidfd_open(pid)
+    return pid, os.pidfd_open(pid)
 
 
 class Handle:

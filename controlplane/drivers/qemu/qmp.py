@@ -80,6 +80,10 @@ class Monitor:
                         return await self._execute(command, arguments)
             except ExecuteError as error:
                 raise DriverError("HypervisorFailed", f"QEMU refused {command}: {error}") from error
+            except asyncio.CancelledError:
+                # The answer may come yet, and no later command may take it for its own.
+                await self._drop()
+                raise
             except (QMPError, OSError, EOFError, TimeoutError) as error:
                 await self._drop()
                 raise MonitorError(f"{command}: {type(error).__name__}: {error}") from error

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from controlplane.drivers.simulated import power
+from controlplane.drivers.simulated import lease, power
+from controlplane.drivers.simulated.driver import moment
 from controlplane.drivers.simulated.store import FILE_NAME, Fault, Row, Store
 from controlplane.model.resources import ObservedPower
 from controlplane.ports import DriverError
 
+_CALLS = ("create", "update", "set_power", "destroy", "list", "check", "renew")
 _POSSIBLE_IN = {
     "kill": {ObservedPower.RUNNING, ObservedPower.PAUSED},
     "pause": {ObservedPower.RUNNING},
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     which = "UID|NAMESPACE/NAME"
     command("list", "show every simulated microVM of the host", target=None)
+    command("lease", "show until when the host may run what needs a lease", target=None)
     kill = command("kill", "end it as a signal would", target=which)
     kill.add_argument("--cause", default="process exited (signal 9)")
     command("pause", "stop its clock", target=which)
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--vcpu", type=int, default=1)
     create.add_argument("--memory-in-mb", type=int, default=128)
     fail = command("fail", "make a driver call fail", target="UID|*")
-    fail.add_argument("--call", required=True, choices=["create", "update", "set_power", "destroy", "list", "check"])
+    fail.add_argument("--call", required=True, choices=_CALLS)
     fail.add_argument("--code", default="HypervisorFailed")
     fail.add_argument("--message", default="the rehearsed failure")
     fail.add_argument("--pointer", help="the field of the spec that it is about")
@@ -65,13 +68,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(store: Store) -> None:
-    now_ms = time.time_ns() // 1_000_000
-    for row in store.all():
+    now, held = moment(), store.lease()
+    for stored in store.all():
+        row = lease.under(stored, held, now).row
         who = f"{row.namespace}/{row.name}" if row.namespace else row.name
-        ready = "ready" if power.is_ready(row, now_ms) else "not ready"
+        ready = "ready" if power.is_ready(row, now.wall_ms) else "not ready"
         sys.stdout.write(
             f"{row.native_id}\t{who}\tepoch {row.epoch}\t{row.power}\t{ready}\t{row.vcpu} vCPU\t{row.cause or ''}\n"
         )
+
+
+def _lease(store: Store) -> None:
+    now, held = moment(), store.lease()
+    if held is None or held.boot_id != now.boot_id:
+        sys.stdout.write("no lease since the host was started\n")
+        return
+    left_s = held.ends_s - now.boottime_s
+    state = f"live for {left_s:.1f} s" if left_s > 0 else f"ended {-left_s:.1f} s ago"
+    sys.stdout.write(f"{state}, grace {held.grace_s:g} s\n")
 
 
 def _create(store: Store, name: str, *, vcpu: int, memory_in_mb: int) -> None:
@@ -98,7 +112,8 @@ def _apply(store: Store, step: power.Step) -> None:
 def _tamper(store: Store, options: argparse.Namespace) -> None:
     """Change one existing microVM. Raises DriverError(`NotFound`)."""
     target = str(options.target)
-    row = store.find(target)
+    stored = store.find(target)
+    row = lease.under(stored, store.lease(), moment()).row if stored is not None else None
     if row is None:
         have = ", ".join(f"{row.namespace}/{row.name}" if row.namespace else row.native_id for row in store.all())
         raise DriverError("NotFound", f"no simulated microVM {target} here (there are: {have or 'none'})")
@@ -123,6 +138,8 @@ def _run(store: Store, options: argparse.Namespace) -> None:
     match str(options.command):
         case "list":
             _list(store)
+        case "lease":
+            _lease(store)
         case "create":
             _create(store, str(options.target), vcpu=int(options.vcpu), memory_in_mb=int(options.memory_in_mb))
         case "fail":

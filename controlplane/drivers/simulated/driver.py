@@ -1,8 +1,10 @@
 """`ports.HostDriver` over rows: thousands of microVMs per host, many hosts per process.
 
 Every call is one transaction, so there is no half-made microVM to complete. What `list` answers is kept in memory and
-renewed row by row on own changes, entirely when another process changed the file (SQLite's `data_version`), and when a
-boot comes due; so listing an idle host costs nothing however many microVMs it has.
+renewed row by row on own changes, entirely when another process changed the file (SQLite's `data_version`) or the
+host's lease ends, and when a boot comes due; so listing an idle host costs nothing however many microVMs it has.
+
+Every row is read as the lease leaves it (`lease.under`), and so is every row that an order starts from.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from controlplane.drivers.common import not_found, restarts, stale_epoch
+from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
+from controlplane.drivers.simulated import lease as leases
 from controlplane.drivers.simulated import power as steps
-from controlplane.drivers.simulated.store import Row, Store
+from controlplane.drivers.simulated.store import HeldLease, Row, Store
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import Interface, MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, Instance, InterfaceStatus, VMDefinition
+from controlplane.model.spec import Interface, MicroVMSpec, OnDetach, PowerState, detach_action
+from controlplane.ports import DriverError, DriverInfo, Instance, InterfaceStatus, Lease, VMDefinition
 
 VERSION = "1"
 POLL_S = 0.2
@@ -33,6 +36,14 @@ _interfaces = msgspec.json.Decoder(dict[str, tuple[str, str]])
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _boottime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def moment(now_ms: Callable[[], int] = _wall_ms, boottime_s: Callable[[], float] = _boottime_s) -> leases.Moment:
+    return leases.Moment(now_ms(), boottime_s(), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
 
 
 def _images_of(spec: MicroVMSpec) -> Iterable[tuple[str, str]]:
@@ -62,7 +73,7 @@ class SimulatedDriver:
 
     images: image references that this host has; None means every one.
     boot_s: seconds from a start until the guest is ready.
-    now_ms: wall clock in milliseconds.
+    now_ms: wall clock in milliseconds. boottime_s: CLOCK_BOOTTIME.
     """
 
     def __init__(
@@ -73,12 +84,18 @@ class SimulatedDriver:
         boot_s: float = 0.0,
         poll_s: float = POLL_S,
         now_ms: Callable[[], int] = _wall_ms,
+        boottime_s: Callable[[], float] = _boottime_s,
     ) -> None:
         self._state_dir = state_dir
         self._images = images
         self._boot_ms = round(boot_s * 1000)
         self._poll_s = poll_s
         self._now_ms = now_ms
+        self._boottime_s = boottime_s
+        self._boot_id = moment().boot_id
+        self._held: HeldLease | None = None
+        self._refresh_at_s = 0.0
+        """CLOCK_BOOTTIME at which the lease makes something else of the rows; 0: not by time."""
         self._open_store: Store | None = None
         self._foreign_version = -1
         self._seen: dict[str, Instance] = {}
@@ -89,7 +106,7 @@ class SimulatedDriver:
 
     @property
     def info(self) -> DriverInfo:
-        return DriverInfo(name="simulated", version=VERSION, simulated=True, accelerator=None)
+        return DriverInfo(name="simulated", version=VERSION, simulated=True, accelerator=None, fences=True)
 
     # -- life of the driver
 
@@ -131,7 +148,7 @@ class SimulatedDriver:
 
     async def console(self, uid: str, *, offset: int, limit: int) -> tuple[int, bytes]:
         row = self._existing(uid)
-        first, data = self._store.console(row.native_id, now_ms=self._now_ms())
+        first, data = self._store.console(row.native_id, now_ms=self._console_ms(row))
         end = first + len(data)
         begin = min(max(offset if offset >= 0 else end + offset, first), end)
         chunk = data[begin - first : begin - first + max(limit, 0)]
@@ -152,18 +169,31 @@ class SimulatedDriver:
         finally:
             self._watchers.discard(event)
 
+    def _console_ms(self, row: Row) -> int:
+        """Until when the guest can have said something: one that the lease halted says nothing more."""
+        now, held = self._moment(), self._held
+        if held is None or row.power is ObservedPower.STOPPED or leases.under(row, held, now).row == row:
+            return now.wall_ms
+        return now.wall_ms - round(max(now.boottime_s - held.ends_s, 0.0) * 1000)
+
     def _next_look_s(self) -> float:
         due = [row.ready_at_ms - self._now_ms() for row in self._booting.values() if row.ready_at_ms is not None]
-        return min(self._poll_s, max(min(due) / 1000, 0.001)) if due else self._poll_s
+        look_s = min(self._poll_s, max(min(due) / 1000, 0.001)) if due else self._poll_s
+        return look_s if not self._refresh_at_s else min(look_s, max(self._refresh_at_s - self._boottime_s(), 0.001))
+
+    def _moment(self) -> leases.Moment:
+        return leases.Moment(self._now_ms(), self._boottime_s(), self._boot_id)
 
     def _refresh(self) -> None:
         """Take in what other processes and the clock have changed."""
         now_ms = self._now_ms()
         version = self._store.foreign_version()
         elsewhere = version != self._foreign_version
-        if elsewhere:
+        if elsewhere or (self._refresh_at_s and self._boottime_s() >= self._refresh_at_s):
+            elsewhere = True
             self._foreign_version = version
             rows = self._store.all()
+            self._take_lease(self._store.lease())
             self._seen.clear()
             self._booting.clear()
         else:
@@ -173,7 +203,14 @@ class SimulatedDriver:
         if rows or elsewhere:
             self._wake()
 
+    def _take_lease(self, held: HeldLease | None) -> None:
+        self._held = held
+        now = self._moment()
+        next_s = leases.next_change_s(held, now)
+        self._refresh_at_s = now.boottime_s + next_s if next_s is not None else 0.0
+
     def _remember(self, row: Row, now_ms: int) -> None:
+        row = leases.under(row, self._held, self._moment()).row
         ready = steps.is_ready(row, now_ms)
         if row.ready_at_ms is not None and not ready:
             self._booting[row.native_id] = row
@@ -212,6 +249,37 @@ class SimulatedDriver:
         if fault is not None:
             raise DriverError(fault.code, fault.message, pointer=fault.pointer, retryable=bool(fault.retryable))
 
+    # -- the lease
+
+    async def renew(self, lease: Lease) -> None:
+        self._fail_if_told("renew", "*")
+        with self._store.transaction():
+            held, now = self._store.lease(), self._moment()
+            ended = not leases.is_live(held, now)
+            for row in self._store.all() if ended else ():
+                if (step := leases.resumed(row, held, now)) is not None:
+                    self._store.put(self._take(step))
+            known_ends_s = held.ends_s if held is not None and held.boot_id == self._boot_id else 0.0
+            if lease.ends_s >= known_ends_s:
+                held = HeldLease(self._boot_id, lease.ends_s, lease.grace_s)
+                self._store.put_lease(held)
+        self._take_lease(held)
+        if ended:  # what was halted or ended is another than before
+            for row in self._store.all():
+                self._remember(row, now.wall_ms)
+            self._wake()
+
+    def _require_lease(self, uid: str, spec: MicroVMSpec, power: PowerState) -> None:
+        """Raises DriverError(`NoLease`) when nothing may be started or resumed."""
+        if power is PowerState.STOPPED or detach_action(spec) is OnDetach.KEEP:
+            return
+        if not leases.is_live(self._store.lease(), self._moment()):
+            raise no_lease(uid)
+
+    def _as_left(self, row: Row) -> Row:
+        """The row as the lease leaves it, for an order that is to start from there."""
+        return leases.under(row, self._store.lease(), self._moment()).row
+
     # -- changes
 
     async def create(self, vm: VMDefinition) -> None:
@@ -225,21 +293,23 @@ class SimulatedDriver:
     def _put_in_effect(self, vm: VMDefinition, *, may_create: bool) -> None:
         """Make the row of `vm` match it, booting again when its configuration differs from what is there."""
         with self._store.transaction():
-            present = self._store.get(vm.uid)
-            if present is None and not may_create:
+            stored = self._store.get(vm.uid)
+            if stored is None and not may_create:
                 raise not_found(vm.uid)
+            present = self._as_left(stored) if stored is not None else None
             if present is not None and (present.epoch or 0) > vm.epoch:
                 raise stale_epoch(vm.uid, held=present.epoch or 0, asked=vm.epoch)
             self._check_images(vm.spec)
+            self._require_lease(vm.uid, vm.spec, vm.spec.power_state)
             same_placement = present is not None and present.epoch == vm.epoch
             row = self._describe(vm, present if same_placement else None)
             restart = present is None or self._must_restart(present, vm)
             if restart and vm.spec.power_state is not PowerState.STOPPED:
                 row = self._take(steps.boot(row, now_ms=self._now_ms(), boot_ms=self._boot_ms))
             row = self._bring(row, vm.spec.power_state)
-            if row != present:
+            if row != stored:
                 self._store.put(row)
-        if row != present:
+        if row != stored:
             self._changed(row)
 
     def _must_restart(self, row: Row, vm: VMDefinition) -> bool:
@@ -299,17 +369,20 @@ class SimulatedDriver:
         return replace(row, vcpu=spec.vcpu, memory_in_mb=spec.memory_in_mb)
 
     def _take(self, step: steps.Step) -> Row:
-        self._store.print(step.row.native_id, step.lines, now_ms=self._now_ms())
+        since_ms = step.lines[0][0] if step.lines else self._now_ms()
+        self._store.print(step.row.native_id, step.lines, now_ms=since_ms)
         return step.row
 
     async def set_power(self, uid: str, power: PowerState, *, grace_s: float) -> None:
         self._fail_if_told("set_power", uid)
         with self._store.transaction():
-            present = self._existing(uid)
-            row = self._bring(present, power)
-            if row != present:
+            stored = self._existing(uid)
+            if stored.definition is not None:
+                self._require_lease(uid, _definitions.decode(stored.definition).spec, power)
+            row = self._bring(self._as_left(stored), power)
+            if row != stored:
                 self._store.put(row)
-        if row != present:
+        if row != stored:
             self._changed(row)
 
     async def destroy(self, uid: str, *, grace_s: float) -> None:

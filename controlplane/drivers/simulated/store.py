@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS fault (
   call TEXT NOT NULL, target TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, pointer TEXT,
   retryable INTEGER NOT NULL, times INTEGER, PRIMARY KEY (call, target)
 );
+CREATE TABLE IF NOT EXISTS lease (
+  only INTEGER PRIMARY KEY CHECK (only = 1), boot_id TEXT NOT NULL, ends_s REAL NOT NULL, grace_s REAL NOT NULL
+);
 PRAGMA user_version = 1;
 """
 
@@ -66,6 +69,15 @@ class Row(msgspec.Struct, frozen=True):
     """JSON object: device id to [host device, mac address]."""
     definition: bytes | None = None
     """JSON of the VMDefinition; None for one that no control plane made."""
+
+
+class HeldLease(msgspec.Struct, frozen=True):
+    """The host's lease that ends last."""
+
+    boot_id: str
+    ends_s: float
+    """CLOCK_BOOTTIME of that boot."""
+    grace_s: float
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -162,6 +174,19 @@ class Store:
         with self._errors():
             self._db.execute("DELETE FROM microvm WHERE native_id = ?", (native_id,))
             self._db.execute("DELETE FROM console WHERE native_id = ?", (native_id,))
+
+    # -- the lease
+
+    def lease(self) -> HeldLease | None:
+        with self._errors():
+            query = "SELECT boot_id, ends_s, grace_s FROM lease"
+            values = cast(tuple[str, float, float] | None, self._db.execute(query).fetchone())
+            return None if values is None else HeldLease(*values)
+
+    def put_lease(self, lease: HeldLease) -> None:
+        with self._errors():
+            query = "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)"
+            self._db.execute(query, (lease.boot_id, lease.ends_s, lease.grace_s))
 
     # -- console
 

@@ -31,8 +31,18 @@ from controlplane.drivers.flintlockd import FlintlockdDriver, FlintlockdSettings
 from controlplane.drivers.flintlockd.journal import Journal, Phase, Record
 from controlplane.drivers.flintlockd.translate import to_wire
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import Initrd, Interface, Kernel, MicroVMSpec, Volume, VolumeKind
-from controlplane.ports import DriverError, Instance, VMDefinition
+from controlplane.model.spec import (
+    HostFailure,
+    Initrd,
+    Interface,
+    Kernel,
+    MicroVMSpec,
+    OnDetach,
+    Recovery,
+    Volume,
+    VolumeKind,
+)
+from controlplane.ports import DriverError, HostDriver, Instance, Lease, VMDefinition
 from controlplane.wire.flintlock.types import microvm_pb2 as types
 
 TOKEN = "a token of the tests"
@@ -88,6 +98,10 @@ async def until(holds: Callable[[], bool], what: str, *, within_s: float = 5.0) 
         await asyncio.sleep(0.01)
 
 
+def recovering(**recovery: object) -> MicroVMSpec:
+    return replace(SPEC, recovery=Recovery(**recovery))
+
+
 class TestFlintlockdDriver(DriverConformance):
     @pytest.fixture
     def driver_factory(self, settings: FlintlockdSettings) -> DriverFactory:
@@ -111,6 +125,8 @@ class TestFlintlockdDriver(DriverConformance):
         local = Volume(container_source="demo/root:1", kind=VolumeKind.LOCAL)
         two_sources = Volume(container_source="demo/root:1", virtiofs_source="/srv/share")
         return {
+            "/spec/recovery/on_host_failure": recovering(on_host_failure=HostFailure.RESTART_ELSEWHERE),
+            "/spec/recovery/on_detach": recovering(on_detach=OnDetach.STOP),
             "/spec/provider": replace(SPEC, provider="qemu"),
             "/spec/memory_in_mb": replace(SPEC, memory_in_mb=1023),
             "/spec/root_volume": replace(SPEC, root_volume=None),
@@ -122,6 +138,10 @@ class TestFlintlockdDriver(DriverConformance):
                 SPEC, additional_volumes={"b": virtiofs, "a": virtiofs}
             ),
         }
+
+    async def test_a_lease_means_nothing_to_it(self, driver: HostDriver) -> None:
+        assert not driver.info.fences
+        await driver.renew(Lease(0.0, 0.0))
 
     @pytest.fixture
     def kill(self, service: FlintlockService) -> Kill:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from acceptance.drivers.conformance import (
-    DriverConformance,
     DriverFactory,
     Kill,
     Timeouts,
@@ -18,6 +17,7 @@ from acceptance.drivers.conformance import (
     existing,
     new_uid,
 )
+from acceptance.drivers.lease_conformance import LeaseConformance, leased, needing_a_lease
 
 from controlplane.drivers.simulated import SimulatedDriver
 from controlplane.model.resources import ObservedPower
@@ -40,7 +40,11 @@ async def tamper(state_dir: Path, *arguments: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
-class TestSimulatedDriver(DriverConformance):
+class TestSimulatedDriver(LeaseConformance):
+    @pytest.fixture
+    def lease_s(self) -> float:
+        return 0.4
+
     @pytest.fixture
     def driver_factory(self, tmp_path: Path) -> DriverFactory:
         return lambda: SimulatedDriver(tmp_path / "host", images=IMAGES, boot_s=0.05, poll_s=0.02)
@@ -115,3 +119,19 @@ class TestSimulatedDriver(DriverConformance):
         code, words = await tamper(tmp_path / "nothing", "list")
         assert code == 2
         assert not (tmp_path / "nothing").exists()
+
+    async def test_the_lease_ends_for_whoever_looks(
+        self, driver: HostDriver, sample_spec: MicroVMSpec, tmp_path: Path
+    ) -> None:
+        vm = definition(needing_a_lease(sample_spec), uid=new_uid())
+        async with leased(driver, 0.4, grace_s=30.0):
+            await driver.create(vm)
+            code, listing = await tamper(tmp_path / "host", "list")
+            assert (code, f"{vm.uid}\tconformance/{vm.name}\tepoch 1\trunning" in listing) == (0, True), listing
+        await driver.stop()
+        await asyncio.sleep(0.5)
+        code, listing = await tamper(tmp_path / "host", "list")
+        assert "\tpaused\t" in listing
+        assert "the host's lease ended\n" in listing
+        code, said = await tamper(tmp_path / "host", "lease")
+        assert (code, said.startswith("ended "), said.endswith("s ago, grace 30 s\n")) == (0, True, True), said

@@ -14,6 +14,7 @@ from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.bids import Reservations
 from controlplane.agent.inventory import Meter
 from controlplane.agent.journal import Journal
+from controlplane.agent.lease import NO_LEASE
 from controlplane.agent.pacing import Backoff, Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.drivers.simulated import SimulatedDriver
@@ -45,6 +46,7 @@ async def test_a_bid_counts_what_is_assigned_now(tmp_path: Path) -> None:
         clock=clock,
         pacing=Pacing(Backoff(), random.Random(1)),
         limits=RunnerLimits(),
+        standing=lambda: NO_LEASE,
     )
     answers = Answers(
         host="h1",

@@ -89,7 +89,9 @@ async def live(directory: Path, wanted: Assignments, *, burns_at: int = 10**6) -
     try:
         for _ in range(10):
             listing = (await lister.fresh()).listing
-            decided = plan(wanted, journal.records, listing, drivers=["simulated"], default_driver="simulated")
+            decided = plan(
+                wanted, journal.records, listing, drivers=["simulated"], default_driver="simulated", may_run=True
+            )
             if not decided.steps:
                 return decided, await driver.list()
             for step in decided.steps.values():
@@ -170,6 +172,7 @@ async def test_the_intent_is_on_disk_before_the_driver_is_called(tmp_path: Path)
             (await lister.fresh()).listing,
             drivers=["simulated"],
             default_driver="simulated",
+            may_run=True,
         )
         await executor.execute(decided.steps["a"], "test")
     assert not journal.records
@@ -188,7 +191,7 @@ async def test_a_driver_that_lies_is_found_out(tmp_path: Path) -> None:
     lister = Lister({"simulated": driver}, timeout_s=5, gather_s=0)
     executor = Executor({"simulated": driver}, journal, lister, call_timeout_s=5, grace_s=0)
     listing = (await lister.fresh()).listing
-    decided = plan(assigned(SPEC), {}, listing, drivers=["simulated"], default_driver="simulated")
+    decided = plan(assigned(SPEC), {}, listing, drivers=["simulated"], default_driver="simulated", may_run=True)
     with pytest.raises(DriverError, match="does not list the microVM") as found:
         await executor.execute(decided.steps["a"], "test")
     assert found.value.code == "NotConverged"

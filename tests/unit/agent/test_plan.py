@@ -14,10 +14,10 @@ from support.builders import microvm_spec
 from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.plan import Found, Listing, Plan, differences, plan
-from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, Step, Update
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import DriftPolicy, PowerState
-from controlplane.ports import Instance
+from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, Recovery, detach_action
+from controlplane.ports import LEASE_ENDED, Instance
 
 DRIVERS = ("qemu", "simulated")
 UIDS = ("a", "b", "c")
@@ -32,6 +32,8 @@ class World:
     there: dict[tuple[str, str | None, str | None], Instance] = field(default_factory=dict)
     """By driver, cluster and uid: a driver holds one copy of a uid."""
     blind: dict[str, str] = field(default_factory=dict)
+    may_run: bool = True
+    shut_down: bool = False
 
     def add(self, found: Instance, driver: str = "simulated") -> World:
         self.there[driver, found.cluster_id, found.uid] = found
@@ -44,7 +46,15 @@ class World:
 
     def plan(self) -> Plan:
         wanted = Assignments(cluster_id=CLUSTER, revision=1, by_uid=self.wanted)
-        return plan(wanted, self.records, self.listing, drivers=DRIVERS, default_driver="simulated")
+        return plan(
+            wanted,
+            self.records,
+            self.listing,
+            drivers=DRIVERS,
+            default_driver="simulated",
+            may_run=self.may_run,
+            shut_down=self.shut_down,
+        )
 
     def carry_out(self, step: Step, *, stop_after: int = 9) -> None:
         """The step's effects in order, as the executor and a driver have them; a crash leaves out the later ones."""
@@ -67,6 +77,11 @@ class World:
                     lambda: self._power(step.driver, step.uid, PowerState.STOPPED),
                     lambda: self._power(step.driver, step.uid, step.power),
                     lambda: self.records.update({step.uid: step.after}),
+                ]
+            case ShutDown():
+                return [
+                    lambda: self.records.update({step.uid: step.before}),
+                    lambda: self._power(step.driver, step.uid, PowerState.STOPPED),
                 ]
             case Destroy():
                 return [
@@ -105,6 +120,7 @@ specs = st.builds(
     power_state=st.sampled_from(PowerState),
     drift_policy=st.sampled_from(DriftPolicy),
     provider=st.sampled_from([None, "qemu", "simulated", "elsewhere"]),
+    recovery=st.builds(Recovery, on_detach=st.none() | st.sampled_from(OnDetach)),
 )
 assignments = st.builds(
     lambda uid, tombstone, spec, epoch, generation, repair, restart: assignment(
@@ -133,6 +149,7 @@ records = st.builds(
     generation=small,
     repair_seq=st.integers(0, 2),
     restart_seq=st.integers(0, 2),
+    shut_down=st.booleans(),
 )
 instances = st.builds(
     instance,
@@ -143,6 +160,7 @@ instances = st.builds(
     power=st.sampled_from([ObservedPower.RUNNING, ObservedPower.STOPPED, ObservedPower.PAUSED]),
     vcpu=st.none() | st.integers(1, 2),
     memory_in_mb=st.sampled_from([None, 128, 256]),
+    cause=st.sampled_from([None, None, LEASE_ENDED, "process exited (signal 9)"]),
 )
 
 
@@ -239,6 +257,56 @@ def test_carrying_out_the_plan_ends_as_wanted_whatever_is_interrupted(world: Wor
             assert not differences(wanted.spec, copy)
         else:
             assert wanted.spec.drift_policy is DriftPolicy.REPORT
+
+
+def lets_run(step: Step, spec: MicroVMSpec, seen: Instance | None) -> bool:
+    """Whether the guest may run guest instructions, or exist as a process, only because of the step."""
+    match step:
+        case Create() | Update():
+            return spec.power_state is not PowerState.STOPPED
+        case SetPower():
+            pauses = step.power is PowerState.PAUSED and seen is not None and seen.power is ObservedPower.RUNNING
+            return step.power is not PowerState.STOPPED and not pauses
+        case Restart():
+            return True
+        case _:
+            return False
+
+
+@given(worlds(), st.booleans())
+@settings(deadline=None)
+def test_without_a_lease_nothing_is_let_run_that_needs_one_and_all_else_is_as_with_one(
+    world: World, ends: bool
+) -> None:
+    world.may_run = False
+    without = world.plan()
+    world.may_run = True
+    decided = world.plan()
+    for uid, wanted in world.wanted.items():
+        step = decided.steps.get(uid)
+        seen = None
+        if step is not None and not isinstance(step, Forget):
+            seen = world.there.get((step.driver, CLUSTER, uid))
+        needs = wanted.spec is not None and detach_action(wanted.spec) is not OnDetach.KEEP
+        if step is not None and needs and wanted.spec is not None and lets_run(step, wanted.spec, seen):
+            assert without.held[uid] == "waits for a lease"
+            assert uid not in without.steps
+        else:
+            assert without.steps.get(uid) == step
+    assert (without.confirmed, without.refused, without.unmanaged) == (
+        decided.confirmed,
+        decided.refused,
+        decided.unmanaged,
+    )
+    world.shut_down = ends
+    for uid, step in world.plan().steps.items():
+        spec = world.wanted[uid].spec if uid in world.wanted else None
+        if isinstance(step, ShutDown):
+            assert spec is not None
+            assert detach_action(spec) is OnDetach.SHUTDOWN
+        elif ends and spec is not None and detach_action(spec) is OnDetach.SHUTDOWN:
+            seen = None if isinstance(step, Forget) else world.there.get((step.driver, CLUSTER, uid))
+            assert not lets_run(step, spec, seen), "it would be shut down again at once"
 
 
 def only(world: World) -> Step:
@@ -368,3 +436,67 @@ def test_a_record_of_something_unknown_everywhere_is_forgotten() -> None:
     assert isinstance(only(world), Forget)
     world.blind = {"qemu": "no answer"}
     assert not world.plan().steps
+
+
+def pausing(**changes: object) -> MicroVMSpec:
+    return microvm_spec(recovery=Recovery(on_detach=OnDetach.PAUSE), **changes)
+
+
+@pytest.mark.parametrize("power", [ObservedPower.STOPPED, ObservedPower.PAUSED])
+@pytest.mark.parametrize("policy", list(DriftPolicy))
+def test_what_the_leases_end_did_is_undone_whatever_the_policy_and_is_no_repair(
+    power: ObservedPower, policy: DriftPolicy
+) -> None:
+    spec = pausing(drift_policy=policy)
+    world = World({"a": assignment(spec=spec)}, {"a": record()}).add(instance(power=power, cause=LEASE_ENDED))
+    world.may_run = False
+    assert world.plan().held == {"a": "waits for a lease"}
+    world.may_run = True
+    step = only(world)
+    assert isinstance(step, SetPower)
+    assert (step.power, step.drift, step.after) == (PowerState.RUNNING, None, record())
+
+
+def test_what_was_paused_and_then_ended_with_the_lease_is_paused_again() -> None:
+    spec = pausing(power_state=PowerState.PAUSED, drift_policy=DriftPolicy.REPORT)
+    world = World({"a": assignment(spec=spec)}, {"a": record()})
+    world.add(instance(power=ObservedPower.STOPPED, cause=LEASE_ENDED))
+    step = only(world)
+    assert isinstance(step, SetPower)
+    assert step.power is PowerState.PAUSED
+
+
+def test_a_running_guest_may_be_paused_and_stopped_without_a_lease() -> None:
+    for power in (PowerState.PAUSED, PowerState.STOPPED):
+        world = World({"a": assignment(spec=pausing(power_state=power))}, {"a": record()}).add(instance())
+        world.may_run = False
+        step = only(world)
+        assert isinstance(step, SetPower)
+        assert step.power is power
+
+
+def test_a_lease_that_is_about_to_end_has_a_guest_shut_down_once_and_a_new_one_starts_it() -> None:
+    spec = microvm_spec(recovery=Recovery(on_detach=OnDetach.SHUTDOWN), drift_policy=DriftPolicy.REPORT)
+    world = World({"a": assignment(spec=spec)}, {"a": record()}, shut_down=True).add(instance())
+    step = only(world)
+    assert isinstance(step, ShutDown)
+    world.carry_out(step)
+    assert world.records["a"].shut_down
+    assert world.plan().held == {"a": "waits for a lease"}
+    world.may_run = world.shut_down = False
+    assert world.plan().held == {"a": "waits for a lease"}
+    world.may_run = True
+    step = only(world)
+    assert isinstance(step, SetPower)
+    assert (step.power, step.drift) == (PowerState.RUNNING, None)
+    world.carry_out(step)
+    assert world.records["a"] == record()
+    assert not world.plan().steps
+
+
+def test_a_shutdown_that_did_not_happen_is_forgotten() -> None:
+    spec = microvm_spec(recovery=Recovery(on_detach=OnDetach.SHUTDOWN))
+    world = World({"a": assignment(spec=spec)}, {"a": record(shut_down=True)}).add(instance())
+    step = only(world)
+    assert isinstance(step, Acknowledge)
+    assert not step.after.shut_down

@@ -37,6 +37,8 @@ def good(tmp_path: Path, tls: TlsFiles) -> AgentSettings:
         ({"endpoints": {"n1": "localhost"}}, "endpoints.n1: 'localhost' is not HOST:PORT"),
         ({"endpoints": {"n1": "a:70000"}}, "endpoints.n1: 'a:70000' is not HOST:PORT"),
         ({"endpoints": {"n1": "::1:7001"}}, "endpoints.n1: '::1:7001' is not HOST:PORT"),
+        ({"grantless_s": 1.0}, "grantless_s: 1 leaves no room for one lost heartbeat of 1 s"),
+        ({"renew_timeout_s": 0.0}, "renew_timeout_s: 0.0 is not between 0 and 3600 seconds"),
         ({"tls": TlsFiles(Path("/no/ca"), Path("/no/c"), Path("/no/k"))}, "tls.ca: /no/ca is not a file"),
         ({"heartbeat_s": 0}, "heartbeat_s: 0 is not between"),
         ({"resync_s": -1}, "resync_s: -1 is not between"),

@@ -32,7 +32,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         lock = process.lock(tmp_path / "run.lock")
         assert lock is not None
         argv = [str(program), "-c", code, "-name", f"guest={name}"]
-        handle = process.Handle(process.spawn(argv, folder=tmp_path, lock_fd=lock, output=tmp_path / "output"))
+        handle = process.Handle(process.spawn(argv, folder=tmp_path, lock_fd=lock, output=tmp_path / "output")[1])
         process.unlock(lock)
         started.append(handle)
         return handle
@@ -117,7 +117,7 @@ async def test_a_pid_with_another_mark_is_not_touched(start: Start) -> None:
     name = f"flintlock/{INSTANCE}/c/u/1/ns/n"
     start(name)
     item = await found(name)
-    other = process.Found(item.pid, f"{name}-earlier", None, False, item.folder)
+    other = process.Found(item.pid, f"{name}-earlier", None, False, item.folder, item.start)
     assert process.Handle.open(other) is None
     opened = process.Handle.open(item)
     assert opened is not None
@@ -130,7 +130,9 @@ async def test_a_pid_with_another_mark_is_not_touched(start: Start) -> None:
 def test_a_program_that_does_not_exist_ends_at_once(tmp_path: Path) -> None:
     lock = process.lock(tmp_path / "run.lock")
     assert lock is not None
-    handle = process.Handle(process.spawn(["/absent/qemu"], folder=tmp_path, lock_fd=lock, output=tmp_path / "output"))
+    handle = process.Handle(
+        process.spawn(["/absent/qemu"], folder=tmp_path, lock_fd=lock, output=tmp_path / "output")[1]
+    )
     process.unlock(lock)
     os.waitid(os.P_PIDFD, handle.fd, os.WEXITED | os.WNOWAIT)
     assert handle.exit_status() == "status 127"

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import pytest
 from acceptance.drivers.conformance import (
-    DriverConformance,
     DriverFactory,
     Kill,
     Leftovers,
@@ -31,14 +30,24 @@ from acceptance.drivers.conformance import (
     definition,
     eventually,
     existing,
-    is_ready,
     new_uid,
     of,
 )
+from acceptance.drivers.lease_conformance import LeaseConformance
+from acceptance.qemu.guests import (
+    CALL_S,
+    INSTANCE,
+    READY_S,
+    console_of,
+    eventually_listed,
+    in_power,
+    leftovers_in,
+    pid_of,
+    ready,
+    require,
+)
 
-from controlplane.drivers.qemu import QemuDriver, network, probe, process
-from controlplane.drivers.qemu.driver import instance_mark
-from controlplane.images.demo import add_demo_images
+from controlplane.drivers.qemu import QemuDriver, probe, process
 from controlplane.images.store import LocalImageStore
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import (
@@ -55,111 +64,6 @@ from controlplane.model.spec import (
 from controlplane.ports import DriverError, HostDriver, Instance
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
-
-READY_S = 90.0
-"""A guest is up in two seconds; a machine shared with other test runs is slower."""
-CALL_S = 60.0
-INSTANCE = f"test-{os.getpid()}"
-
-
-def require(condition: bool, reason: str) -> None:
-    if condition:
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> LocalImageStore:
-    require(shutil.which("qemu-system-x86_64") is not None, "needs QEMU: apt-get install qemu-system-x86")
-    store = LocalImageStore(tmp_path_factory.mktemp("images"))
-    try:
-        add_demo_images(store)
-    except DriverError as error:
-        require(False, f"needs the demo images: {error}")
-    return store
-
-
-@pytest.fixture
-def sample(store: LocalImageStore) -> MicroVMSpec:
-    return MicroVMSpec(
-        vcpu=1,
-        memory_in_mb=96,
-        kernel=Kernel(image="demo/kernel"),
-        initrd=Initrd(image="demo/initrd:1"),
-        root_volume=Volume(container_source="demo/root:1"),
-    )
-
-
-@pytest.fixture
-def state_dir(tmp_path: Path) -> Iterator[Path]:
-    """Deeper than a unix socket's path may be. A process that still runs there in the end is killed, and a failure."""
-    path = tmp_path / ("deep-" * 20) / "state"
-    yield path
-    left = process.scan(instance_mark(INSTANCE, path))
-    for found in left:
-        os.kill(found.pid, signal.SIGKILL)
-    assert not left, f"processes are left: {left}"
-
-
-@pytest.fixture
-def new_driver(state_dir: Path, store: LocalImageStore) -> Callable[[], QemuDriver]:
-    return lambda: QemuDriver(state_dir, store, INSTANCE, "tcg")
-
-
-@pytest.fixture
-async def driver(new_driver: Callable[[], QemuDriver]) -> AsyncIterator[QemuDriver]:
-    driver = new_driver()
-    await driver.start()
-    yield driver
-    for instance in await driver.list():
-        if instance.uid is not None:
-            await driver.destroy(instance.uid, grace_s=0)
-    await driver.stop()
-
-
-@pytest.fixture
-def mark(state_dir: Path) -> str:
-    return instance_mark(INSTANCE, state_dir)
-
-
-def leftovers_in(state_dir: Path, uid: str) -> list[str]:
-    mark = instance_mark(INSTANCE, state_dir)
-    found = [f"process {item.pid}" for item in process.scan(mark) if item.tag is not None and item.tag.uid == uid]
-    found += [f"file {path}" for path in state_dir.rglob("*") if uid in str(path)]
-    prefix = network.tap_prefix(mark, uid)
-    return found + [f"tap {name}" for _, name in socket.if_nameindex() if name.startswith(prefix)]
-
-
-def pid_of(instance: Instance) -> int:
-    return int(instance.details["pid"])
-
-
-async def eventually_listed(driver: HostDriver, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(listed := await driver.list()) != count:
-        assert time.monotonic() < deadline, f"not {count} listed: {listed}"
-        await asyncio.sleep(0.02)
-
-
-async def ready(driver: HostDriver, uid: str) -> Instance:
-    instance = await eventually(driver, uid, is_ready, within_s=READY_S, what="ready")
-    assert instance is not None
-    return instance
-
-
-async def in_power(driver: HostDriver, uid: str, power: ObservedPower) -> Instance:
-    instance = await eventually(
-        driver, uid, lambda seen: seen is not None and seen.power is power, within_s=READY_S, what=str(power)
-    )
-    assert instance is not None
-    return instance
-
-
-async def console_of(driver: HostDriver, uid: str) -> str:
-    _, text = await driver.console(uid, offset=0, limit=1 << 20)
-    return text.decode(errors="replace").replace("\r\n", "\n")
 
 
 def tell(folder: Path, command: str) -> None:
@@ -180,7 +84,11 @@ def tell(folder: Path, command: str) -> None:
         os.close(descriptor)
 
 
-class TestConformance(DriverConformance):
+class TestConformance(LeaseConformance):
+    @pytest.fixture
+    def lease_s(self) -> float:
+        return 2.0
+
     @pytest.fixture
     def driver_factory(self, new_driver: Callable[[], QemuDriver]) -> DriverFactory:
         return new_driver
