@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -22,6 +22,7 @@ from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
 from controlplane.agent.steps import Create, SetPower, Step, Update
 from controlplane.model.resources import Failure, Observation, Unmanaged
+from controlplane.model.types import replace
 from controlplane.ports import Clock, DriverError, HostDriver
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

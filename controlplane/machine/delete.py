@@ -6,8 +6,6 @@ A microVM that may exist on a host becomes a tombstone: the record itself, in ph
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import begin, finish
@@ -16,7 +14,7 @@ from controlplane.machine.refusals import conflict, missing
 from controlplane.model.commands import Delete
 from controlplane.model.resources import Amount, Meta, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
 _NAMED = 3

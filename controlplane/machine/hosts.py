@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.convergence import amount_of, differences, is_confirmed, is_settled
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
@@ -14,7 +12,7 @@ from controlplane.machine.refusals import score_refusal
 from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, MarkUnplaced, Place, Report
 from controlplane.model.resources import Host, Meta, MicroVM, MicroVMPhase, Observation, PlacementDecision, Unplaced
 from controlplane.model.spec import HostSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
 

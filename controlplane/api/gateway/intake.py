@@ -6,12 +6,13 @@ again; an observation that says nothing new never reaches the log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from controlplane.api.gateway.translate import WireError, decode_destroyed, decode_observation, decode_unmanaged
 from controlplane.machine.state import State
 from controlplane.model.commands import Destroyed, Report
 from controlplane.model.resources import Failure, MicroVM, MicroVMPhase, Observation, OperationPhase, Unmanaged
+from controlplane.model.types import replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 MAX_PER_COMMAND = 500

@@ -4,9 +4,9 @@ leader."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from controlplane.machine.events import EventType
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.commands import DeclareNamespace, Delete, Precondition
 from controlplane.model.spec import NamespaceSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 from controlplane.ports import Committed, CompactedError, NoLeaderError, PeerStatus, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History
@@ -239,7 +239,7 @@ async def test_who_leads_and_who_is_away_comes_from_the_status(tmp_path: Path) -
             PeerStatus(node=name, address="", connected=False, match_index=None, last_contact_ms=ms)
             for name, ms in (("heard", 900), ("long-ago", 1100), ("never", None))
         ]
-        replica._status = replace(await node.status(), peers=peers, uptime_s=0.9)
+        replica._status = dataclasses.replace(await node.status(), peers=peers, uptime_s=0.9)
         assert replica.away(1.0) == set(), "this process is younger than that itself"
-        replica._status = replace(replica._status, uptime_s=1.1)
+        replica._status = dataclasses.replace(replica._status, uptime_s=1.1)
         assert replica.away(1.0) == {"long-ago", "never"}
