@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import problems
+from controlplane.api.http.asgi import header_of, replay
 from controlplane.api.http.settings import ApiSettings
 
 _WITH_BODY = frozenset({"PUT", "POST", "PATCH"})
@@ -39,12 +39,11 @@ class BodyLimitMiddleware:
             await problems.answer(error)(scope, receive, send)
             return
         if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, replay(body, receive), send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises ApiError."""
         limit = self._settings.apply_limit_bytes if scope["path"] == _APPLY_PATH else self._settings.body_limit_bytes
-        headers = Headers(scope=scope)
         collected = bytearray()
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
@@ -61,7 +60,7 @@ class BodyLimitMiddleware:
             raise problems.problem(
                 "request_timeout", f"the body took longer than {self._settings.body_timeout_s:g} s"
             ) from None
-        if collected and scope["method"] in _WITH_BODY and not _is_json(headers.get("content-type", "")):
+        if collected and scope["method"] in _WITH_BODY and not _is_json(header_of(scope, b"content-type")):
             message = "must be application/json"
             raise problems.problem(
                 "unsupported_media_type", message, problems.FieldError(pointer="/header/content-type", message=message)
@@ -90,17 +89,3 @@ async def _discard(parts: AsyncIterator[bytes], *, at_most: int) -> None:
         at_most -= len(part)
         if at_most < 0:
             return
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the collected body once, then what the connection says (its end)."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
