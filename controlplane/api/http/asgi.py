@@ -1,16 +1,25 @@
-"""What the layers of the API share of ASGI: a header, and a body that was read already."""
+"""What the layers of the API share of ASGI: headers by name, and a body that was read already."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.types import Message, Receive, Scope
+
+_HEADERS = "flintlock.headers"
+
+
+def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """The headers of a request by name, in lower case; of those of one name the first."""
+    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    return headers
 
 
 def header_of(scope: Scope, name: bytes) -> str:
-    """The first header of that name (in lower case), else empty."""
-    for found, value in scope["headers"]:
-        if found == name:
-            return value.decode("latin-1")
-    return ""
+    """The first header of that name, else empty."""
+    return headers_of(scope).get(name, b"").decode("latin-1")
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

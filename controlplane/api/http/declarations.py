@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
 
 from controlplane.model.commands import (
     DeclareHost,
@@ -121,12 +121,13 @@ class PlacementPolicyItem(PlacementPolicyBody):
 
 
 Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem
-ITEMS: dict[Kind, type[Item]] = {
+ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
 }
+ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 
 
 class Removal(Input):

@@ -18,7 +18,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import problems
-from controlplane.api.http.asgi import replay
+from controlplane.api.http.asgi import headers_of, replay
 from controlplane.api.http.plan import Arguments, Asked, Plan, UnsureError
 from controlplane.api.http.routing import query_names
 
@@ -80,6 +80,4 @@ class _Way:
         query = QueryParams(scope["query_string"]) if scope["query_string"] else None
         if query is not None and not self._known.issuperset(query):
             raise UnsureError
-        # Of those of one name the first counts.
-        headers = dict(reversed(scope["headers"]))
-        return self.plan.read(Asked(request, path, query, headers, body))
+        return self.plan.read(Asked(request, path, query, headers_of(scope), body))
