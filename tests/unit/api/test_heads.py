@@ -13,6 +13,8 @@ from unit.api.rig import TOKEN, Rig
 from controlplane.api.http.protocol import MAX_HEAD_BYTES
 
 PIECE = 16 << 10
+MORE_BYTES = 1 << 20
+"""Several reads of the server, and more than the bound in each."""
 FIRST = f"PUT /api/v2/namespaces/demo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
 CHUNKED = f"{FIRST}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n"
 SHORT = "X-Short: " + "s" * 23 + "\r\n"
@@ -49,7 +51,7 @@ def test_nothing_without_end_is_taken_in(api: Rig, what: str) -> None:
     with connected(api) as connection:
         # A refusal may be lost where the other end closes with something of ours unread.
         with suppress(ConnectionError, ssl.SSLError):
-            for part in (first.encode(), *[piece] * (2 * MAX_HEAD_BYTES // PIECE)):
+            for part in (first.encode(), *[piece] * (MORE_BYTES // PIECE)):
                 connection.sendall(part)
         with suppress(ConnectionError, ssl.SSLError):
             while data := connection.recv(PIECE):
