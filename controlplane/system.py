@@ -10,10 +10,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-_SHIFTS = tuple(range(120, -1, -10))
+_LOW_BITS = 60
+_HIGH_SHIFTS = tuple(range(60, -1, -10))
 _RANDOM_BITS = 80
 _TIME_LIMIT = 1 << 48
 
@@ -52,4 +54,14 @@ class Ulids:
 
 def encode_ulid(value: int) -> str:
     """26 characters for 128 bits, most significant first."""
-    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+    pairs = _PAIRS
+    return (
+        f"{_high_half(value >> _LOW_BITS)}{pairs[value >> 50 & 1023]}{pairs[value >> 40 & 1023]}"
+        f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
+    )
+
+
+@lru_cache(maxsize=1)
+def _high_half(value: int) -> str:
+    # Within one millisecond only the low half counts up.
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _HIGH_SHIFTS])

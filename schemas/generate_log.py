@@ -3,7 +3,7 @@
     .venv/bin/python schemas/generate_log.py            write what is missing
     .venv/bin/python schemas/generate_log.py --check    exit 1 when something is missing or stale (CI)
 
-`schemas/log/entry.schema.json` and `schemas/log/KIND.schema.json` follow from the dataclasses. `schemas/log/golden/`
+`schemas/log/entry.schema.json` and `schemas/log/KIND.schema.json` follow from the records. `schemas/log/golden/`
 only grows: `KIND.N.json` is an envelope as JSON and as the bytes of its entry, and `history.N.json` a whole history
 with the state that it leads to. When today's encoding differs from the newest golden file, the next number is written
 and the older ones stay, because logs hold their bytes; the tests read and replay them all.
@@ -12,20 +12,23 @@ and the older ones stay, because logs hold their bytes; the tests read and repla
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from log_history import history
-from pydantic import TypeAdapter
+from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema
 
 from controlplane.machine.codec import digest_text
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
+from controlplane.model import commands, resources
 from controlplane.model.commands import ENTRY_VERSION, KINDS, Envelope, encode_entry, open_payload
 
 LOG = Path(__file__).resolve().parent / "log"
@@ -33,8 +36,29 @@ GOLDEN = LOG / "golden"
 CLUSTER_ID = "golden"
 
 
+def describe_records() -> None:
+    """Let pydantic, which knows the constraints of specs, see each record as the dataclass that it would be."""
+    for record in (*vars(resources).values(), *vars(commands).values()):
+        if isinstance(record, msgspec.StructMeta):
+            record.__get_pydantic_core_schema__ = classmethod(_as_dataclass)  # pyright: ignore[reportAttributeAccessIssue]  # pydantic's hook
+
+
+def _as_dataclass(record: type[msgspec.Struct], _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    hints = get_type_hints(record, include_extras=True)
+    fields = [(each.name, hints[each.name], _described_default(each)) for each in msgspec.structs.fields(record)]
+    described = {"__doc__": record.__doc__}
+    return handler(dataclasses.make_dataclass(record.__name__, fields, namespace=described, kw_only=True))
+
+
+def _described_default(of: msgspec.structs.FieldInfo) -> Any:
+    if of.default_factory is not msgspec.NODEFAULT:
+        return dataclasses.field(default_factory=of.default_factory)
+    return Field() if of.default is msgspec.NODEFAULT else Field(default=msgspec.to_builtins(of.default))
+
+
 def schemas() -> Iterator[tuple[str, Any]]:
     """(file name, JSON Schema) of each payload and of an entry, whose payloads are the union of them by kind."""
+    describe_records()
     for kind, cls in KINDS.items():
         if kind != "batch":
             yield f"{kind}.schema.json", {"title": kind, **TypeAdapter(cls).json_schema()}

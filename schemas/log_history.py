@@ -6,7 +6,7 @@ there, because its bytes stand for what clusters have in their logs.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 from controlplane.model.commands import (
     Act,
@@ -63,7 +63,7 @@ from controlplane.model.spec import (
     Volume,
     VolumeKind,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 START_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z; every command comes one second later."""
@@ -89,7 +89,7 @@ _FULL = MicroVMSpec(
     placement=Placement(policy="spread", required_host_labels={"zone": "a"}, spread=Spread(max_per=2)),
     recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE),
 )
-_MOVES = replace(
+_MOVES = dataclasses.replace(
     _SMALL,
     recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE, on_detach=OnDetach.SHUTDOWN, allow_data_loss=True),
 )

@@ -7,13 +7,14 @@ between only what differs from what it sent last, in parts of bounded size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from controlplane.agent.assignments import Assignment
 from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.plan import Found
 from controlplane.model.commands import Destroyed
 from controlplane.model.resources import Failure, InterfaceFacts, Observation, ObservedPower, Unmanaged
+from controlplane.model.types import replace
 from controlplane.ports import LEASE_ENDED, DriverError, DriverInfo, Instance
 
 MAX_TEXT = 1024

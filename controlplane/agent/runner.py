@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -24,6 +24,7 @@ from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
 from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Failure, Observation, Unmanaged
+from controlplane.model.types import replace
 from controlplane.ports import Clock, DriverError, HostDriver
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

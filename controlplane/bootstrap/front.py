@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from importlib.metadata import version
 
+import uvloop
+
 from controlplane.api.gateway import Gateway
 from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
@@ -153,4 +155,4 @@ def _backups(settings: NodeSettings, source: SnapshotSource, replica: Replica, c
 
 
 if __name__ == "__main__":
-    sys.exit(run_child("front", run_front, REFUSALS))
+    sys.exit(run_child("front", run_front, REFUSALS, new_loop=uvloop.new_event_loop))

@@ -23,6 +23,7 @@ EX_IOERR = 74
 """sysexits.h: what a child answers when its disk failed or is full; it is started again, later and later."""
 
 Work = Coroutine[Any, Any, None]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 COLLECTOR_THRESHOLDS = (2_000, 20, 500)
@@ -43,6 +44,7 @@ def run_child(
     work: Callable[[NodeSettings], Work],
     refusals: tuple[type[Exception], ...],
     failures: tuple[type[Exception], ...] = (),
+    new_loop: LoopFactory | None = None,
 ) -> int:
     """The main of a node's child: `python -m controlplane.bootstrap.NAME CONFIG`. Gives the exit code."""
     try:
@@ -52,13 +54,17 @@ def run_child(
         _log.error("process.refused", reason=str(error))
         return EX_CONFIG
     logs.configure(settings.log_level, process=name, node=settings.node)
-    return run(_beating(work(settings)), parent_is_gone(), refusals, failures)
+    return run(_beating(work(settings)), parent_is_gone(), refusals, failures, new_loop)
 
 
 def run(
-    work: Work, stop: Work, refusals: tuple[type[Exception], ...], failures: tuple[type[Exception], ...] = ()
+    work: Work,
+    stop: Work,
+    refusals: tuple[type[Exception], ...],
+    failures: tuple[type[Exception], ...] = (),
+    new_loop: LoopFactory | None = None,
 ) -> int:
-    """Run `work` until it ends or `stop` returns.
+    """Run `work` until it ends or `stop` returns, in a loop that `new_loop` makes (None: asyncio's own).
 
     Gives the exit code, with the reason logged: EX_CONFIG for one of `refusals`, which starting again would not mend;
     EX_IOERR for one of `failures`, which it may. What is both is a failure.
@@ -67,7 +73,8 @@ def run(
     failed: list[str] = []
     calm_collector()
     try:
-        asyncio.run(_until(work, stop))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_until(work, stop))
     except* failures as group:
         failed = [str(error) for error in _leaves(group)]
     except* refusals as group:

@@ -8,13 +8,13 @@ the same bids always give the same choice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import isfinite
 
 from controlplane.machine.placement_rules import label_of, refusal
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import Bid, MicroVM
+from controlplane.model.types import replace
 
 PREFERENCE_BONUS = 0.1
 """Taken off the score for each preferred label that the host has; scores are utilizations, about 0 to 1."""

@@ -9,7 +9,6 @@ carry the bids that explain them, not all: a record that held a bid of every hos
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from controlplane.decide.placement import candidates, choose
 from controlplane.machine.apply import apply
@@ -17,6 +16,7 @@ from controlplane.machine.outcome import Applied
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place, seal
 from controlplane.model.resources import Bid, Host, MicroVM
+from controlplane.model.types import replace
 
 KEPT_OFFERS = 8
 KEPT_REFUSALS = 8

@@ -7,7 +7,6 @@ this build is older than the cluster, and the node has to stop rather than diver
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -43,7 +42,7 @@ from controlplane.model.commands import (
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 _BATCHED = (DeclareNamespace, DeclarePlacementPolicy, DeclareHost, DeclareMicroVM, Delete, Act)
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""

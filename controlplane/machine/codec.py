@@ -290,7 +290,7 @@ class _TableBuilder(Generic[V]):
         for number, new in grouped.items():
             # A bucket is in two chunks only where a large one was cut.
             old = self._buckets.get(number)
-            bucket: Bucket[V] = Map(new) if old is None else old.update(new)
+            bucket: Bucket[V] = new if old is None else {**old, **new}
             self._buckets[number] = bucket
             self._size += len(bucket) - (0 if old is None else len(old))
 

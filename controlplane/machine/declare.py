@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import Draft
@@ -40,7 +40,7 @@ from controlplane.model.resources import (
     PlacementPolicy,
 )
 from controlplane.model.spec import MicroVMSpec, OnDetach, detach_action
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
 
@@ -210,7 +210,7 @@ def act(draft: Draft, command: Act) -> Result:
     elif command.action is Action.RESTART:
         vm = begin(draft, replace(vm, restart_seq=vm.restart_seq + 1), OperationKind.RESTART)
     else:
-        spec = replace(vm.spec, power_state=POWER_OF_ACTION[command.action])
+        spec = dataclasses.replace(vm.spec, power_state=POWER_OF_ACTION[command.action])
         if spec == vm.spec:
             return Applied(revision=draft.state.revision, change=Change.UNCHANGED, kind=Kind.MICROVM, uid=vm.meta.uid)
         meta = replace(vm.meta, generation=vm.meta.generation + 1, intent_revision=draft.revision, updated_at=draft.at)

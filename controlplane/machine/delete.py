@@ -7,8 +7,6 @@ nothing: its tombstones wait for it, or for an operator to say that it is off an
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import begin, finish
@@ -18,7 +16,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import Delete
 from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
 _NAMED = 3

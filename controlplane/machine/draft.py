@@ -7,7 +7,6 @@ what is already there does nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -27,7 +26,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
 DIGEST_FORMAT = 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.convergence import amount_of, differences, is_confirmed, is_settled
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
@@ -13,7 +11,7 @@ from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, Report
 from controlplane.model.resources import Host, HostPhase, Meta, MicroVMPhase, Observation
 from controlplane.model.spec import HostSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 
 def agent_connected(draft: Draft, command: AgentConnected) -> Result:

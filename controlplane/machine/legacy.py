@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
 )
-from controlplane.model.types import record
+from controlplane.model.types import record, replace
 
 FORMAT = 1
 

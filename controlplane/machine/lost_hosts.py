@@ -7,8 +7,6 @@ that it decided from.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent
 from controlplane.machine.operations import describe
@@ -19,7 +17,7 @@ from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import ConfirmFenced, HostDetached, HostFenced, HostHeard, HostSuspected, Resurrect
 from controlplane.model.resources import Amount, Host, HostPhase, Resurrection
 from controlplane.model.spec import OnDetach
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 
 def suspected(draft: Draft, command: HostSuspected) -> Result:

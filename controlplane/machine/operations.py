@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import OPERATION, OperationEvent
 from controlplane.model.resources import MicroVM, Operation, OperationKind, OperationPhase, Target
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 
 def begin(draft: Draft, vm: MicroVM, kind: OperationKind) -> MicroVM:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import MicroVMEvent
@@ -15,6 +13,7 @@ from controlplane.machine.refusals import score_refusal
 from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import MicroVMPhase, PlacementDecision, Unplaced
+from controlplane.model.types import replace
 
 
 def place(draft: Draft, command: Place) -> Result:

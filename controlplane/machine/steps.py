@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import MICROVM, MicroVMEvent
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.resources import MicroVM
+from controlplane.model.types import replace
 
 Result = Applied | Rejected
 

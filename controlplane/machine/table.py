@@ -2,7 +2,8 @@
 
 Every change makes a new Table that shares all buckets but one with the old, so identity of a bucket in two versions
 says that nothing in it changed: a snapshot finds what it has to write again without anybody keeping account of changes.
-A key's bucket is the CRC-32 of its UTF-8 bytes, the same on every node and in every process.
+A key's bucket is the CRC-32 of its UTF-8 bytes, the same on every node and in every process. A bucket is a dict that
+nothing changes any more: it holds few records, and the collector, which knows no records, does not know it either.
 
 Iteration goes by bucket, then by key: the same for equal tables, whatever their history.
 """
@@ -21,7 +22,7 @@ _SHIFT = 32 - BUCKET_BITS
 V = TypeVar("V")
 D = TypeVar("D")
 
-Bucket = Map[str, V]
+Bucket = Mapping[str, V]
 
 
 def bucket_of(key: str) -> int:
@@ -38,7 +39,7 @@ class Table(Mapping[str, V]):
         grouped: dict[int, dict[str, V]] = {}
         for key, value in items:
             grouped.setdefault(bucket_of(key), {})[key] = value
-        self._buckets: Map[int, Bucket[V]] = Map({number: Map(bucket) for number, bucket in grouped.items()})
+        self._buckets: Map[int, Bucket[V]] = Map(grouped)
         self._size = sum(len(bucket) for bucket in grouped.values())
 
     @classmethod
@@ -57,14 +58,15 @@ class Table(Mapping[str, V]):
     def set(self, key: str, value: V) -> Table[V]:
         number = crc32(key.encode()) >> _SHIFT
         old = self._buckets.get(number)
-        new: Bucket[V] = Map({key: value}) if old is None else old.set(key, value)
+        new: Bucket[V] = {key: value} if old is None else {**old, key: value}
         size = self._size + len(new) - (0 if old is None else len(old))
         return self.of_buckets(self._buckets.set(number, new), size)
 
     def delete(self, key: str) -> Table[V]:
         """Raises KeyError."""
         number = crc32(key.encode()) >> _SHIFT
-        new = self._buckets[number].delete(key)
+        new = dict(self._buckets[number])
+        del new[key]
         buckets = self._buckets.set(number, new) if new else self._buckets.delete(number)
         return self.of_buckets(buckets, self._size - 1)
 

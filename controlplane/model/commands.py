@@ -8,10 +8,10 @@ decoding raises UnknownEntryError, which stops the node.
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import StrEnum
 
 import msgspec
+from msgspec import field
 
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec, PowerState

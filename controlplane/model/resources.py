@@ -6,8 +6,9 @@ Times are milliseconds since the Unix epoch, stamped by the proposer of the comm
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import StrEnum
+
+from msgspec import field
 
 from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PlacementPolicySpec
 from controlplane.model.types import Kind, record

@@ -2,15 +2,17 @@
 
 A *spec* is what a user writes: a frozen stdlib dataclass whose annotations carry pydantic constraints, so that the HTTP
 edge validates it and publishes its JSON Schema, while the log and the state handle it as plain data through msgspec
-(docs/adr/0004). A *record* is what the state holds: the same kind of dataclass without edge validation.
+(docs/adr/0004). A *record* is what the state holds: the same kind of value without edge validation, a msgspec struct
+that is made, compared, encoded and replaced in C (docs/adr/0091).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, Any, Protocol, TypeVar, cast, dataclass_transform
 
+import msgspec
 from pydantic import ConfigDict, Field, StringConstraints, with_config
 
 T = TypeVar("T")
@@ -62,10 +64,23 @@ def spec(cls: type[T]) -> type[T]:
     return with_config(ConfigDict(extra="forbid", strict=False))(dataclass(frozen=True, slots=True, kw_only=True)(cls))
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 def record(cls: type[T]) -> type[T]:
-    """A frozen dataclass that only the machine makes."""
-    return dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    """A frozen struct that only the machine makes: `cls` made anew, as `dataclass(slots=True)` does it.
+
+    Records hold no cycles, so the collector need not know them.
+    """
+    namespace = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    made = msgspec.StructMeta(cls.__name__, (msgspec.Struct,), namespace, frozen=True, kw_only=True, gc=False)
+    return cast("type[T]", made)
+
+
+class _Replace(Protocol):
+    def __call__(self, old: T, /, **changes: Any) -> T: ...
+
+
+replace = cast("_Replace", msgspec.structs.replace)
+"""`dataclasses.replace`, for records."""
 
 
 class Kind(StrEnum):

@@ -61,6 +61,13 @@ class _Slot:
             self._slots = None
 
 
+def _give_up(proposal: _Proposal) -> None:
+    if not proposal.outcome.done():
+        proposal.outcome.set_exception(
+            OutcomeUnknownError("the outcome did not arrive in time; repeat with the same key")
+        )
+
+
 class Batcher:
     def __init__(self, log: Log, clock: Clock) -> None:
         self._log = log
@@ -80,11 +87,11 @@ class Batcher:
         self._waiting[envelope.id] = proposal
         self._queue.append(proposal)
         self._work.set()
+        overdue = asyncio.get_running_loop().call_later(timeout_s + GRACE_S, _give_up, proposal)
         try:
-            return await asyncio.wait_for(proposal.outcome, timeout_s + GRACE_S)
-        except TimeoutError:
-            raise OutcomeUnknownError("the outcome did not arrive in time; repeat with the same key") from None
+            return await proposal.outcome
         finally:
+            overdue.cancel()
             del self._waiting[envelope.id]
 
     def resolve(self, envelope_id: str, outcome: Outcome) -> None:

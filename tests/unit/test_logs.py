@@ -52,6 +52,19 @@ except ZeroDivisionError:
     assert "hunter2" not in lines[2]
 
 
+def test_a_line_is_ascii_whatever_it_holds() -> None:
+    lines = run(
+        r"""
+log.info("odd", path="/caf\u00e9\udc80", csi="\x9b31m", thing=object, count=float("inf"))
+log.info("plain", path="/a\x1b[31m")
+"""
+    ).stderr.splitlines()
+    odd, plain = (json.loads(line) for line in lines)
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert (odd["path"], odd["csi"], odd["thing"]) == ("/caf\u00e9\udc80", "\x9b31m", repr(object))
+    assert plain["path"] == "/a\x1b[31m"
+
+
 @pytest.mark.parametrize("buffered", [False, True])
 def test_a_full_disk_loses_lines_and_nothing_else(buffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code, too, is the program's own: a parent reads in it whether to start a child again."""

@@ -7,7 +7,7 @@ again; an observation that says nothing new never reaches the log.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from immutables import Map
 
@@ -24,6 +24,7 @@ from controlplane.model.resources import (
     OperationPhase,
     Unmanaged,
 )
+from controlplane.model.types import replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 MAX_PER_COMMAND = 500

@@ -1,6 +1,7 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, log, last resort) -> authentication -> body limits -> router -> handler.
+A request goes: context (id, log, last resort) -> authentication -> body limits -> straight to its handler, or through
+the framework to it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import openapi, problems
 from controlplane.api.http.auth import Authenticator, AuthMiddleware
@@ -31,19 +34,18 @@ from controlplane.api.http.routes import (
     snapshots,
     watch,
 )
-from controlplane.api.http.routing import check_routes
+from controlplane.api.http.routing import strict_routes
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
+from controlplane.api.http.straight import Straight
 from controlplane.api.http.watch import WatchCounter
 from controlplane.ports import (
     AgentLink,
     BackupStatus,
     Clock,
-    CompactedError,
     Ids,
     Log,
     LogAdmin,
-    LogError,
     Proposer,
     SnapshotSource,
     StateReader,
@@ -66,12 +68,12 @@ def create_app(
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
-) -> FastAPI:
+) -> Application:
     """API v2 over the given ports; `backup` tells of scheduled backups, None where there are none.
 
     `app.state.services.closing` ends everything that only waits.
     """
-    app = FastAPI(
+    app = Application(
         title=openapi.TITLE,
         version=settings.version,
         openapi_url=f"{PREFIX}/openapi.json",
@@ -92,28 +94,42 @@ def create_app(
         settings=settings,
     )
     app.state.watchers = WatchCounter()
-    _add_routes(app)
-    app.add_exception_handler(problems.ApiError, problems.handle_api_error)
-    app.add_exception_handler(LogError, problems.handle_log_error)
-    app.add_exception_handler(CompactedError, problems.handle_compacted)
+    routes = _add_routes(app)
+    for refusal in problems.REFUSALS:
+        app.add_exception_handler(refusal, problems.handle_refusal)
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
     app.add_exception_handler(HTTPException, problems.handle_http)
-    # The last one added sees a request first.
-    app.add_middleware(BodyLimitMiddleware, settings=settings)
-    app.add_middleware(AuthMiddleware, identity=identity)
-    app.add_middleware(ContextMiddleware, reader=reader, ids=ids)
+    straight = Straight(app, app.answer, routes)
+    bounded = BodyLimitMiddleware(straight, settings=settings)
+    known = AuthMiddleware(bounded, identity=identity)
+    app.first = ContextMiddleware(known, reader=reader, ids=ids)
     return app
 
 
-def _add_routes(app: FastAPI) -> None:
-    for module in _ROUTERS:
-        check_routes(module.router)
-        app.include_router(module.router, prefix=PREFIX)
-    check_routes(cluster.health)
-    app.include_router(cluster.health)
+class Application(FastAPI):
+    """The framework with our layers in front of it."""
+
+    first: ASGIApp
+    """The first of them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.first(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the framework itself does with a request."""
+        await super().__call__(scope, receive, send)
+
+
+def _add_routes(app: FastAPI) -> list[tuple[str, APIRoute]]:
+    """Gives (prefix, route) of each."""
+    routes: list[tuple[str, APIRoute]] = []
+    for router, prefix in (*((module.router, PREFIX) for module in _ROUTERS), (cluster.health, "")):
+        routes += [(prefix, route) for route in strict_routes(router)]
+        app.include_router(router, prefix=prefix)
     for name in ("openapi.json", "docs"):
         app.add_route(f"/{name}", partial(_redirect, f"{PREFIX}/{name}"), include_in_schema=False)
     app.openapi = partial(openapi.describe, app, PREFIX)
+    return routes
 
 
 async def _redirect(target: str, _request: object) -> RedirectResponse:

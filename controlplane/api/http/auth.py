@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import problems
+from controlplane.api.http.asgi import header_of
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/api/v2/openapi.json", "/api/v2/docs"})
 """Liveness for probes, and the description of the API, which holds no data."""
@@ -40,7 +40,7 @@ class AuthMiddleware:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        scheme, _, token = header_of(scope, b"authorization").partition(" ")
         if not token:
             refusal = problems.problem("unauthenticated", "the request carries no bearer token")
         elif scheme.lower() != "bearer":

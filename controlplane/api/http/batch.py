@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, shapes
 from controlplane.api.http.auth import Principal
-from controlplane.api.http.declarations import ITEMS, ApplyBody, Identity, Removal
+from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
 from controlplane.api.http.services import Services
 from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Batch, Command, Delete, seal
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, record, replace
 
 _RANK = {Kind.NAMESPACE: 0, Kind.PLACEMENT_POLICY: 1, Kind.HOST: 2, Kind.MICROVM: 3}
 _AT_ONCE = 256
@@ -30,12 +29,20 @@ _AT_ONCE = 256
 Model = TypeVar("Model", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
+class About(NamedTuple):
+    """The object that an item is about."""
+
+    kind: Kind
+    namespace: str | None
+    name: str
+
+
+@record
 class Step:
     """One item of the request. One without a command is wrong (`problem`) or has nothing to do."""
 
     pointer: str
-    about: Identity
+    about: About
     command: Command | None = None
     problem: problems.Problem | None = None
     outcome: Outcome | None = None
@@ -70,13 +77,13 @@ async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run:
 async def _parse(services: Services, body: ApplyBody, state: State) -> list[Step]:
     """The items in the request's order. Raises ApiError for an item that does not say what it is about."""
     steps: list[Step] = []
-    for number, raw in enumerate(body.resources):
-        steps.append(_declaration(services, f"/resources/{number}", raw))
-        if number % _AT_ONCE == 0:
+    for start in range(0, len(body.resources), _AT_ONCE):
+        if start:
             # A long batch does not hold up the event loop.
             await asyncio.sleep(0)
+        steps += _declarations(services, start, body.resources[start : start + _AT_ONCE])
     steps += [_deletion(f"/delete/{number}", raw, state) for number, raw in enumerate(body.delete)]
-    first: dict[Identity, str] = {}
+    first: dict[About, str] = {}
     for step in steps:
         if (pointer := first.setdefault(step.about, step.pointer)) != step.pointer:
             raise problems.invalid(f"{step.pointer}/name", f"is the same object as {pointer}")
@@ -90,22 +97,38 @@ def _check(model: type[Model], pointer: str, raw: object) -> Model:
         raise problems.from_pydantic(error, prefix=pointer) from None
 
 
-def _declaration(services: Services, pointer: str, raw: object) -> Step:
-    about = _check(Identity, pointer, raw)
+def _declarations(services: Services, start: int, raws: Sequence[object]) -> list[Step]:
+    """The items from number `start` on. All at once; only if one is wrong, one by one."""
+    pointers = [f"/resources/{number}" for number in range(start, start + len(raws))]
     try:
-        item = _check(ITEMS[about.kind], pointer, raw)
+        items = ITEMS.validate_python(raws)
+    except ValidationError:
+        return [_declaration(services, pointer, raw) for pointer, raw in zip(pointers, raws, strict=True)]
+    return [_declared(services, pointer, item) for pointer, item in zip(pointers, items, strict=True)]
+
+
+def _declaration(services: Services, pointer: str, raw: object) -> Step:
+    identity = _check(Identity, pointer, raw)
+    try:
+        return _declared(services, pointer, _check(ITEM_OF[identity.kind], pointer, raw))
     except problems.ApiError as error:
-        return Step(pointer, about, problem=error.problem)
-    return Step(pointer, about, item.declare(uid=services.ids.new()))
+        about = About(identity.kind, identity.namespace, identity.name)
+        return Step(pointer=pointer, about=about, problem=error.problem)
+
+
+def _declared(services: Services, pointer: str, item: Item) -> Step:
+    about = About(item.kind, item.namespace if isinstance(item, MicroVMItem) else None, item.name)
+    return Step(pointer=pointer, about=about, command=item.declare(uid=services.ids.new()))
 
 
 def _deletion(pointer: str, raw: object, state: State) -> Step:
     item = _check(Removal, pointer, raw)
     if (item.namespace is None) is (item.kind is Kind.MICROVM):
         raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
-    about = Identity(kind=item.kind, namespace=item.namespace, name=item.name)
+    about = About(item.kind, item.namespace, item.name)
     command = Delete(kind=item.kind, namespace=item.namespace, name=item.name)
-    return Step(pointer, about, command if reads.find_for(state, command) is not None else None)
+    there = reads.find_for(state, command) is not None
+    return Step(pointer=pointer, about=about, command=command if there else None)
 
 
 def _refuse_wrong(steps: Sequence[Step]) -> None:

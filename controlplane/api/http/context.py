@@ -11,13 +11,14 @@ import time
 import traceback
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.http import problems
+from controlplane.api.http.asgi import header_of
 from controlplane.ports import Ids, StateReader
 
 REVISION_HEADER = "Flintlock-Revision"
+_REVISION = REVISION_HEADER.lower().encode()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FRAMES = 20
 _log = structlog.get_logger("api.http")
@@ -33,7 +34,7 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = header_of(scope, b"x-request-id")
         request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.new()
         began = time.perf_counter()
         status = 0
@@ -42,11 +43,13 @@ class ContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                headers.setdefault(REVISION_HEADER, str(self._reader.state.revision))
+                headers = message["headers"]
+                present = {name for name, _ in headers}
+                headers += [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+                if b"cache-control" not in present:
+                    headers.append((b"cache-control", b"no-store"))
+                if _REVISION not in present:
+                    headers.append((_REVISION, str(self._reader.state.revision).encode()))
             await send(message)
 
         try:

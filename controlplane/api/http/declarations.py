@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
 
 from controlplane.model.commands import (
     DeclareHost,
@@ -21,6 +21,10 @@ Declaration = DeclareMicroVM | DeclareHost | DeclareNamespace | DeclarePlacement
 _ALWAYS = Precondition()
 
 
+# pydantic copies a plain `{}` in depth for each object, which costs as much as the rest of a small one.
+_EMPTY = Field(default_factory=dict[str, str], json_schema_extra={"default": {}})
+
+
 class Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,8 +32,8 @@ class Input(BaseModel):
 class Body(Input):
     """The body of a PUT; its path names the object."""
 
-    labels: Labels = {}
-    annotations: Annotations = {}
+    labels: Labels = _EMPTY
+    annotations: Annotations = _EMPTY
 
 
 class MicroVMBody(Body):
@@ -121,12 +125,13 @@ class PlacementPolicyItem(PlacementPolicyBody):
 
 
 Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem
-ITEMS: dict[Kind, type[Item]] = {
+ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
 }
+ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 
 
 class Removal(Input):

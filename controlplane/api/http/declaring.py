@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controlplane.api.http import dryrun, params, reads, shapes, writes
+from controlplane.api.http import dryrun, params, reads, writes
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.declarations import Declaration
@@ -53,13 +53,11 @@ async def _asked(
 Declaring = Annotated[Asked, Depends(_asked)]
 
 
-async def declare(
-    asked: Asked, command: Declaration, model: type[shapes.Declared], *, warnings: Sequence[str] = ()
-) -> Response:
-    """The object as `model` with `warnings`, or what a dry run found. Raises ApiError and LogError."""
+async def declare(asked: Asked, command: Declaration, *, warnings: Sequence[str] = ()) -> Response:
+    """The object with `warnings`, or what a dry run found. Raises ApiError and LogError."""
     services, actor = asked.services, asked.actor
     if asked.dry_run:
         state = await reads.snapshot(services)
         return respond(await dryrun.declare(services, actor, state, command, warnings), state)
     outcome, state = await writes.propose(services, actor, command, key=asked.key)
-    return writes.answer_declared(state, command, outcome, model, warnings)
+    return writes.answer_declared(state, command, outcome, warnings)

@@ -7,13 +7,12 @@ its own connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import problems
+from controlplane.api.http.asgi import header_of, headers_of, replay
 from controlplane.api.http.settings import ApiSettings
 
 _WITH_BODY = frozenset({"PUT", "POST", "PATCH"})
@@ -39,33 +38,41 @@ class BodyLimitMiddleware:
             await problems.answer(error)(scope, receive, send)
             return
         if body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, replay(body, receive), send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away. Raises ApiError."""
-        limit = self._settings.apply_limit_bytes if scope["path"] == _APPLY_PATH else self._settings.body_limit_bytes
-        headers = Headers(scope=scope)
-        collected = bytearray()
+        headers = headers_of(scope)
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
+            return b""
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
-                parts = _parts(receive)
-                async for part in parts:
-                    collected += part
-                    if len(collected) > limit:
-                        collected.clear()
-                        await _discard(parts, at_most=_DISCARDED * limit)
-                        raise problems.problem("too_large", f"the body is over {limit} bytes")
+                body = await self._collected(scope, receive)
         except ClientDisconnect:
             return None
         except TimeoutError:
             raise problems.problem(
                 "request_timeout", f"the body took longer than {self._settings.body_timeout_s:g} s"
             ) from None
-        if collected and scope["method"] in _WITH_BODY and not _is_json(headers.get("content-type", "")):
+        if body and scope["method"] in _WITH_BODY and not _is_json(header_of(scope, b"content-type")):
             message = "must be application/json"
             raise problems.problem(
                 "unsupported_media_type", message, problems.FieldError(pointer="/header/content-type", message=message)
             )
+        return body
+
+    async def _collected(self, scope: Scope, receive: Receive) -> bytes:
+        """Raises ApiError, and ClientDisconnect."""
+        limit = self._settings.apply_limit_bytes if scope["path"] == _APPLY_PATH else self._settings.body_limit_bytes
+        collected = bytearray()
+        more = True
+        while more:
+            part, more = await _part(receive)
+            collected += part
+            if len(collected) > limit:
+                collected.clear()
+                await _discard(receive, at_most=_DISCARDED * limit if more else 0)
+                raise problems.problem("too_large", f"the body is over {limit} bytes")
         return bytes(collected)
 
 
@@ -74,33 +81,16 @@ def _is_json(content_type: str) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
-async def _parts(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """The next part of the body, and whether there are more. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
-async def _discard(parts: AsyncIterator[bytes], *, at_most: int) -> None:
+async def _discard(receive: Receive, *, at_most: int) -> None:
     """Read on, keeping nothing: most clients look at an answer only after they have sent everything."""
-    async for part in parts:
-        at_most -= len(part)
-        if at_most < 0:
-            return
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the collected body once, then what the connection says (its end)."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+    while at_most > 0:
+        part, more = await _part(receive)
+        at_most = at_most - len(part) if more else 0

@@ -281,19 +281,23 @@ def answer(error: ApiError) -> Response:
     )
 
 
-async def handle_api_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return answer(error)
+REFUSALS = (ApiError, LogError, CompactedError)
+"""What handlers raise instead of answering."""
 
 
-async def handle_log_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, LogError)
-    return answer(from_log_error(error))
+def refusal_of(error: ApiError | LogError | CompactedError) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case LogError():
+            return from_log_error(error)
+        case CompactedError():
+            return problem("compacted", str(error) or "the revision is no longer remembered")
 
 
-async def handle_compacted(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, CompactedError)
-    return answer(problem("compacted", str(error) or "the revision is no longer remembered"))
+async def handle_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, REFUSALS)
+    return answer(refusal_of(error))
 
 
 async def handle_validation(_request: Request, error: Exception) -> Response:

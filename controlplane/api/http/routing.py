@@ -25,7 +25,7 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
-        known = frozenset(_query_names(self.dependant))
+        known = frozenset(query_names(self.dependant))
 
         async def strict(request: Request) -> Response:
             if request.scope["query_string"]:
@@ -35,11 +35,12 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def check_routes(router: APIRouter) -> None:
-    """Raises TypeError for a route of `router` that would take any query."""
+def strict_routes(router: APIRouter) -> list[StrictRoute]:
+    """The routes of `router`. Raises TypeError for one that would take any query."""
     lax = [str(route) for route in router.routes if not isinstance(route, StrictRoute)]
     if lax:
         raise TypeError(f"made by a router without route_class=StrictRoute: {', '.join(lax)}")
+    return [route for route in router.routes if isinstance(route, StrictRoute)]
 
 
 def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
@@ -55,7 +56,8 @@ def _refuse_unknown(request: Request, known: frozenset[str]) -> None:
         raise problems.problem("invalid", f"unknown query parameter {unknown[0]!r}", *errors)
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
+def query_names(dependant: Dependant) -> Iterator[str]:
+    """Of the query parameters of a function and of what it depends on."""
     yield from (field.alias for field in dependant.query_params)
     for inner in dependant.dependencies:
-        yield from _query_names(inner)
+        yield from query_names(inner)

@@ -17,6 +17,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
+from controlplane.api.http.protocol import BoundedProtocol
 from controlplane.api.http.services import Services
 from controlplane.identity.files import TlsFiles
 
@@ -82,7 +83,7 @@ class ApiServer:
         """Listening when this returns. Raises OSError (address taken, files missing) or ssl.SSLError."""
         config = uvicorn.Config(
             self.app,
-            http="h11",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

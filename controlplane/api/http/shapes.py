@@ -214,6 +214,9 @@ class DeclaredNamespace(Declared, NamespaceResource): ...
 class DeclaredPlacementPolicy(Declared, PlacementPolicyResource): ...
 
 
+AnyDeclared = DeclaredMicroVM | DeclaredHost | DeclaredNamespace | DeclaredPlacementPolicy
+
+
 class ChangeShape(Shape):
     pointer: str
     from_: object = Field(serialization_alias="from", description="Null also where the field was not there.")

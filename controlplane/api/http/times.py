@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, overload
 
 from pydantic import WithJsonSchema
@@ -22,4 +23,10 @@ def iso(at_ms: int | None) -> str | None:
     if at_ms is None:
         return None
     seconds, milliseconds = divmod(min(max(at_ms, 0), _LAST_MS), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:_TO_SECONDS]}.{milliseconds:03d}Z"
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(at_s: int) -> str:
+    # What is written at one time is read at one time: most answers ask for a second that was asked for already.
+    return datetime.fromtimestamp(at_s, UTC).isoformat()[:_TO_SECONDS]

@@ -22,6 +22,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
 )
+from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
 
 Record = MicroVM | Host | Namespace | PlacementPolicy
 
@@ -54,6 +55,28 @@ def _common(meta: Meta) -> _Common:
     }
 
 
+class _MicroVM(_Common):
+    namespace: str
+    spec: MicroVMSpec
+    status: shapes.MicroVMStatus
+
+
+class _Host(_Common):
+    declared: bool
+    spec: HostSpec | None
+    status: shapes.HostStatus
+
+
+class _Namespace(_Common):
+    spec: NamespaceSpec
+    status: shapes.NamespaceStatus
+
+
+class _PlacementPolicy(_Common):
+    spec: PlacementPolicySpec
+    status: shapes.PlacementPolicyStatus
+
+
 def resource(state: State, record: Record) -> shapes.AnyResource:
     match record:
         case MicroVM():
@@ -66,10 +89,30 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
             return placement_policy(state, record)
 
 
+def declared(state: State, record: Record, *, warnings: list[str], changed: bool) -> shapes.AnyDeclared:
+    """The answer to a declaration."""
+    match record:
+        case MicroVM():
+            return shapes.DeclaredMicroVM(**_microvm(state, record), warnings=warnings, changed=changed)
+        case Host():
+            return shapes.DeclaredHost(**_host(state, record), warnings=warnings, changed=changed)
+        case Namespace():
+            return shapes.DeclaredNamespace(**_namespace(state, record), warnings=warnings, changed=changed)
+        case PlacementPolicy():
+            return shapes.DeclaredPlacementPolicy(**_policy(state, record), warnings=warnings, changed=changed)
+
+
 def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
-    return shapes.MicroVMResource(
-        **_common(vm.meta), namespace=str(vm.meta.namespace), spec=vm.spec, status=microvm_status(state, vm)
-    )
+    return shapes.MicroVMResource(**_microvm(state, vm))
+
+
+def _microvm(state: State, vm: MicroVM) -> _MicroVM:
+    return {
+        **_common(vm.meta),
+        "namespace": str(vm.meta.namespace),
+        "spec": vm.spec,
+        "status": microvm_status(state, vm),
+    }
 
 
 def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
@@ -105,14 +148,18 @@ def host_phase(record: Host) -> shapes.HostPhaseName:
 
 
 def host(state: State, record: Host) -> shapes.HostResource:
+    return shapes.HostResource(**_host(state, record))
+
+
+def _host(state: State, record: Host) -> _Host:
     inventory = record.inventory
     drivers = [facts.name for facts in inventory.drivers] if inventory is not None else []
     capacity = inventory.capacity if inventory is not None else None
-    return shapes.HostResource(
+    return {
         **_common(record.meta),
-        declared=record.declared,
-        spec=record.spec if record.declared else None,
-        status=shapes.HostStatus(
+        "declared": record.declared,
+        "spec": record.spec if record.declared else None,
+        "status": shapes.HostStatus(
             phase=host_phase(record),
             connected_to=record.node if record.session is not None else None,
             last_seen_at=iso(record.last_seen_at),
@@ -146,28 +193,36 @@ def host(state: State, record: Host) -> shapes.HostResource:
             ],
             conditions=_conditions(host_conditions(state, record)),
         ),
-    )
+    }
 
 
 def namespace(state: State, record: Namespace) -> shapes.NamespaceResource:
+    return shapes.NamespaceResource(**_namespace(state, record))
+
+
+def _namespace(state: State, record: Namespace) -> _Namespace:
     deleting = record.meta.deletion_requested_at is not None
     used = state.usage.get(record.meta.name, Amount())
-    return shapes.NamespaceResource(
+    return {
         **_common(record.meta),
-        spec=record.spec,
-        status=shapes.NamespaceStatus(phase="deleting" if deleting else "active", used=_amount(used)),
-    )
+        "spec": record.spec,
+        "status": shapes.NamespaceStatus(phase="deleting" if deleting else "active", used=_amount(used)),
+    }
 
 
 def placement_policy(state: State, record: PlacementPolicy) -> shapes.PlacementPolicyResource:
+    return shapes.PlacementPolicyResource(**_policy(state, record))
+
+
+def _policy(state: State, record: PlacementPolicy) -> _PlacementPolicy:
     deleting = record.meta.deletion_requested_at is not None
-    return shapes.PlacementPolicyResource(
+    return {
         **_common(record.meta),
-        spec=record.spec,
-        status=shapes.PlacementPolicyStatus(
+        "spec": record.spec,
+        "status": shapes.PlacementPolicyStatus(
             phase="deleting" if deleting else "active", used_by=state.policy_users.get(record.meta.name, 0)
         ),
-    )
+    }
 
 
 def operation(record: Operation) -> shapes.OperationShape:

@@ -38,17 +38,15 @@ def refusal(state: State, command: Command, outcome: Rejected, *, prefix: str = 
     return problems.from_rejected(outcome, prefix=prefix, existing=found.meta if found is not None else None)
 
 
-def answer_declared(
-    state: State, command: Declaration, outcome: Applied, model: type[shapes.Declared], warnings: Sequence[str] = ()
-) -> Response:
+def answer_declared(state: State, command: Declaration, outcome: Applied, warnings: Sequence[str] = ()) -> Response:
     """201 for what was created, else 200; the object with `warnings` and `changed`."""
     found = reads.find_for(state, command)
     if found is None:
         # Deleted between the write and this answer.
         raise problems.not_found("the object", command.name)
     changed = outcome.change is not Change.UNCHANGED
-    document = {**dict(views.resource(state, found)), "warnings": list(warnings), "changed": changed}
-    return respond(model.model_validate(document), state, status=201 if outcome.change is Change.CREATED else 200)
+    document = views.declared(state, found, warnings=list(warnings), changed=changed)
+    return respond(document, state, status=201 if outcome.change is Change.CREATED else 200)
 
 
 async def remove(services: Services, actor: Principal, command: Delete, *, key: str | None) -> Response:

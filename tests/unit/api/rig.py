@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import jsonschema
 import requests
+import uvloop
 from support.builders import agent_connected, declare_host, declare_namespace, destroyed, observation, place, report
 from support.harness import Replica
 from support.members import Members
@@ -142,7 +143,7 @@ class Rig:
     def __init__(self, tls: TlsFiles, settings: ApiSettings) -> None:
         self._tls = tls
         self.settings = settings
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
         self._thread.start()
         self.agents = Agents()

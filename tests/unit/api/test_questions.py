@@ -208,7 +208,7 @@ def test_every_answer_carries_its_revision_and_request_id(api: Rig) -> None:
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "server" not in answer.headers
-    assert api.get("/hosts", headers={"X-Request-Id": "a b\x7f"}).headers["X-Request-Id"] != "a b\x7f"
+    assert api.get("/hosts", headers={"X-Request-Id": "a b"}).headers["X-Request-Id"] != "a b"
 
 
 def test_the_access_log_says_who_did_what_and_nothing_of_what_was_in_it(api: Rig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi import APIRouter
 
-from controlplane.api.http.routing import StrictRoute, check_routes
+from controlplane.api.http.routing import StrictRoute, strict_routes
 
 
 def test_a_router_that_would_take_any_query_is_not_served() -> None:
@@ -15,7 +15,7 @@ def test_a_router_that_would_take_any_query_is_not_served() -> None:
     async def lax() -> None: ...
 
     with pytest.raises(TypeError, match="lax"):
-        check_routes(router)
+        strict_routes(router)
 
 
 def test_a_strict_router_is_served() -> None:
@@ -24,4 +24,4 @@ def test_a_strict_router_is_served() -> None:
     @router.get("/strict")
     async def strict() -> None: ...
 
-    check_routes(router)
+    strict_routes(router)

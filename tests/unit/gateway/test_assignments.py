@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from controlplane.agent.inbox import Inbox
 from controlplane.agent.translate import WireError
 from controlplane.api.gateway.outbox import Outbox
 from controlplane.model.resources import Meta, MicroVM, MicroVMPhase
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 

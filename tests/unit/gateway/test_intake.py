@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ from controlplane.model.resources import (
     Unmanaged,
 )
 from controlplane.model.spec import HostFailure, Recovery
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 
@@ -130,13 +130,13 @@ def test_the_same_failure_of_another_intent_is_news_once_the_agent_knew_of_it(ma
     vm = machine.placed()
     failed = observation(vm, generation=None, power=ObservedPower.ABSENT, failure=failure())
     desk = intake()
-    desk.take(encode_report(report_parts(replace(seen(failed), revision=machine.state.revision), None)[0]))
+    desk.take(encode_report(report_parts(dataclasses.replace(seen(failed), revision=machine.state.revision), None)[0]))
     assert len(settle(machine, desk)) == 1
     assert machine.vm().phase is MicroVMPhase.FAILED
     machine.accept(declare_microvm(vcpu=2))
     assert machine.vm().phase is MicroVMPhase.PLACED
     assert desk.due(machine.state) is None, "what was told was about the intent before"
-    desk.take(encode_report(report_parts(replace(seen(failed), revision=machine.state.revision), None)[0]))
+    desk.take(encode_report(report_parts(dataclasses.replace(seen(failed), revision=machine.state.revision), None)[0]))
     assert len(settle(machine, desk)) == 1
     assert machine.vm().phase is MicroVMPhase.FAILED
     assert machine.operation().message == failure().message
@@ -148,7 +148,9 @@ def test_a_passing_failure_is_told_of_every_operation(machine: DrivenMachine) ->
     desk = intake()
     for vcpu in (2, 3):
         machine.accept(declare_microvm(vcpu=vcpu))
-        desk.take(encode_report(report_parts(replace(seen(failed), revision=machine.state.revision), None)[0]))
+        desk.take(
+            encode_report(report_parts(dataclasses.replace(seen(failed), revision=machine.state.revision), None)[0])
+        )
         assert len(settle(machine, desk)) == 1
         assert machine.operation().message.startswith(failure().message)
 

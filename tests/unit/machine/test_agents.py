@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import agent_connected, declare_host, declare_microvm, failure, observation, report
 from support.driven import DrivenMachine
@@ -12,6 +10,7 @@ from controlplane.machine.outcome import Change, Code
 from controlplane.model.commands import AgentLost
 from controlplane.model.resources import HostPhase, MicroVMPhase, ObservedPower, OperationPhase, Unmanaged
 from controlplane.model.spec import PowerState
+from controlplane.model.types import replace
 
 LOST = AgentLost(host="h1", session="session-h1", reason="silent for 10 s")
 

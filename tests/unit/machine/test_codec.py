@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from random import Random
 
 import msgspec
@@ -32,7 +31,7 @@ from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.model.commands import ENTRY_VERSION, Entry, UnknownEntryError, decode_entry, encode_entry, seal
 from controlplane.model.resources import Meta, Namespace
 from controlplane.model.spec import NamespaceSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 
 def some_state() -> State:

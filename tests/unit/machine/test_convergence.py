@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import failure, observation
 from support.driven import DrivenMachine
@@ -16,6 +14,7 @@ from controlplane.machine.convergence import (
     is_settled,
 )
 from controlplane.model.resources import MicroVM, MicroVMPhase, ObservedPower
+from controlplane.model.types import replace
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import (
     agent_connected,
@@ -36,7 +34,7 @@ from controlplane.model.spec import (
     Recovery,
     Volume,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import (
     agent_connected,
@@ -22,7 +20,7 @@ from controlplane.machine.outcome import Change, Code
 from controlplane.model.commands import AgentLost, Delete, Destroyed
 from controlplane.model.resources import Amount, HostPhase, MicroVMPhase, OperationKind, OperationPhase
 from controlplane.model.spec import Placement
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 VM = Delete(kind=Kind.MICROVM, namespace="demo", name="web")
 HOST = Delete(kind=Kind.HOST, name="h1")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import (
     agent_connected,
@@ -19,7 +17,7 @@ from controlplane.machine import draft
 from controlplane.machine.draft import KEY_LIFETIME_MS
 from controlplane.machine.outcome import Applied, Change, Code
 from controlplane.model.commands import Act, Action, Command, Delete, Precondition
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 ONLY_NEW = Precondition(create_only=True)
 

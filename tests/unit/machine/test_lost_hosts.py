@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 from support.builders import (
@@ -24,7 +23,7 @@ from controlplane.machine.outcome import Change, Code
 from controlplane.model.commands import AgentLost, Command, Delete, Destroyed
 from controlplane.model.resources import HostPhase, MicroVM, MicroVMPhase, OperationPhase
 from controlplane.model.spec import HostFailure, OnDetach, Recovery
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
 DELETE = Delete(kind=Kind.HOST, name="h1")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.builders import agent_connected, declare_host, declare_microvm, declare_policy, observation, place, report
 from support.driven import DrivenMachine
@@ -12,6 +10,7 @@ from controlplane.machine.outcome import Change, Code
 from controlplane.model.commands import Act, Action, AgentLost, MarkUnplaced
 from controlplane.model.resources import Amount, Bid, MicroVM, MicroVMPhase
 from controlplane.model.spec import Placement, Spread
+from controlplane.model.types import replace
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -24,6 +23,7 @@ from controlplane.machine.outcome import Code
 from controlplane.machine.recovery_rules import most_permissive
 from controlplane.model.commands import Act, Action
 from controlplane.model.resources import Amount, MicroVMPhase, OperationPhase, Resurrection
+from controlplane.model.types import replace
 from controlplane.model.spec import HostFailure, OnDetach, Placement, Recovery, Volume, VolumeKind
 
 ELSEWHERE = HostFailure.RESTART_ELSEWHERE

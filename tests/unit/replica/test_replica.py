@@ -4,9 +4,9 @@ leader."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from controlplane.machine.events import EventType
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.commands import DeclareNamespace, Delete, Envelope, Precondition, encode_entry, seal
 from controlplane.model.spec import NamespaceSpec
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 from controlplane.ports import Committed, CompactedError, NoLeaderError, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History

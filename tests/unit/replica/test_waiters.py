@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from controlplane.machine.state import State
+from controlplane.model.types import replace
 from controlplane.replica.waiters import Waiters
 
 DEADLINE_S = 5.0

@@ -31,7 +31,7 @@ async def declare_host(
 ) -> Response:
     """Create or change a host."""
     command = body.command(name, uid=asked.new_uid(), when=asked.when)
-    return await declaring.declare(asked, command, shapes.DeclaredHost)
+    return await declaring.declare(asked, command)
 
 
 @router.get("/hosts/{name}", response_model=shapes.HostResource)

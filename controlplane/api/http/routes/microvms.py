@@ -41,7 +41,7 @@ async def declare_microvm(
     """Create or change a microVM."""
     command = body.command(namespace, name, uid=asked.new_uid(), when=asked.when)
     warnings = writes.warnings_for(body.spec)
-    return await declaring.declare(asked, command, shapes.DeclaredMicroVM, warnings=warnings)
+    return await declaring.declare(asked, command, warnings=warnings)
 
 
 @router.get(_ONE, response_model=shapes.MicroVMResource, responses={200: {"headers": _WAIT_HEADERS}})

@@ -28,7 +28,7 @@ async def declare_namespace(
 ) -> Response:
     """Create or change a namespace."""
     command = body.command(name, uid=asked.new_uid(), when=asked.when)
-    return await declaring.declare(asked, command, shapes.DeclaredNamespace)
+    return await declaring.declare(asked, command)
 
 
 @router.get("/namespaces/{name}", response_model=shapes.NamespaceResource)

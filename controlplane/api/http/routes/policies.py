@@ -28,7 +28,7 @@ async def declare_placement_policy(
 ) -> Response:
     """Create or change a placement policy."""
     command = body.command(name, uid=asked.new_uid(), when=asked.when)
-    return await declaring.declare(asked, command, shapes.DeclaredPlacementPolicy)
+    return await declaring.declare(asked, command)
 
 
 @router.get("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)

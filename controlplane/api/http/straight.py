@@ -1,0 +1,83 @@
+"""The straight way of a request that is as expected: from its path to its handler, around the framework's layers.
+
+FastAPI describes the API and says what is wrong with a request, and its layers cost more than all our work on a request
+that is right. So a request whose route is known and whose arguments are sure (see `plan`) goes to its handler from
+here. Every other one goes to the framework as it came: nothing has been done with it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.convertors import StringConvertor
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controlplane.api.http import problems
+from controlplane.api.http.asgi import headers_of, replay
+from controlplane.api.http.plan import Arguments, Asked, Plan, UnsureError
+from controlplane.api.http.routing import query_names
+
+
+class Straight:
+    """An ASGI application in front of `framework`, the rest of `app`. `routes` are (prefix, route) in its order."""
+
+    def __init__(self, app: FastAPI, framework: ASGIApp, routes: Iterable[tuple[str, APIRoute]]) -> None:
+        self._app = app
+        self._framework = framework
+        self._routes: dict[tuple[str, int], list[_Way]] = {}
+        """By method and number of slashes: no parameter of a path holds one."""
+        for prefix, route in routes:
+            way = _Way(prefix + route.path, route)
+            for method in route.methods or ():
+                self._routes.setdefault((method, way.slashes), []).append(way)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._framework(scope, receive, send)
+            return
+        path: str = scope["path"]
+        for way in self._routes.get((scope["method"], path.count("/")), ()):
+            if (found := way.pattern.match(path)) is not None:
+                await self._serve(way, found.groupdict(), scope, receive, send)
+                return
+        await self._framework(scope, receive, send)
+
+    async def _serve(self, way: _Way, path: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        # The whole body: see `limits`.
+        body: bytes = (await receive())["body"]
+        scope["app"] = self._app
+        try:
+            arguments = way.read(path, Request(scope, receive), body)
+        except UnsureError:
+            await self._framework(scope, replay(body, receive), send)
+            return
+        try:
+            response = await way.plan.call(arguments)
+        except problems.REFUSALS as error:
+            response = problems.answer(problems.refusal_of(error))
+        await response(scope, receive, send)
+
+
+class _Way:
+    """One route. Raises TypeError for one that is declared in a way that no plan is made of."""
+
+    def __init__(self, path: str, route: APIRoute) -> None:
+        self.slashes = path.count("/")
+        self.pattern, _, convertors = compile_path(path)
+        if not all(isinstance(each, StringConvertor) for each in convertors.values()):
+            raise TypeError(f"{path} has parameters that are no strings")
+        self.plan = Plan(route.dependant)
+        self._known = frozenset(query_names(route.dependant))
+
+    def read(self, path: dict[str, str], request: Request, body: bytes) -> Arguments:
+        """Raises UnsureError."""
+        scope = request.scope
+        query = QueryParams(scope["query_string"]) if scope["query_string"] else None
+        if query is not None and not self._known.issuperset(query):
+            raise UnsureError
+        return self.plan.read(Asked(request, path, query, headers_of(scope), body))
