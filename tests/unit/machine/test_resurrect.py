@@ -23,8 +23,8 @@ from controlplane.machine.outcome import Code
 from controlplane.machine.recovery_rules import most_permissive
 from controlplane.model.commands import Act, Action
 from controlplane.model.resources import Amount, MicroVMPhase, OperationPhase, Resurrection
-from controlplane.model.types import replace
 from controlplane.model.spec import HostFailure, OnDetach, Placement, Recovery, Volume, VolumeKind
+from controlplane.model.types import replace
 
 ELSEWHERE = HostFailure.RESTART_ELSEWHERE
 MOVES = Recovery(on_host_failure=ELSEWHERE)
