@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import openapi, problems
@@ -99,6 +100,7 @@ def create_app(
         app.add_exception_handler(refusal, problems.handle_refusal)
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
     app.add_exception_handler(HTTPException, problems.handle_http)
+    app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes)
     bounded = BodyLimitMiddleware(straight, settings=settings)
     known = AuthMiddleware(bounded, identity=identity)
@@ -130,6 +132,11 @@ def _add_routes(app: FastAPI) -> list[tuple[str, APIRoute]]:
         app.add_route(f"/{name}", partial(_redirect, f"{PREFIX}/{name}"), include_in_schema=False)
     app.openapi = partial(openapi.describe, app, PREFIX)
     return routes
+
+
+async def _leave_it_to_the_context(_request: Request, error: Exception) -> Response:
+    """The framework's own last resort would answer in plain text before ours sees the error."""
+    raise error
 
 
 async def _redirect(target: str, _request: object) -> RedirectResponse:

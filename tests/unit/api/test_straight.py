@@ -65,6 +65,15 @@ def test_both_ways_answer_the_same(api: Rig, what: str) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("headers", [STRAIGHT, UNUSUAL], ids=["straight", "framework"])
+def test_an_unexpected_error_is_a_problem_on_both_ways(api: Rig, headers: dict[str, str]) -> None:
+    api.with_host()
+    api.agents.error = RuntimeError("secret path /etc/x")
+    answer = api.put(VM, {"spec": SPEC}, params={"dry_run": "true"}, headers=headers)
+    assert (answer.status_code, answer.json()["code"], answer.json()["request_id"]) == (500, "internal", "same")
+    assert "secret" not in answer.text
+
+
 def test_what_no_plan_is_made_of_is_not_served() -> None:
     router = APIRouter(route_class=StrictRoute)
 
