@@ -109,6 +109,10 @@ bench-handover: $(DEV) ## How long writes wait while the leadership is handed ov
 bench-members: $(DEV) ## How long writes wait while a member joins and leaves (ARGS="--count 20"); runs add up
 	$(BIN)/python -m tests.bench.bench_members $(ARGS)
 
+.PHONY: bench-failover
+bench-failover: $(DEV) ## How long microVMs are away when their host is lost (ARGS="--losses 200 [--with-leader]"); runs add up
+	$(BIN)/python -m tests.bench.bench_failover $(ARGS)
+
 .PHONY: bench-snapshot
 bench-snapshot: $(DEV) ## Snapshots of 1,000,000 objects under a write load: time, bytes, stalls, memory, restart
 	$(BIN)/python -m tests.bench.bench_snapshot
