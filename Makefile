@@ -77,7 +77,8 @@ demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift
 	$(BIN)/flintctl dev demo
 
 test: $(DEV) test-parts ## Every test (under 25 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/acceptance tests/features
 
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
