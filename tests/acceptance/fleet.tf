@@ -135,7 +135,7 @@ resource "flintlock_microvm" "spread" {
     required_host_labels = { rack = each.key == "a" ? "r2" : "r3" }
     spread               = { by = "host", max_per = 1, match_labels = { app = "spread" } }
   }
-  recovery   = { on_host_failure = "restart_elsewhere" }
+  recovery   = { on_host_failure = "restart_elsewhere", on_detach = "stop" }
   depends_on = [flintlock_host.this, flintlock_host.plain]
 }
 
