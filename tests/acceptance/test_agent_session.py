@@ -79,6 +79,10 @@ class NodeView:
     def caught_up(self) -> bool:
         return self._frozen is None and self._replica.caught_up
 
+    @property
+    def begun(self) -> bool:
+        return self._replica.begun
+
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         return await self._replica.fresh(timeout_s=timeout_s)
 
