@@ -86,6 +86,23 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Reign:
+    """That a node leads: in which term, and a log of which incarnation."""
+
+    term: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """The proof that a node led."""
+
+    index: int
+    """Of an entry that `follow` delivers (or 0): a state that has applied it has everything committed by then."""
+    reign: Reign
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """One committed entry, in log order. PySyncObj's own no-op and membership entries are not delivered."""
 
@@ -220,11 +237,10 @@ class Log(Protocol):
         """
         ...
 
-    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+    async def confirm_leadership(self, *, timeout_s: float) -> Led:
         """Proof that THIS node led after the call began: a round of the quorum that began later was answered.
 
-        Gives the term it leads in, and the index of an entry that `follow` delivers (or 0) such that a state that has
-        applied it reflects everything committed when the round began. Never forwarded.
+        `Led.index` is about everything committed when the round began. Never forwarded.
         Raises NoLeaderError when this node does not lead, or no quorum confirmed it in time.
         """
         ...
@@ -624,6 +640,11 @@ class StateReader(Protocol):
     @property
     def caught_up(self) -> bool:
         """A leader is known and the replica follows it."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """The incarnation of the log has begun in `state`: hosts may be told what it says (docs/adr/0103)."""
         ...
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:

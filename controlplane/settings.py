@@ -184,6 +184,10 @@ class LeaseSettings(_Settings):
         """When the host of such a lease has also acted on its end, and may be given up."""
         return max((1 + self.skew) * (ttl_s + self.fence_s), self.resurrect_after_s or 0.0)
 
+    def gone_after_s(self, ttl_s: float) -> float:
+        """When nothing is left of what ran there under such a lease, not even what was only paused at its end."""
+        return max(self.fenced_after_s(ttl_s), (1 + self.skew) * (ttl_s + self.grace_s + self.fence_s))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         least_s = 3 * USUAL_HEARTBEAT_S

@@ -14,6 +14,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginIncarnation,
     Command,
     ConfirmFenced,
     DeclareHost,
@@ -236,6 +237,10 @@ _COMMANDS: list[Command] = [
     ConfirmFenced(host="h3", revision=None),
     _under_lease("session-4"),
     Report(host="h3", session="session-4", destroyed=[Destroyed(uid="uid-of-moves", epoch=1)], rejoined=True),
+    BeginIncarnation(incarnation=2, term=1),
+    _under_lease("session-5"),
+    Report(host="h3", session="session-5", rejoined=True),
+    ConfirmFenced(host="h1", revision=None),
 ]
 
 

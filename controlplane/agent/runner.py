@@ -83,6 +83,8 @@ class Runner:
         self._published = asyncio.Condition()
         self._assignments: Assignments | None = None
         self._view: HostView | None = None
+        self._viewed: Assignments | None = None
+        """What the view is of."""
         self._held: Mapping[str, str] = {}
         self._failures: dict[str, tuple[Goal, Failure]] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -121,6 +123,11 @@ class Runner:
             await self._published.wait_for(lambda: self._view is not None and self._view is not after)
         assert self._view is not None
         return self._view
+
+    async def caught_up(self) -> None:
+        """Until the view is of the present assignments."""
+        async with self._published:
+            await self._published.wait_for(lambda: self._viewed is self._assignments)
 
     async def run(self) -> None:
         """Until cancelled. Raises JournalError when the journal cannot be written any more."""
@@ -234,10 +241,10 @@ class Runner:
             unmanaged=self._unmanaged(listing, decided, before),
             destroyed={uid: epoch for uid, epoch in decided.confirmed.items() if uid not in unsettled},
         )
-        if view == before:
-            return
         async with self._published:
-            self._view = view
+            self._viewed = assignments
+            if view != before:
+                self._view = view
             self._published.notify_all()
 
     def _observed(

@@ -329,7 +329,9 @@ class _Session:
 
     async def _report(self) -> None:
         """Complete at first and from time to time, what changed in between."""
-        await self._assigned.wait()  # a view from before this session may be of older assignments
+        await self._assigned.wait()
+        # A view of older assignments, even of another history of the cluster, does not know who is a stranger now.
+        await self._runner.caught_up()
         sent: HostView | None = None
         seen: HostView | None = None
         complete_s = sent_s = 0.0

@@ -99,10 +99,10 @@ async def run_front(settings: NodeSettings) -> None:
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
 
     def leading_term() -> int | None:
-        return replica.leading_term
+        return replica.reign.term if replica.reign is not None else None
 
     limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
-    watch = HostWatch(replica, replica, clock, ledger, leading_term=leading_term, lease=settings.lease)
+    watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     async with asyncio.TaskGroup() as tasks:
         for runner in (replica.run(), scheduler.run(), failover.run(), announcer.run()):

@@ -21,6 +21,7 @@ from controlplane.consensus.streaming import Chunks
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
+    Led,
     LogError,
     LogStatus,
     Member,
@@ -28,6 +29,7 @@ from controlplane.ports import (
     OutcomeUnknownError,
     Position,
     RefusedError,
+    Reign,
     SnapshotInstalled,
     SnapshotInterruptedError,
 )
@@ -78,11 +80,11 @@ class LogClient:
         assert isinstance(answer, rpc.ReadIndexAnswer)
         return answer.index
 
-    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+    async def confirm_leadership(self, *, timeout_s: float) -> Led:
         """See `ports.Log.confirm_leadership`."""
         answer = await self._ask(rpc.ConfirmLeadershipCall, timeout_s)
         assert isinstance(answer, rpc.ConfirmLeadershipAnswer)
-        return Position(answer.index, answer.term)
+        return Led(answer.index, Reign(answer.term, answer.incarnation))
 
     async def _ask(
         self, make: Callable[[int, float], rpc.ReadIndexCall | rpc.ConfirmLeadershipCall], timeout_s: float

@@ -179,6 +179,11 @@ class Member(Engine):
         return self._configurations.current
 
     @property
+    def incarnation(self) -> int:
+        """Of that configuration; 0 without one."""
+        return self.configuration.incarnation if self.configuration is not None else 0
+
+    @property
     def configuration_index(self) -> int:
         return self._configurations.index
 

@@ -24,10 +24,12 @@ from controlplane.consensus.streaming import Chunks, installed
 from controlplane.ports import (
     Committed,
     EntryTooLargeError,
+    Led,
     LogStatus,
     NoLeaderError,
     OutcomeUnknownError,
     Position,
+    Reign,
     SnapshotInstalled,
 )
 
@@ -126,7 +128,7 @@ class RaftNode(Caretaker):
         async with asyncio.timeout_at(deadline):
             return await future
 
-    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+    async def confirm_leadership(self, *, timeout_s: float) -> Led:
         """See `ports.Log.confirm_leadership`. The index is always that of a delivered entry (or 0)."""
         core = self._running()
         future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
@@ -138,7 +140,8 @@ class RaftNode(Caretaker):
             raise NoLeaderError(f"no quorum confirmed in time that {self.settings.node} leads") from None
         if led is None:
             raise NoLeaderError(f"{self.settings.node} does not lead")
-        return Position(*led)
+        index, term = led
+        return Led(index, Reign(term, core.incarnation))
 
     async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
         """See `ports.Log.follow`. Ends with NoLeaderError when the node stops."""

@@ -22,7 +22,7 @@ from controlplane.consensus.disk import Disk
 from controlplane.consensus.errors import ConsensusError
 from controlplane.consensus.journal import FIRST_INDEX
 from controlplane.consensus.settings import RaftSettings
-from controlplane.manifest import Manifest, ManifestError, encode_manifest, verify_chunk
+from controlplane.manifest import MAX_INCARNATION, Manifest, ManifestError, encode_manifest, verify_chunk
 from controlplane.ports import ReplicatedState
 
 
@@ -45,6 +45,8 @@ def plan_restore(settings: RaftSettings, manifest: Manifest, incarnation: int | 
     least = max(manifest.incarnation, 1) + 1
     if incarnation is not None and incarnation < least:
         raise RestoreError(f"incarnation: must be at least {least}, above the snapshot's")
+    if (incarnation or least) > MAX_INCARNATION:
+        raise RestoreError(f"incarnation: must be at most {MAX_INCARNATION}")
     made = founding(settings.node, settings.address, settings.peers)
     return msgspec.structs.replace(made, incarnation=incarnation or least)
 

@@ -80,6 +80,7 @@ class ConfirmLeadershipAnswer(msgspec.Struct, tag=8, array_like=True, frozen=Tru
     call: int
     index: int
     term: int
+    incarnation: int
 
 
 class StatusAnswer(msgspec.Struct, tag=2, array_like=True, frozen=True):

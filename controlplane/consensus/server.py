@@ -236,11 +236,12 @@ class _Front(asyncio.Protocol):
 
     async def _confirm_leadership(self, request: rpc.ConfirmLeadershipCall) -> None:
         try:
-            position = await self._server.node.confirm_leadership(timeout_s=request.timeout_s)
+            led = await self._server.node.confirm_leadership(timeout_s=request.timeout_s)
         except LogError as error:
             self._send_failure(request.call, error)
         else:
-            self._send(rpc.ConfirmLeadershipAnswer(request.call, position.index, position.term))
+            reign = led.reign
+            self._send(rpc.ConfirmLeadershipAnswer(request.call, led.index, reign.term, reign.incarnation))
 
     async def _status(self, request: rpc.StatusCall) -> None:
         self._send(rpc.StatusAnswer(request.call, await self._server.node.status()))

@@ -67,7 +67,7 @@ def running_status(
         peers=tuple(_peer_status(core, journal, transport, peer) for peer in sorted(transport.peers)),
         members=configuration.members if configuration is not None else (),
         configuration_index=core.configuration_index,
-        incarnation=configuration.incarnation if configuration is not None else 0,
+        incarnation=core.incarnation,
     )
 
 

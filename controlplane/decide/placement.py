@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from controlplane.machine.placement_rules import label_of, refusal
+from controlplane.machine.placement_rules import label_of, refusal, withheld
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import Bid, MicroVM
@@ -24,8 +24,9 @@ def candidates(state: State, vm: MicroVM) -> tuple[list[str], list[Bid]]:
     """Hosts that may be asked for a bid, and the others with the reason why not; both in order of name."""
     eligible: list[str] = []
     refused: list[Bid] = []
+    everywhere = withheld(state, vm)
     for name in sorted(state.hosts):
-        reason = refusal(state, vm, state.hosts[name])
+        reason = everywhere or refusal(state, vm, state.hosts[name])
         if reason is None:
             eligible.append(name)
         else:
@@ -80,4 +81,7 @@ def _held(state: State, host: str) -> int:
 def _why_not(bids: Sequence[Bid]) -> str:
     if not bids:
         return "there are no hosts: declare one and start its agent"
+    reasons = {bid.refused for bid in bids}
+    if len(bids) > 1 and len(reasons) == 1 and (reason := reasons.pop()) is not None:
+        return f"no host takes it: {reason}"
     return "no host takes it: " + "; ".join(f"{bid.host}: {bid.refused or 'no answer'}" for bid in bids[:8])

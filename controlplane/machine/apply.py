@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.machine import declare, hosts, lost_hosts, placing
+from controlplane.machine import declare, hosts, incarnations, lost_hosts, placing
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -23,6 +23,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginIncarnation,
     Command,
     ConfirmFenced,
     DeclareHost,
@@ -58,6 +59,7 @@ _Own = (
     | HostDetached
     | HostFenced
     | Resurrect
+    | BeginIncarnation
 )
 """What the product itself reports and decides."""
 
@@ -138,6 +140,8 @@ def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
             return lost_hosts.fenced(draft, command, term=term)
         case Resurrect():
             return lost_hosts.resurrect(draft, command, term=term)
+        case BeginIncarnation():
+            return incarnations.begin_incarnation(draft, command, term=term)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:

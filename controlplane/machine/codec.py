@@ -25,6 +25,7 @@ from controlplane.model.resources import (
     Amount,
     Host,
     IdempotencyRecord,
+    Incarnation,
     MicroVM,
     MicroVMPhase,
     Namespace,
@@ -79,6 +80,9 @@ class _Operations(_Records[Operation], tag="operations", frozen=True): ...
 class _Keys(_Records[IdempotencyRecord], tag="keys", frozen=True): ...
 
 
+class _Incarnations(_Records[Incarnation], tag="incarnations", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -91,7 +95,7 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
     keys: list[str]
 
 
-_Chunk = _Hosts | _Namespaces | _Policies | _MicroVMs | _Operations | _Keys | _Finished | _KeyOrder
+_Chunk = _Hosts | _Namespaces | _Policies | _MicroVMs | _Operations | _Keys | _Incarnations | _Finished | _KeyOrder
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
@@ -116,6 +120,7 @@ def _tables(state: State) -> tuple[tuple[str, Table[Record]], ...]:
         ("microvms", state.microvms),
         ("operations", state.operations),
         ("keys", state.keys),
+        ("incarnations", state.incarnations),
     )
     # Only read here, so that a table of hosts is one of records.
     return cast("tuple[tuple[str, Table[Record]], ...]", tables)
@@ -215,6 +220,7 @@ class Loader:
         self._microvms = _TableBuilder[MicroVM]()
         self._operations = _TableBuilder[Operation]()
         self._keys = _TableBuilder[IdempotencyRecord]()
+        self._incarnations = _TableBuilder[Incarnation]()
         self._finished: dict[int, tuple[str, ...]] = {}
         self._key_order: dict[int, tuple[str, ...]] = {}
         self._indexes = _Indexes()
@@ -244,6 +250,8 @@ class Loader:
                 self._take(self._operations, read.items)
             case _Keys():
                 self._take(self._keys, read.items)
+            case _Incarnations():
+                self._take(self._incarnations, read.items)
 
     def _take(self, builder: _TableBuilder[V], items: list[tuple[str, V]]) -> None:
         builder.add(items)
@@ -264,6 +272,7 @@ class Loader:
             microvms=self._microvms.table(),
             operations=operations,
             keys=keys,
+            incarnations=self._incarnations.table(),
             names=indexes.names.finish(),
             pending=indexes.pending.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),

@@ -104,6 +104,11 @@ def _still_used(state: State, host: Host) -> str | None:
         lost = host.phase in (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED) and not off
         hint = f"; if the host is off for good, say so first: {_confirm(name)}" if lost else ""
         return f"host {name} still holds {_microvms(len(held))}: {', '.join(names + more)}{hint}"
+    if state.begun is not None and name in state.begun.awaited:
+        return (
+            f"host {name} has not told what is there since the cluster was restored: start its agent, or, if the host"
+            f" is off for good, {_confirm(name)} and delete it then"
+        )
     if host.stale and not off:
         copies = "1 copy" if len(host.stale) == 1 else f"{len(host.stale)} copies"
         return (

@@ -20,6 +20,7 @@ from controlplane.model.resources import (
     Amount,
     Host,
     IdempotencyRecord,
+    Incarnation,
     MicroVM,
     MicroVMPhase,
     Namespace,
@@ -40,7 +41,7 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, PlacementPolicy, MicroVM)
-Record = Host | Namespace | PlacementPolicy | MicroVM | Operation | IdempotencyRecord
+Record = Host | Namespace | PlacementPolicy | MicroVM | Operation | IdempotencyRecord | Incarnation
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -149,6 +150,12 @@ class Draft:
             self.state = replace(self.state, key_order=self.state.key_order.pop(), keys=self.state.keys.delete(first))
             self._digest(first, held, None)
 
+    def put_incarnation(self, value: Incarnation) -> None:
+        key = str(value.number)
+        old = self.state.incarnations.get(key)
+        self.state = replace(self.state, incarnations=self.state.incarnations.set(key, value))
+        self._digest(key, old, value)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
@@ -175,7 +182,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord)
+        assert not isinstance(subject, IdempotencyRecord | Incarnation)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.machine.convergence import amount_of, differences, is_confirmed, is_settled
 from controlplane.machine.draft import Draft
+from controlplane.machine.incarnations import heard_of
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import describe, finish
 from controlplane.machine.recovery_rules import applied_action, most_permissive
@@ -138,3 +139,4 @@ def _rejoin(draft: Draft, host: Host) -> None:
     phase = HOST.get((host.phase, HostEvent.REJOINED))
     if phase is not None and not host.stale:
         draft.put_host(replace(host, phase=phase, since=draft.at, reason=""))
+        heard_of(draft, host.meta.name)

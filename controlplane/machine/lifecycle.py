@@ -21,6 +21,8 @@ class HostEvent(StrEnum):
     DETACHED = "detached"
     FENCED = "fenced"
     REJOINED = "rejoined"
+    RESTORED = "restored"
+    """The cluster was, to an older state: nobody knows what is on the host."""
     DELETED = "deleted"
 
 
@@ -56,24 +58,29 @@ HOST: Mapping[tuple[HostPhase | None, HostEvent], HostPhase | None] = {
     (HostPhase.READY, HostEvent.DETACHED): HostPhase.DETACHED,
     # Nothing writes it of a declared host any more; logs of before leases hold it.
     (HostPhase.READY, HostEvent.LOST): HostPhase.SUSPECT,
+    (HostPhase.READY, HostEvent.RESTORED): HostPhase.DETACHED,
     (HostPhase.READY, HostEvent.DELETED): HostPhase.PENDING,
     (HostPhase.SUSPECT, HostEvent.DECLARED): HostPhase.SUSPECT,
     (HostPhase.SUSPECT, HostEvent.CONNECTED): HostPhase.READY,
     (HostPhase.SUSPECT, HostEvent.HEARD): HostPhase.READY,
     (HostPhase.SUSPECT, HostEvent.DETACHED): HostPhase.DETACHED,
     (HostPhase.SUSPECT, HostEvent.FENCED): HostPhase.FENCED,
+    (HostPhase.SUSPECT, HostEvent.RESTORED): HostPhase.DETACHED,
     (HostPhase.SUSPECT, HostEvent.DELETED): None,
     (HostPhase.DETACHED, HostEvent.DECLARED): HostPhase.DETACHED,
     (HostPhase.DETACHED, HostEvent.CONNECTED): HostPhase.REJOINING,
     (HostPhase.DETACHED, HostEvent.FENCED): HostPhase.FENCED,
+    (HostPhase.DETACHED, HostEvent.RESTORED): HostPhase.DETACHED,
     (HostPhase.DETACHED, HostEvent.DELETED): None,
     (HostPhase.FENCED, HostEvent.DECLARED): HostPhase.FENCED,
     (HostPhase.FENCED, HostEvent.CONNECTED): HostPhase.REJOINING,
+    (HostPhase.FENCED, HostEvent.RESTORED): HostPhase.DETACHED,
     (HostPhase.FENCED, HostEvent.DELETED): None,
     (HostPhase.REJOINING, HostEvent.DECLARED): HostPhase.REJOINING,
     (HostPhase.REJOINING, HostEvent.CONNECTED): HostPhase.REJOINING,
     (HostPhase.REJOINING, HostEvent.DETACHED): HostPhase.DETACHED,
     (HostPhase.REJOINING, HostEvent.REJOINED): HostPhase.READY,
+    (HostPhase.REJOINING, HostEvent.RESTORED): HostPhase.DETACHED,
     (HostPhase.REJOINING, HostEvent.DELETED): HostPhase.PENDING,
 }
 

@@ -8,12 +8,13 @@ that it decided from.
 from __future__ import annotations
 
 from controlplane.machine.draft import Draft
+from controlplane.machine.incarnations import heard_of
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent
 from controlplane.machine.operations import describe
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.refusals import conflict, missing
-from controlplane.machine.steps import Result, applied, move, stale
+from controlplane.machine.steps import Result, applied, move, other_term, stale
 from controlplane.model.commands import ConfirmFenced, HostDetached, HostFenced, HostHeard, HostSuspected, Resurrect
 from controlplane.model.resources import Amount, Host, HostPhase, Resurrection
 from controlplane.model.spec import OnDetach
@@ -41,7 +42,7 @@ def heard(draft: Draft, command: HostHeard) -> Result:
 
 
 def detached(draft: Draft, command: HostDetached, *, term: int) -> Result:
-    if (refused := _other_term(command.term, term)) is not None:
+    if (refused := other_term(command.term, term)) is not None:
         return refused
     host = draft.state.hosts.get(command.host)
     if host is None or host.session != command.session:
@@ -64,7 +65,7 @@ def detached(draft: Draft, command: HostDetached, *, term: int) -> Result:
 
 
 def fenced(draft: Draft, command: HostFenced, *, term: int) -> Result:
-    if (refused := _other_term(command.term, term)) is not None:
+    if (refused := other_term(command.term, term)) is not None:
         return refused
     host = draft.state.hosts.get(command.host)
     # A suspect host may still be granted a lease: only an operator's word fences that.
@@ -92,13 +93,14 @@ def confirm_fenced(draft: Draft, command: ConfirmFenced) -> Result:
     if host.confirmed_by is None:
         reason = host.reason or f"confirmed by {draft.actor}"
         draft.put_host(replace(_fenced(draft, host, reason=reason), confirmed_by=draft.actor))
+        heard_of(draft, command.host)
     changed = Change.CHANGED if draft.changed else Change.UNCHANGED
     revision = draft.revision if draft.changed else draft.state.revision
     return Applied(revision=revision, change=changed, kind=Kind.HOST, uid=host.meta.uid)
 
 
 def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
-    if (refused := _other_term(command.term, term)) is not None:
+    if (refused := other_term(command.term, term)) is not None:
         return refused
     vm = draft.state.microvms.get(command.uid)
     if vm is None or vm.placement is None or vm.placement.host != command.host or vm.epoch != command.epoch:
@@ -131,9 +133,3 @@ def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
 def _fenced(draft: Draft, host: Host, *, reason: str) -> Host:
     since = host.since if host.phase is HostPhase.FENCED else draft.at
     return replace(host, phase=HostPhase.FENCED, since=since, session=None, node=None, reason=reason)
-
-
-def _other_term(decided: int, term: int) -> Rejected | None:
-    if decided == term:
-        return None
-    return stale(f"decided in term {decided}, and this is term {term}: its leader knows nothing of those leases")

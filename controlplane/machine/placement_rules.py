@@ -1,6 +1,6 @@
 """Where a microVM may go: the constraints that a scheduler filters by and the machine verifies again.
 
-Both use this one function, so what a scheduler offers from a fresh state is what the machine accepts.
+Both use these functions, so what a scheduler offers from a fresh state is what the machine accepts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,32 @@ from controlplane.model.spec import MicroVMSpec, Spread
 
 HOST_LABEL = "host"
 """The label that every host has without saying so: its own name."""
+_NAMED = 8
+"""So many of the hosts that are waited for are named."""
+
+
+def withheld(state: State, vm: MicroVM) -> str | None:
+    """Why no host at all may take `vm` now, in words for an operator; None when one may (docs/adr/0103).
+
+    Apart from `refusal`, since it looks at every host and would be asked for each.
+    """
+    if state.begun is not None and (awaited := state.begun.awaited):
+        more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
+        return (
+            "since the cluster was restored, nobody knows what is on host"
+            f" {', '.join(awaited[:_NAMED])}{more}: start the agent there, or, if a host is off for good, say"
+            " `flintctl host confirm-fenced NAME`"
+        )
+    for name, host in state.hosts.items():
+        if host.confirmed_by is None:
+            for found in host.unmanaged:
+                if found.uid == vm.meta.uid:
+                    return (
+                        f"host {name} holds a copy (epoch {found.epoch}) that the state does not know: end it there"
+                        f" ({found.driver} {found.native_id}), or, if the host is off for good, say"
+                        f" `flintctl host confirm-fenced {name}`"
+                    )
+    return None
 
 
 def refusal(state: State, vm: MicroVM, host: Host) -> str | None:

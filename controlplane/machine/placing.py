@@ -7,13 +7,18 @@ from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import MicroVMEvent
 from controlplane.machine.operations import describe
 from controlplane.machine.outcome import Code, Rejected
-from controlplane.machine.placement_rules import refusal
+from controlplane.machine.placement_rules import refusal, withheld
 from controlplane.machine.recovery_rules import applied_action
 from controlplane.machine.refusals import score_refusal
+from controlplane.machine.state import FOUNDING
 from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import MicroVMPhase, PlacementDecision, Unplaced
 from controlplane.model.types import replace
+
+EPOCHS_PER_INCARNATION = 1_000_000
+"""Epochs jump by it with each incarnation, so that none of a lost history is used again: no microVM is placed so often
+in one incarnation, and up to `MAX_INCARNATION` they stay below what a JSON number holds."""
 
 
 def place(draft: Draft, command: Place) -> Result:
@@ -25,9 +30,11 @@ def place(draft: Draft, command: Place) -> Result:
     host = draft.state.hosts.get(command.host)
     if host is None:
         return Rejected(code=Code.HOST_NOT_FOUND, message=f"host {command.host} does not exist", uid=command.uid)
-    if (reason := refusal(draft.state, vm, host)) is not None:
+    # Logs of before leases have placements that nobody withheld.
+    everywhere = withheld(draft.state, vm) if host.lease_ttl_ms else None
+    if (reason := everywhere or refusal(draft.state, vm, host)) is not None:
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=f"host {command.host}: {reason}", uid=command.uid)
-    epoch = vm.epoch + 1
+    epoch = max(vm.epoch, (draft.state.incarnation - FOUNDING) * EPOCHS_PER_INCARNATION) + 1
     decision = PlacementDecision(host=command.host, epoch=epoch, at=draft.at, score=command.score, bids=command.bids)
     vm = replace(
         vm,

@@ -17,6 +17,7 @@ from controlplane.model.resources import (
     Amount,
     Host,
     IdempotencyRecord,
+    Incarnation,
     MicroVM,
     Namespace,
     Operation,
@@ -25,6 +26,8 @@ from controlplane.model.resources import (
 from controlplane.model.types import record
 
 BLOCK = 256
+FOUNDING = 1
+"""The incarnation of a log that was never restored nor recovered."""
 
 
 @record
@@ -77,6 +80,8 @@ class State:
     operations: Table[Operation] = Table()
     keys: Table[IdempotencyRecord] = Table()
     """By actor and idempotency key."""
+    incarnations: Table[Incarnation] = Table()
+    """By number: those that began after the founding one, whose log needs no wait."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""
@@ -92,6 +97,16 @@ class State:
     """Index: ended operations, in the order in which they are to be forgotten."""
     key_order: Queue = Queue()
     """Index: idempotency keys, in the order in which they are to be forgotten."""
+
+    @property
+    def begun(self) -> Incarnation | None:
+        """The newest that began; None in the founding one."""
+        return max(self.incarnations.values(), key=lambda each: each.number, default=None)
+
+    @property
+    def incarnation(self) -> int:
+        """The one whose hosts were waited for: while the log's is higher, nothing may be granted or placed."""
+        return self.begun.number if self.begun is not None else FOUNDING
 
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")

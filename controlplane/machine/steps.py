@@ -24,5 +24,12 @@ def applied(draft: Draft, uid: str) -> Applied:
     return Applied(revision=revision, change=change, uid=uid)
 
 
+def other_term(decided: int, term: int) -> Rejected | None:
+    """Why what a leader of the term `decided` said counts no more in `term`, if it does not."""
+    if decided == term:
+        return None
+    return stale(f"decided in term {decided}, and this is term {term}: its leader knows nothing of those leases")
+
+
 def stale(message: str) -> Rejected:
     return Rejected(code=Code.STALE, message=message)

@@ -193,6 +193,15 @@ class Resurrect:
 
 
 @record
+class BeginIncarnation:
+    """The leader of `term` granted no lease for so long that every one of a lost history has ended, and what ran under
+    it. Refused in another term."""
+
+    incarnation: int
+    term: int
+
+
+@record
 class Destroyed:
     uid: str
     epoch: int
@@ -260,6 +269,7 @@ Command = (
     | HostFenced
     | ConfirmFenced
     | Resurrect
+    | BeginIncarnation
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -281,6 +291,7 @@ KINDS: dict[str, type[Command]] = {
     "host_fenced": HostFenced,
     "confirm_fenced": ConfirmFenced,
     "resurrect": Resurrect,
+    "begin_incarnation": BeginIncarnation,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

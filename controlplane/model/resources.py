@@ -333,6 +333,19 @@ class Made:
 
 
 @record
+class Incarnation:
+    """That the hosts were waited for after a restore or a recovery (docs/adr/0103)."""
+
+    number: int
+    """The log's."""
+    at: int
+    term: int
+    """The leader's that waited."""
+    awaited: list[str]
+    """Hosts that have not told since then what they hold, and of which no operator said that they are off."""
+
+
+@record
 class IdempotencyRecord:
     """The outcome of a keyed command, so that its repetition answers the same."""
 

@@ -70,7 +70,7 @@ class FailoverRunner:
 
     async def _round(self, state: State) -> None:
         term = self._leading_term()
-        if term is None:
+        if term is None or not self._reader.begun:
             # Whoever leads next, be it this node, says all of it once more.
             self._held, self._open = {}, False
             return

@@ -6,6 +6,10 @@ tick came late by more than `STALLED_S`, since heartbeats may have been missed m
 
 Where nobody watches, nothing is granted: the end of the watch ends the counting, and the keeper needs one.
 
+In a log that was restored or recovered nothing is granted at first, and no silence counts: the watch waits until every
+lease of the lost history has ended, and proposes that the incarnation begins (docs/adr/0103). The waits of hosts begin
+again then, so that those which dial in are not given up.
+
 A host that is to be detached is written into the ledger before that is proposed, so that it gets no lease whatever
 becomes of the proposal. A proposal whose outcome is unknown is made again while the state still asks for it.
 """
@@ -18,9 +22,16 @@ from collections.abc import Callable, Iterable, Iterator
 import structlog
 
 from controlplane.machine.outcome import Rejected
-from controlplane.model.commands import AgentLost, HostDetached, HostFenced, HostHeard, HostSuspected
+from controlplane.model.commands import (
+    AgentLost,
+    BeginIncarnation,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
+)
 from controlplane.model.resources import Host, HostPhase
-from controlplane.ports import Clock, LogError, Proposer, StateReader
+from controlplane.ports import Clock, LogError, Proposer, Reign, StateReader
 from controlplane.reconcile.ledger import Ledger
 from controlplane.settings import LeaseSettings
 
@@ -30,6 +41,7 @@ STALLED_S = 1.0
 PROPOSE_TIMEOUT_S = 5.0
 
 Finding = AgentLost | HostSuspected | HostHeard | HostDetached | HostFenced
+Proposal = Finding | BeginIncarnation
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +76,22 @@ def _find(host: Host, ledger: Ledger, now_s: float, lease: LeaseSettings) -> Fin
             return None
 
 
+def begin(
+    hosts: Iterable[Host], ledger: Ledger, now_s: float, lease: LeaseSettings, reign: Reign
+) -> Iterator[Proposal]:
+    """The beginning of the log's incarnation, once every lease of the lost history and what ran under it has ended.
+
+    The longest of them is the longest that is known: agents tell what they hold when they dial in.
+    """
+    longest_s = max([lease.ttl_s, *(host.lease_ttl_ms / 1000 for host in hosts)])
+    if ledger.counted_s(now_s) >= lease.gone_after_s(longest_s):
+        yield BeginIncarnation(incarnation=reign.incarnation, term=reign.term)
+
+
+def _subject(proposal: Proposal) -> str:
+    return f"incarnation {proposal.incarnation}" if isinstance(proposal, BeginIncarnation) else proposal.host
+
+
 class HostWatch:
     def __init__(
         self,
@@ -72,19 +100,21 @@ class HostWatch:
         clock: Clock,
         ledger: Ledger,
         *,
-        leading_term: Callable[[], int | None],
+        reign: Callable[[], Reign | None],
         lease: LeaseSettings,
     ) -> None:
-        """`leading_term` gives the term in which this node leads, or None."""
+        """`reign` gives in what this node leads, or None."""
         self._reader = reader
         self._proposer = proposer
         self._clock = clock
         self._ledger = ledger
-        self._leading_term = leading_term
+        self._reign = reign
         self._lease = lease
         self._ticked_s: float | None = None
+        self._begun: int | None = None
+        """The incarnation that had begun when it was looked at last."""
         self._proposed: set[str] = set()
-        """Hosts of which a proposal is under way."""
+        """Hosts, and what else proposals under way are about."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -97,7 +127,7 @@ class HostWatch:
         finally:
             self._ledger.begin(None, self._clock.monotonic_s())
 
-    def _findings(self) -> list[Finding]:
+    def _findings(self) -> list[Proposal]:
         try:
             return self.tick()
         except Exception:
@@ -105,9 +135,10 @@ class HostWatch:
             _log.exception("hostwatch.tick_broke")
             return []
 
-    def tick(self) -> list[Finding]:
+    def tick(self) -> list[Proposal]:
         """What is to be proposed now. Those that are to be detached are granted nothing from now on."""
-        now_s, term = self._clock.monotonic_s(), self._leading_term()
+        now_s, reign = self._clock.monotonic_s(), self._reign()
+        term = reign.term if reign is not None else None
         late_s = now_s - self._ticked_s - PERIOD_S if self._ticked_s is not None else 0.0
         self._ticked_s = now_s
         if term != self._ledger.term:
@@ -115,31 +146,37 @@ class HostWatch:
         elif term is not None and late_s > STALLED_S:
             _log.warning("hostwatch.stalled", late_s=round(late_s, 1))
             self._ledger.restart(now_s)
-        if term is None:
+        if reign is None:
             return []
-        hosts = [host for _, host in sorted(self._reader.state.hosts.items())]
+        state = self._reader.state
+        if state.incarnation != self._begun:
+            self._begun = state.incarnation
+            self._ledger.restart(now_s)
+        hosts = [host for _, host in sorted(state.hosts.items())]
         self._ledger.look(hosts, now_s)
-        findings = [
-            finding for finding in find(hosts, self._ledger, now_s, self._lease) if finding.host not in self._proposed
-        ]
-        for finding in findings:
-            self._proposed.add(finding.host)
-            if isinstance(finding, HostDetached):
-                self._ledger.detach(finding.host, finding.session)
-        return findings
+        if reign.incarnation > state.incarnation:
+            found: Iterator[Proposal] = begin(hosts, self._ledger, now_s, self._lease, reign)
+        else:
+            found = find(hosts, self._ledger, now_s, self._lease)
+        proposals = [each for each in found if _subject(each) not in self._proposed]
+        for each in proposals:
+            self._proposed.add(_subject(each))
+            if isinstance(each, HostDetached):
+                self._ledger.detach(each.host, each.session)
+        return proposals
 
-    async def propose(self, finding: Finding) -> None:
-        what = type(finding).__name__
+    async def propose(self, finding: Proposal) -> None:
+        what, subject = type(finding).__name__, _subject(finding)
         try:
             outcome = await self._proposer.propose(finding, actor=ACTOR, timeout_s=PROPOSE_TIMEOUT_S)
         except LogError as error:
-            _log.warning("hostwatch.not_committed", host=finding.host, finding=what, error=str(error))
+            _log.warning("hostwatch.not_committed", subject=subject, finding=what, error=str(error))
         except Exception:
-            _log.exception("hostwatch.proposal_broke", host=finding.host, finding=what)
+            _log.exception("hostwatch.proposal_broke", subject=subject, finding=what)
         else:
             if isinstance(outcome, Rejected):
-                _log.info("hostwatch.conflict", host=finding.host, finding=what, reason=outcome.message)
+                _log.info("hostwatch.conflict", subject=subject, finding=what, reason=outcome.message)
             else:
-                _log.warning("hostwatch.committed", host=finding.host, finding=what)
+                _log.warning("hostwatch.committed", subject=subject, finding=what)
         finally:
-            self._proposed.discard(finding.host)
+            self._proposed.discard(subject)

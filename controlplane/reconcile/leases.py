@@ -5,6 +5,9 @@ node leads, so no other node had begun to lead when the heartbeat was sent, and 
 later than that. The replica has applied what was committed by then, so a host that was detached is known to be. Then,
 in one turn of the event loop, the state and the ledger are looked at, the time is noted, and the answer is made: a
 lease that ends, by the host's clock, before anybody who waits from the noted time says that it has.
+
+After a restore nothing is granted before the hosts of the lost history were waited for (docs/adr/0103): the state may
+let two hosts run what only one of them may.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Protocol
 
 from controlplane.machine.state import State
 from controlplane.model.resources import Host
-from controlplane.ports import Clock, Grant, Heartbeat, NoLeaderError
+from controlplane.ports import Clock, Grant, Heartbeat, NoLeaderError, Reign
 from controlplane.reconcile.ledger import LEASED, Ledger
 from controlplane.settings import LeaseSettings
 
@@ -25,8 +28,8 @@ class Leadership(Protocol):
     @property
     def state(self) -> State: ...
 
-    async def confirm_leading(self, *, timeout_s: float) -> int:
-        """The term in which this node led after the call began; `state` has everything committed until then.
+    async def confirm_leading(self, *, timeout_s: float) -> Reign:
+        """In what this node led after the call began; `state` has everything committed until then.
 
         Raises NoLeaderError.
         """
@@ -43,12 +46,14 @@ class LeaseKeeper:
         self._lease = lease
 
     async def grant(self, asked: Sequence[Heartbeat], *, timeout_s: float) -> Sequence[Grant]:
-        term = await self._leadership.confirm_leading(timeout_s=timeout_s)
+        reign = await self._leadership.confirm_leading(timeout_s=timeout_s)
         # Nothing is awaited from here to the answer.
-        if term != self._ledger.term:
-            raise NoLeaderError(f"this node leads in term {term}, and has not begun to count the leases of that")
-        hosts, now_s = self._leadership.state.hosts, self._clock.monotonic_s()
-        return [grant for each in asked if (grant := self._answer(each, hosts.get(each.host), now_s)) is not None]
+        if reign.term != self._ledger.term:
+            raise NoLeaderError(f"this node leads in term {reign.term}, and has not begun to count the leases of that")
+        state, now_s = self._leadership.state, self._clock.monotonic_s()
+        if reign.incarnation > state.incarnation:
+            return []
+        return [grant for each in asked if (grant := self._answer(each, state.hosts.get(each.host), now_s)) is not None]
 
     def _answer(self, heartbeat: Heartbeat, host: Host | None, now_s: float) -> Grant | None:
         if host is None or host.session != heartbeat.session:

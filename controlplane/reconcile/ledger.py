@@ -73,6 +73,10 @@ class Ledger:
 
     # -- waits ---------------------------------------------------------------------------------------------------------
 
+    def counted_s(self, now_s: float) -> float:
+        """How long nothing was missed: whatever was granted before was granted longer ago."""
+        return now_s - self.since_s
+
     def granted_lately(self, host: str, now_s: float, within_s: float) -> bool:
         granted_s = self._granted.get(host)
         return granted_s is not None and now_s - granted_s <= within_s

@@ -44,7 +44,8 @@ class Scheduler:
         while True:
             placed = 0
             seen = self._reader.state
-            if self._is_leader() and self._reader.caught_up and len(seen.pending):
+            may_place = self._is_leader() and self._reader.caught_up and self._reader.begun
+            if may_place and len(seen.pending):
                 try:
                     placed = await self._round(seen)
                 except LogError as error:

@@ -30,6 +30,7 @@ from controlplane.ports import (
     LogError,
     LogStatus,
     NoLeaderError,
+    Reign,
     SnapshotInstalled,
     SnapshotInterruptedError,
 )
@@ -99,34 +100,40 @@ class Replica:
         return status is not None and status.has_quorum and self._index >= self._log_ends[0]
 
     @property
+    def begun(self) -> bool:
+        """See `StateReader`; not while the log cannot be asked."""
+        status = self._status
+        return status is not None and status.incarnation <= self._state.incarnation
+
+    @property
     def is_leader(self) -> bool:
         """Whether this node led a moment ago: good enough to start work that the machine verifies."""
         status = self._status
         return status is not None and status.role == "leader" and status.has_quorum
 
     @property
-    def leading_term(self) -> int | None:
-        """The term in which this node leads; None when it does not."""
+    def reign(self) -> Reign | None:
+        """In what this node leads; None when it does not."""
         status = self._status
-        return status.term if status is not None and self.is_leader else None
+        return Reign(status.term, status.incarnation) if status is not None and self.is_leader else None
 
     @property
     def leader(self) -> str | None:
         """The node that led a moment ago, as far as is known here."""
         return self._status.leader if self._status is not None else None
 
-    async def confirm_leading(self, *, timeout_s: float) -> int:
-        """The term in which this node led after the call began; `state` has everything committed until then.
+    async def confirm_leading(self, *, timeout_s: float) -> Reign:
+        """In what this node led after the call began; `state` has everything committed until then.
 
         Raises NoLeaderError when it did not, or nobody could tell in time.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                position = await self._log.confirm_leadership(timeout_s=timeout_s)
-                await self._reach(position.index)
+                led = await self._log.confirm_leadership(timeout_s=timeout_s)
+                await self._reach(led.index)
         except TimeoutError:
             raise NoLeaderError("no quorum confirmed in time that this node leads") from None
-        return position.term
+        return led.reign
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         try:

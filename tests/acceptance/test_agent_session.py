@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc import aio
 from support.builders import (
+    begin_incarnation,
     declare_host,
     declare_microvm,
     declare_namespace,
@@ -78,6 +79,10 @@ class NodeView:
     @property
     def caught_up(self) -> bool:
         return self._frozen is None and self._replica.caught_up
+
+    @property
+    def begun(self) -> bool:
+        return self._replica.begun
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         return await self._replica.fresh(timeout_s=timeout_s)
@@ -376,6 +381,21 @@ async def test_a_host_that_nobody_declared_gets_nothing(cluster: Cluster) -> Non
     await cluster.declared()
     await cluster.place()
     await cluster.settled()
+
+
+async def test_a_host_is_told_nothing_before_the_incarnation_has_begun(ready: Cluster) -> None:
+    """What the restored state says of it may run elsewhere, and its own lease may be one of the lost history."""
+    await ready.place("held")
+    held = await ready.settled("held")
+    ready.replica.incarnation = 2
+    late = await ready.place("late")
+    await asyncio.sleep(0.7)  # more than one resync
+    assert [each.uid for each in await ready.drivers["h1"].list()] == [held.meta.uid]
+    await ready.replica.accept(begin_incarnation())
+    # The session ends, and what the next one reports is of what it was assigned.
+    await ready.reaches(lambda: ready.replica.state.begun is not None and not ready.replica.state.begun.awaited)
+    assert ready.replica.state.hosts["h1"].phase is HostPhase.READY
+    assert (await ready.settled("late")).epoch == late.epoch == 1
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------

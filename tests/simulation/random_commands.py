@@ -17,6 +17,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginIncarnation,
     Command,
     ConfirmFenced,
     DeclareHost,
@@ -122,6 +123,7 @@ class RandomCommands:
             self._resurrect,
             self._rejoined,
             self._rejoined,
+            self._begin,
         )
 
     def opening(self) -> list[Envelope]:
@@ -434,6 +436,10 @@ class RandomCommands:
             term=self._term(),
             reason="fenced",
         )
+
+    def _begin(self, state: State) -> Command:
+        number = state.incarnation
+        return BeginIncarnation(incarnation=self._integer(number, number, number, number + 1), term=self._term())
 
     def _term(self) -> int:
         return 2 if self._source.chance(8) else 1

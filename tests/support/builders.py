@@ -6,6 +6,7 @@ from typing import Any
 
 from controlplane.model.commands import (
     AgentConnected,
+    BeginIncarnation,
     ConfirmFenced,
     DeclareHost,
     DeclareMicroVM,
@@ -128,6 +129,10 @@ def fenced(host: str = "h1", *, term: int = 1, since: int | None = None) -> Host
 
 def confirm_fenced(host: str = "h1", *, revision: int | None = None) -> ConfirmFenced:
     return ConfirmFenced(host=host, revision=revision)
+
+
+def begin_incarnation(number: int = 2, *, term: int = 1) -> BeginIncarnation:
+    return BeginIncarnation(incarnation=number, term=term)
 
 
 def resurrect(vm: MicroVM, *, term: int = 1, **changes: Any) -> Resurrect:

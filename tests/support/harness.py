@@ -36,6 +36,8 @@ class Replica:
         self.ids = ids or Ulids()
         self.remembered = remembered
         self.leaderless = False
+        self.incarnation = 1
+        """Of the log."""
         self.lose_outcomes = 0
         """So many of the next proposals commit, and their proposers do not learn of it."""
         self.gate = asyncio.Event()
@@ -66,6 +68,10 @@ class Replica:
     @property
     def caught_up(self) -> bool:
         return not self.leaderless
+
+    @property
+    def begun(self) -> bool:
+        return self.incarnation <= self._state.incarnation
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         self._require_leader()

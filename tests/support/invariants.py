@@ -12,7 +12,7 @@ from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
-from controlplane.model.commands import Batch, Command, Destroyed, Report, Resurrect
+from controlplane.model.commands import Batch, BeginIncarnation, Command, Destroyed, Place, Report, Resurrect
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -40,6 +40,7 @@ def check_state(state: State) -> None:
     _check_operations(state)
     _check_phases(state)
     _check_copies(state)
+    _check_incarnations(state)
 
 
 def check_snapshot(state: State) -> None:
@@ -48,7 +49,9 @@ def check_snapshot(state: State) -> None:
     loaded = load(data)
     assert loaded.digest == state.digest
     assert dump(loaded) == data
-    for name in ("hosts", "namespaces", "policies", "microvms", "operations", "keys", "names", "pending", "on_host"):
+    for name in ("hosts", "namespaces", "policies", "microvms", "operations", "keys", "incarnations"):
+        assert getattr(loaded, name) == getattr(state, name), name
+    for name in ("names", "pending", "on_host"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "finished", "key_order"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -69,10 +72,14 @@ def check_step(
     assert after.revision == before.revision + int(changed), "the revision counts changes"
     assert outcome.revision == after.revision
     assert changed or not events
-    assert keyed or not changed or events, "every change is told"
+    told = keyed or isinstance(command, BeginIncarnation)
+    assert told or not changed or events, "every change is told"
     _check_events(after, events)
     _check_epochs(before, command, after)
     _check_vanished(before, command, after)
+    _check_begun(before, command, after)
+    if isinstance(command, Place):
+        _check_placed(before, command, after)
 
 
 def _check_indexes(state: State) -> None:
@@ -165,6 +172,45 @@ def _check_copies(state: State) -> None:
         if vm.detach is not OnDetach.KEEP:
             assert host is not None
             assert host.lease_ttl_ms > 0, "what no lease ends is kept"
+
+
+def _check_incarnations(state: State) -> None:
+    """Whoever is waited for has no lease, and nobody said that it is off."""
+    for key, each in state.incarnations.items():
+        assert key == str(each.number)
+        assert 1 < each.number <= state.incarnation
+    for name in state.begun.awaited if state.begun is not None else ():
+        host = state.hosts[name]
+        assert host.declared
+        assert host.phase in _WITH_ORDERS
+        assert host.confirmed_by is None
+
+
+def _check_begun(before: State, command: Command, after: State) -> None:
+    if after.incarnation == before.incarnation:
+        assert before.begun is None or after.begun is not None
+        if before.begun is not None and after.begun is not None:
+            assert set(after.begun.awaited) <= set(before.begun.awaited), "a loss since then is another matter"
+        return
+    assert isinstance(command, BeginIncarnation)
+    assert after.incarnation == command.incarnation > before.incarnation
+    assert after.microvms == before.microvms
+    assert after.begun is not None
+    for name, host in after.hosts.items():
+        waits = host.declared and host.inventory is not None
+        assert (name in after.begun.awaited) == waits, "everything that ever connected has to tell"
+        assert not waits or host.phase is HostPhase.DETACHED
+
+
+def _check_placed(before: State, command: Place, after: State) -> None:
+    """Nothing is placed while somebody may hold another copy that the state does not know of."""
+    vm = after.microvms[command.uid]
+    assert vm.epoch > (after.incarnation - 1) * 1_000_000
+    if not after.hosts[command.host].lease_ttl_ms:
+        return  # as before there were leases
+    assert before.begun is None or not before.begun.awaited
+    for host in before.hosts.values():
+        assert host.confirmed_by is not None or command.uid not in {each.uid for each in host.unmanaged}
 
 
 def _check_events(after: State, events: Sequence[Event]) -> None:

@@ -173,7 +173,9 @@ class AgentSession:
             if host is None or host.session != self.session:
                 self.end(_why_ended(self.host, host), retry_after_ms=500)
                 return
-            if host.declared:
+            # After a restore the host may still have a lease of the lost history, and another host what runs under one:
+            # until all of them have ended, it is told nothing that it could start (docs/adr/0103).
+            if host.declared and self._reader.begun:
                 for message in self._outbox.messages(state.revision, state.microvms_on(self.host), host.stale):
                     await self._outgoing.put(wire.ToAgent(assignments=message))
             try:

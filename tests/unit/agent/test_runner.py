@@ -68,6 +68,23 @@ def all_run(runner: Runner, count: int) -> bool:
     return len(seen) == count and all(each.generation == 1 and each.failure is None for each in seen)
 
 
+async def test_the_view_has_caught_up_once_it_is_of_the_assignments_that_came_last(tmp_path: Path) -> None:
+    """A revision does not tell: after a restore, older ones come again and stand for something else."""
+    driver = SimulatedDriver(tmp_path / "driver")
+    async with running(tmp_path, driver) as runner:
+        runner.assign(assigned(assignment("a"), revision=7))
+        await reaches(runner, lambda: all_run(runner, 1))
+        assert runner.view is not None
+        assert not runner.view.unmanaged
+        runner.assign(assigned(revision=7))
+        async with asyncio.timeout(WAIT_S):
+            await runner.caught_up()
+        assert [each.uid for each in runner.view.unmanaged] == ["a"]
+        runner.assign(assigned(revision=7))
+        async with asyncio.timeout(WAIT_S):
+            await runner.caught_up()  # though nothing else is to be told
+
+
 async def test_many_run_side_by_side_up_to_the_limit_and_never_two_steps_of_one(tmp_path: Path) -> None:
     busy: Counter[str] = Counter()
 

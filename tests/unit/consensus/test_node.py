@@ -18,10 +18,12 @@ from controlplane.consensus.server import LogServer
 from controlplane.identity.files import TlsFiles
 from controlplane.ports import (
     EntryTooLargeError,
+    Led,
     Log,
     LogStatus,
     NoLeaderError,
     OutcomeUnknownError,
+    Reign,
     SnapshotInstalled,
 )
 
@@ -243,7 +245,7 @@ async def test_only_the_leader_itself_is_confirmed(trio: LoopCluster) -> None:
     confirmed = await asyncio.gather(
         *(trio.nodes[leader].confirm_leadership(timeout_s=TIMEOUT_S) for _ in range(20)),
     )
-    assert set(confirmed) == {written}
+    assert set(confirmed) == {Led(written.index, Reign(written.term, 1))}
     for name in set(trio.nodes) - {leader}:
         with pytest.raises(NoLeaderError, match=f"{name} does not lead"):
             await trio.nodes[name].confirm_leadership(timeout_s=TIMEOUT_S)
@@ -254,7 +256,7 @@ async def test_the_next_leader_is_confirmed_in_its_own_term(trio: LoopCluster) -
     before = await trio.nodes[old].confirm_leadership(timeout_s=TIMEOUT_S)
     new = await trio.nodes[old].transfer_leadership(None, timeout_s=TIMEOUT_S)
     assert await trio.leader() == new
-    assert (await trio.nodes[new].confirm_leadership(timeout_s=TIMEOUT_S)).term > before.term
+    assert (await trio.nodes[new].confirm_leadership(timeout_s=TIMEOUT_S)).reign.term > before.reign.term
     with pytest.raises(NoLeaderError):
         await trio.nodes[old].confirm_leadership(timeout_s=TIMEOUT_S)
 
@@ -384,7 +386,7 @@ async def test_the_whole_port_works_over_the_socket(serving: Serve, client: LogC
     positions = await asyncio.gather(*(client.append(b"%d" % i, timeout_s=TIMEOUT_S) for i in range(100)))
     last = positions[-1].index
     assert await client.read_index(timeout_s=TIMEOUT_S) == last
-    assert await client.confirm_leadership(timeout_s=TIMEOUT_S) == positions[-1]
+    assert await client.confirm_leadership(timeout_s=TIMEOUT_S) == Led(last, Reign(positions[-1].term, 1))
     assert await collect(client, 0, last) == [(p.index, b"%d" % i) for i, p in enumerate(positions)]
     status = await client.status()
     assert isinstance(status, LogStatus)

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import agent_connected, declare_host, declare_policy, place
+from support.builders import agent_connected, begin_incarnation, declare_host, declare_policy, place
 from support.driven import DrivenMachine
 
 from controlplane.decide.placement import PREFERENCE_BONUS, candidates, choose
@@ -56,8 +56,25 @@ def test_no_hosts_at_all_and_none_that_fits(machine: DrivenMachine) -> None:
     assert [bid.host for bid in full.bids] == ["h1", "h2"]
 
 
+def test_one_reason_of_all_hosts_is_told_once(machine: DrivenMachine) -> None:
+    bids = [Bid(host=name, refused="nobody knows what is on host h3") for name in ("h1", "h2")]
+    unplaced = choose(machine.state, machine.vm(), bids)
+    assert isinstance(unplaced, MarkUnplaced)
+    assert unplaced.message == "no host takes it: nobody knows what is on host h3"
+
+
+def test_what_is_withheld_is_asked_of_no_host() -> None:
+    machine = DrivenMachine().with_host("h1").with_host("h2")
+    machine.pending("web")
+    machine.accept(begin_incarnation())
+    eligible, refused = candidates(machine.state, machine.vm())
+    assert not eligible
+    assert {bid.host for bid in refused} == set(machine.state.hosts)
+    assert all("the cluster was restored" in (bid.refused or "") for bid in refused)
+
+
 def test_a_message_names_no_more_than_eight_hosts(machine: DrivenMachine) -> None:
-    many = [Bid(host=f"x{number:03d}", refused="full") for number in range(500)]
+    many = [Bid(host=f"x{number:03d}", refused=f"full of {number}") for number in range(500)]
     unplaced = choose(machine.state, machine.vm(), many)
     assert isinstance(unplaced, MarkUnplaced)
     assert unplaced.message.count("full") == 8

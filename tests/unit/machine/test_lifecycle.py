@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.builders import (
     agent_connected,
+    begin_incarnation,
     confirm_fenced,
     declare_host,
     declare_microvm,
@@ -52,6 +53,7 @@ HOST_COMMANDS: dict[HostEvent, Command] = {
     HostEvent.DETACHED: detached(),
     HostEvent.FENCED: fenced(),
     HostEvent.REJOINED: report(rejoined=True),
+    HostEvent.RESTORED: begin_incarnation(),
     HostEvent.DELETED: Delete(kind=Kind.HOST, name="h1"),
 }
 WAYS_TO_HOST_PHASES: dict[HostPhase | None, list[Command]] = {
@@ -81,6 +83,8 @@ def test_every_event_of_a_host_is_in_the_table_or_refused(phase: HostPhase | Non
     if (phase, event) in HOST:
         assert not isinstance(outcome, Rejected)
         assert (host.phase if host is not None else None) is HOST[phase, event]
+    elif event is HostEvent.RESTORED:
+        assert host == before.hosts.get("h1"), "it is about every host, and says nothing of those"
     elif event is HostEvent.REJOINED and host is not None and host.session is not None:
         assert machine.state is before, "any session may report, and only that of a rejoining host rejoins it"
     else:

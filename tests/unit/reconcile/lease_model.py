@@ -19,7 +19,7 @@ from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import AgentConnected, Command, Report, seal
 from controlplane.model.resources import HostPhase
-from controlplane.ports import Grant, Heartbeat, NoLeaderError, OutcomeUnknownError
+from controlplane.ports import Grant, Heartbeat, NoLeaderError, OutcomeUnknownError, Reign
 from controlplane.reconcile.hostwatch import PERIOD_S, HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.reconcile.ledger import Ledger
@@ -97,7 +97,10 @@ class Front:
     def restart(self) -> None:
         self.ledger = self.parts.ledger()
         self.keeper = LeaseKeeper(self, self, self.ledger, self.lease)
-        self.hostwatch = HostWatch(self, self, self, self.ledger, leading_term=lambda: self.believed, lease=self.lease)
+        self.hostwatch = HostWatch(self, self, self, self.ledger, reign=self.reign, lease=self.lease)
+
+    def reign(self) -> Reign | None:
+        return Reign(self.believed, 1) if self.believed is not None else None
 
     def now_ms(self) -> int:
         return round(self.shared.time_s * 1000)
@@ -118,7 +121,11 @@ class Front:
     def caught_up(self) -> bool:
         return True
 
-    async def confirm_leading(self, *, timeout_s: float) -> int:
+    @property
+    def begun(self) -> bool:
+        return True
+
+    async def confirm_leading(self, *, timeout_s: float) -> Reign:
         keeper = self.keeper
         term, committed = self.shared.term, len(self.shared.states) - 1
         leads = self.shared.leader == self.name
@@ -126,12 +133,12 @@ class Front:
         if keeper is not self.keeper:
             raise NoLeaderError("the front that asked is gone")
         if not self.parts.proof and self.believed is not None:
-            return self.believed
+            return Reign(self.believed, 1)
         if not leads:
             raise NoLeaderError("another node leads")
         # Whoever was elected since the question does not matter: the round may have been answered before.
         self.applied = max(self.applied, committed)
-        return term
+        return Reign(term, 1)
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +13,7 @@ from unit.reconcile.world import World, session
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import (
     AgentLost,
+    BeginIncarnation,
     Command,
     HostDetached,
     HostFenced,
@@ -309,3 +311,90 @@ async def test_a_tick_that_fails_is_followed_by_the_next(world: World, monkeypat
     assert await world.heartbeat() == 10.0
     watching.cancel()
     await asyncio.wait([watching])
+
+
+# -- after a restore ---------------------------------------------------------------------------------------------------
+
+
+def restored(*, grace_s: float = 2.0, lease_ttl_ms: int = 10_000) -> World:
+    """A leader of a log whose incarnation has not begun, and a host that the state says is ready."""
+    world = World(LeaseSettings(grace_s=grace_s))
+    world.add_host(lease_ttl_ms=lease_ttl_ms)
+    world.incarnation = 2
+    return world
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "lease_ttl_ms", "after_s"),
+    [(0.0, 10_000, 14.3), (2.0, 10_000, 16.5), (20.0, 10_000, 36.3), (2.0, 5_000, 16.5), (2.0, 30_000, 38.5)],
+)
+async def test_an_incarnation_begins_when_nothing_of_the_longest_lease_is_left(
+    grace_s: float, lease_ttl_ms: int, after_s: float
+) -> None:
+    world = restored(grace_s=grace_s, lease_ttl_ms=lease_ttl_ms)
+    assert await world.pass_time(after_s - 0.3, "h1") == [], "nor is any host given up for a silence that is ours"
+    assert await world.pass_time(1.0) == [BeginIncarnation(incarnation=2, term=1)]
+    assert world.state.incarnation == 2
+    assert await world.pass_time(3.0) == [], "it is said once"
+
+
+async def test_hosts_that_are_back_are_not_given_up_for_the_wait() -> None:
+    world = restored()
+    await world.pass_time(17.5)
+    assert world.host().phase is HostPhase.DETACHED
+    assert await world.pass_time(10.0) == []
+    world.connect(number=2)
+    world.accept(Report(host="h1", session=session("h1", 2), rejoined=True))
+    assert await world.heartbeat(number=2) == 10.0
+    assert await world.pass_time(2.0) == []
+    assert world.host().phase is HostPhase.READY
+
+
+async def test_hosts_that_are_not_back_are_fenced_after_a_whole_wait_of_their_own() -> None:
+    world = restored()
+    await world.pass_time(17.0)
+    found = await world.pass_time(14.0)
+    assert found == []
+    assert [type(each) for each in await world.pass_time(1.5)] == [HostFenced]
+
+
+def _another_term(world: World) -> None:
+    world.term = world.leads_in = 2
+
+
+def _another_front(world: World) -> None:
+    world.restart_front()
+
+
+def _a_stall(world: World) -> None:
+    world.time_s += 2.0
+
+
+@pytest.mark.parametrize("what", [_another_term, _another_front, _a_stall])
+async def test_whatever_interrupts_the_wait_begins_it_again(what: Callable[[World], None]) -> None:
+    world = restored()
+    await world.pass_time(16.0)
+    what(world)
+    assert await world.pass_time(16.0) == []
+    assert [type(each) for each in await world.pass_time(1.5)] == [BeginIncarnation]
+
+
+async def test_a_beginning_that_was_lost_is_proposed_again_and_not_twice_at_once() -> None:
+    world = restored()
+    world.refuse = True
+    assert len(await world.pass_time(19.0)) > 1
+    world.refuse = False
+    world.time_s += hostwatch.PERIOD_S
+    (under_way,) = world.hostwatch.tick()
+    world.time_s += hostwatch.PERIOD_S
+    assert world.hostwatch.tick() == []
+    await world.hostwatch.propose(under_way)
+    assert world.state.incarnation == 2
+
+
+async def test_a_host_that_the_state_does_not_know_yet_may_hold_a_longer_lease() -> None:
+    world = restored()
+    await world.pass_time(10.0)
+    world.accept(agent_connected("h2", session=session("h2"), lease_ttl_ms=60_000))
+    assert await world.pass_time(60.0) == []
+    assert [type(each) for each in await world.pass_time(2.0)] == [BeginIncarnation]

@@ -8,7 +8,7 @@ import pytest
 from support.builders import declare_host
 from unit.reconcile.world import World, session
 
-from controlplane.model.commands import Delete, HostDetached, HostSuspected, Report
+from controlplane.model.commands import BeginIncarnation, Delete, HostDetached, HostSuspected, Report
 from controlplane.model.resources import HostPhase
 from controlplane.model.types import Kind
 from controlplane.ports import Heartbeat, NoLeaderError
@@ -105,6 +105,17 @@ async def test_the_time_is_noted_after_the_proof(world: World) -> None:
     world.while_confirming = slow
     await world.heartbeat()
     assert world.ledger.ungranted_s("h1", world.time_s) == 0
+
+
+async def test_nothing_is_granted_in_a_log_whose_incarnation_has_not_begun(world: World) -> None:
+    world.incarnation = 2
+    assert await world.heartbeat() is None
+    world.accept(BeginIncarnation(incarnation=2, term=1))
+    assert await world.heartbeat() is None, "it has to tell what is there first"
+    world.connect(number=2)
+    assert await world.heartbeat(number=2) is None
+    world.accept(Report(host="h1", session=session("h1", 2), rejoined=True))
+    assert await world.heartbeat(number=2) == 10.0
 
 
 async def test_nothing_is_granted_without_proof(world: World) -> None:

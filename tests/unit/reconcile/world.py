@@ -16,7 +16,7 @@ from controlplane.machine.outcome import Applied, Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import Command, seal
 from controlplane.model.resources import Host
-from controlplane.ports import Heartbeat, NoLeaderError, OutcomeUnknownError
+from controlplane.ports import Heartbeat, NoLeaderError, OutcomeUnknownError, Reign
 from controlplane.reconcile.hostwatch import PERIOD_S, HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.reconcile.ledger import Ledger
@@ -36,6 +36,8 @@ class World:
         self.term: int | None = 1
         """What the node believes; `leads_in` is what a quorum confirms."""
         self.leads_in: int | None = 1
+        self.incarnation = 1
+        """Of the log."""
         self.state = State(cluster_id="test")
         self.commands: list[Command] = []
         self.refuse = False
@@ -50,7 +52,10 @@ class World:
     def restart_front(self) -> None:
         self.ledger = Ledger()
         self.keeper = LeaseKeeper(self, self, self.ledger, self.lease)
-        self.hostwatch = HostWatch(self, self, self, self.ledger, leading_term=lambda: self.term, lease=self.lease)
+        self.hostwatch = HostWatch(self, self, self, self.ledger, reign=self.reign, lease=self.lease)
+
+    def reign(self) -> Reign | None:
+        return Reign(self.term, self.incarnation) if self.term is not None else None
 
     # -- Clock ---------------------------------------------------------------------------------------------------------
 
@@ -69,12 +74,16 @@ class World:
     def caught_up(self) -> bool:
         return True
 
-    async def confirm_leading(self, *, timeout_s: float) -> int:
+    @property
+    def begun(self) -> bool:
+        return self.incarnation <= self.state.incarnation
+
+    async def confirm_leading(self, *, timeout_s: float) -> Reign:
         if self.leads_in is None:
             raise NoLeaderError("not leading")
-        term = self.leads_in
+        reign = Reign(self.leads_in, self.incarnation)
         self.while_confirming()
-        return term
+        return reign
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
         return self.state

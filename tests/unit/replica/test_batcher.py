@@ -10,7 +10,15 @@ import pytest
 from controlplane.machine.outcome import Outcome
 from controlplane.model.commands import DeclareNamespace, Envelope, decode_entry, seal
 from controlplane.model.spec import NamespaceSpec
-from controlplane.ports import Committed, LogStatus, NoLeaderError, OutcomeUnknownError, Position, SnapshotInstalled
+from controlplane.ports import (
+    Committed,
+    Led,
+    LogStatus,
+    NoLeaderError,
+    OutcomeUnknownError,
+    Position,
+    SnapshotInstalled,
+)
 from controlplane.replica.batcher import MAX_IN_FLIGHT, Batcher
 from controlplane.system import SystemClock, Ulids
 
@@ -29,7 +37,7 @@ class HeldLog:
         await self.released.wait()
         return Position(len(self.entries), 1)
 
-    async def confirm_leadership(self, *, timeout_s: float) -> Position:
+    async def confirm_leadership(self, *, timeout_s: float) -> Led:
         raise NotImplementedError
 
     async def read_index(self, *, timeout_s: float) -> int:

@@ -4,6 +4,7 @@ leader."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +15,18 @@ from controlplane.consensus import RaftNode, RaftSettings
 from controlplane.machine.entry import MachineState
 from controlplane.machine.events import EventType
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
-from controlplane.model.commands import DeclareNamespace, Delete, Envelope, Precondition, encode_entry, seal
+from controlplane.model.commands import (
+    BeginIncarnation,
+    DeclareNamespace,
+    Delete,
+    Envelope,
+    Precondition,
+    encode_entry,
+    seal,
+)
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind, replace
-from controlplane.ports import Committed, CompactedError, NoLeaderError, SnapshotInstalled
+from controlplane.ports import Committed, CompactedError, NoLeaderError, Reign, SnapshotInstalled
 from controlplane.replica import Replica
 from controlplane.replica.history import History
 from controlplane.replica.replica import ReplicaDivergedError
@@ -234,16 +243,29 @@ async def test_a_replica_that_differs_from_the_log_at_one_index_ends(tmp_path: P
 
 async def test_who_leads_comes_from_the_status(tmp_path: Path) -> None:
     async with running(tmp_path) as (node, replica):
-        assert (replica.leading_term, replica.leader) == (None, None)
+        assert (replica.reign, replica.leader) == (None, None)
         await until(lambda: replica.is_leader)
-        assert (replica.leading_term, replica.leader) == ((await node.status()).term, "n1")
+        assert (replica.reign, replica.leader) == (Reign((await node.status()).term, 1), "n1")
+
+
+async def test_an_incarnation_has_begun_once_the_state_says_so(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, replica):
+        await until(lambda: replica.is_leader)
+        assert replica.begun
+        assert replica._status is not None
+        replica._status = dataclasses.replace(replica._status, incarnation=2)
+        assert not replica.begun
+        assert replica.reign is not None
+        await replica.propose(BeginIncarnation(incarnation=2, term=replica.reign.term), actor="test")
+        replica._status = dataclasses.replace(replica._status, incarnation=2)
+        assert replica.begun
 
 
 async def test_a_confirmed_leader_has_applied_what_was_committed_before_the_question(tmp_path: Path) -> None:
     async with running(tmp_path) as (node, replica):
         for i in range(5):
             await node.append(encode_entry([written(f"n{i}")]), timeout_s=10)
-            assert await replica.confirm_leading(timeout_s=10) == (await node.status()).term
+            assert await replica.confirm_leading(timeout_s=10) == Reign((await node.status()).term, 1)
             assert f"n{i}" in replica.state.namespaces
 
 
