@@ -152,6 +152,8 @@ class HostWatch:
         if state.incarnation != self._begun:
             self._begun = state.incarnation
             self._ledger.restart(now_s)
+            if reign.incarnation > state.incarnation:
+                _log.warning("hostwatch.waits_for_a_lost_history", incarnation=reign.incarnation)
         hosts = [host for _, host in sorted(state.hosts.items())]
         self._ledger.look(hosts, now_s)
         if reign.incarnation > state.incarnation:

@@ -160,7 +160,8 @@ class SimulatedDriver:
         try:
             while True:
                 try:
-                    await asyncio.wait_for(event.wait(), self._next_look_s())
+                    async with asyncio.timeout(self._next_look_s()):
+                        await event.wait()
                 except TimeoutError:
                     self._refresh()
                 if event.is_set():

@@ -108,6 +108,7 @@ def test_members_are_those_of_the_settings(tmp_path: Path) -> None:
         ({"cluster_id": "other"}, None, "the snapshot is of cluster 'test', the settings say 'other'"),
         ({"join": True, "peers": {"n2": "127.0.0.1:1"}, "listen": "127.0.0.1:2"}, None, "raft.join"),
         ({}, 3, "incarnation: must be at least 4"),
+        ({}, (1 << 32) + 1, "incarnation: must be at most 4294967296"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, object], incarnation: int | None, said: str) -> None:

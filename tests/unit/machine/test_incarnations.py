@@ -126,6 +126,15 @@ def test_nothing_is_placed_before_every_host_has_told(machine: DrivenMachine) ->
     machine.accept(place(vm))
 
 
+def test_of_many_that_are_waited_for_some_are_named() -> None:
+    machine = DrivenMachine()
+    for number in range(10):
+        machine.with_host(f"h{number}")
+    machine.accept(begin_incarnation())
+    message = machine.refuse(place(machine.pending(), "h0"), Code.CONSTRAINT_VIOLATED).message
+    assert f"{SILENT} h0, h1, h2, h3, h4, h5, h6, h7 and 2 more:" in message
+
+
 def test_one_that_was_fenced_meanwhile_is_waited_for_until_an_operator_speaks(machine: DrivenMachine) -> None:
     machine.accept(begin_incarnation())
     rejoin(machine, "h1")

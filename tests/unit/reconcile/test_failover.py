@@ -92,6 +92,13 @@ async def test_what_moves_is_given_up_once_and_what_does_not_is_named_once(world
     assert (held["microvms"], held["some"]) == (1, ["vm-c"])
 
 
+async def test_nothing_is_given_up_before_the_incarnation_has_begun(world: World) -> None:
+    lose(world, "h1")
+    world.incarnation = 2
+    await run(world)
+    assert resurrected(world) == []
+
+
 async def test_a_silent_host_that_is_not_fenced_keeps_all(world: World) -> None:
     world.accept(detached("h1", session=session("h1")))
     await run(world)

@@ -155,6 +155,25 @@ async def test_a_follower_places_nothing(replica: Replica) -> None:
     running.cancel()
 
 
+class NotBegun(Replica):
+    """Of a log that was restored."""
+
+    @property
+    def begun(self) -> bool:
+        return False
+
+
+async def test_nothing_is_placed_before_the_incarnation_has_begun(replica: Replica) -> None:
+    await add_host(replica, "h1")
+    replica.__class__ = NotBegun
+    running = asyncio.create_task(Scheduler(replica, replica, Agents(scores={"h1": 0.1}), lambda: True).run())
+    uid = await declare(replica, "a")
+    assert await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=1.5) is None
+    replica.__class__ = Replica
+    assert await replica.until(lambda now: now.microvms[uid].placement is not None, timeout_s=5) is not None
+    running.cancel()
+
+
 async def test_many_that_fit_nowhere_do_not_keep_the_others_waiting(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
