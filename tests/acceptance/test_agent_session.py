@@ -421,19 +421,12 @@ async def test_the_agent_leaves_a_node_that_is_cut_off_from_the_cluster(ready: C
 
 
 async def test_the_agent_leaves_a_node_that_does_not_answer(cluster: Cluster) -> None:
-    """n1 accepts connections and says nothing, as a stopped process would."""
-    callers: list[asyncio.StreamWriter] = []
-    silent = await asyncio.start_server(lambda reader, writer: callers.append(writer), "127.0.0.1", cluster.ports["n1"])
-    try:
+    """The kernel accepts connections to n1 and nobody says anything, as with a stopped process."""
+    with socket.create_server(("127.0.0.1", cluster.ports["n1"])):
         await cluster.start_node("n2")
         await cluster.declared()
         cluster.start_agent(connect_timeout_s=0.5)
         await cluster.reaches(lambda: cluster.agents["h1"].node == "n2")
-    finally:
-        silent.close()
-        for caller in callers:
-            caller.close()
-        await silent.wait_closed()
 
 
 async def test_a_report_whose_outcome_was_lost_is_repeated_without_harm(ready: Cluster) -> None:
