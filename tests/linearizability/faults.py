@@ -379,7 +379,9 @@ async def lost_disk(world: World) -> AsyncGenerator[str]:
 
 
 async def _undone(world: World) -> str | None:
-    """Whether an earlier change has to wait for the repair of something else; one at a time."""
+    """Why no change may be begun now: one at a time, until the node that it removed is taken away."""
+    if world.removed:
+        return f"nothing, because {world.removed[0]} was removed a moment ago"
     try:
         await settle_members(world, timeout_s=_EARLIER_S)
     except MembersError as error:
