@@ -435,6 +435,11 @@ async def test_a_lagging_reader_over_the_socket_gets_the_state_in_pieces(serving
     for _ in range(12):
         await asyncio.gather(*(client.append(bytes(20_000), timeout_s=TIMEOUT_S) for _ in range(25)))
     last = await client.append(b"last", timeout_s=TIMEOUT_S)
+
+    async def compacted() -> bool:
+        return (await client.status()).log_entries < 200
+
+    await until(compacted, "the beginning of the log is gone")
     async with aclosing(client.follow(0)) as stream:
         item = await anext(stream)
         assert isinstance(item, SnapshotInstalled)
