@@ -6,12 +6,16 @@ retried (after a failed fsync the kernel may have dropped the dirty pages); it s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 from controlplane.consensus.latency import LatencyWindow
+
+_SHRINK_BYTES = 8 << 20
+_SHRINK_REST_S = 0.002
 
 
 class Disk:
@@ -63,6 +67,26 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Unlink `path`, which may come back after a power loss."""
         path.unlink(missing_ok=True)
+
+    def shrink(self, path: Path) -> None:
+        """Give the blocks of `path`, which is to be removed, back step by step; it takes a moment.
+
+        To free many blocks at once holds up the syncs of everybody on that file system (300 MB on ext4: 50 ms). A file
+        that somebody reads under a lock (`flock`) stays as it is: it goes when the last reader closes it.
+        """
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for size in range(os.fstat(fd).st_size - _SHRINK_BYTES, 0, -_SHRINK_BYTES):
+                os.ftruncate(fd, size)
+                sleep(_SHRINK_REST_S)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in `path` survive a power loss."""

@@ -290,6 +290,7 @@ class SnapshotDirectory:
             # A snapshot's file must not come back without its packs.
             self._disk.sync_directory(self._path)
         for number in sorted(unneeded):
+            self._disk.shrink(pack_path(self._path, number))
             self._disk.remove(pack_path(self._path, number))
 
     def _locate_chunks(self) -> None:

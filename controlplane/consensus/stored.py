@@ -6,6 +6,7 @@ whole after its packs are durable, so what it names is there, and anything missi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def unusable(path: Path, what: str) -> CorruptDataError:
 
 
 class ChunkReader:
-    """Reads chunks from packs and verifies them. Holds the packs open, so that no clean-up takes them away."""
+    """Reads chunks from packs and verifies them. Holds packs open and locked: no clean-up takes them away."""
 
     def __init__(
         self,
@@ -122,6 +123,8 @@ class ChunkReader:
                 self._fds[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise unusable(path, "it is missing") from None
+            # Waits for nobody: what is being given back is named by no snapshot that is still read (`Disk.shrink`).
+            fcntl.flock(self._fds[number], fcntl.LOCK_SH)
             if (size := os.fstat(self._fds[number]).st_size) < end:
                 raise unusable(path, f"it has {size} bytes, {end} are needed")
 

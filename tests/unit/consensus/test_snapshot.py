@@ -175,7 +175,8 @@ def test_two_snapshots_are_kept_and_what_nothing_needs_goes(tmp_path: Path) -> N
     assert opened(path)[1].digest() == state.digest()
 
 
-def test_a_reader_goes_on_while_newer_snapshots_are_saved(tmp_path: Path) -> None:
+def test_a_reader_goes_on_while_newer_snapshots_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.consensus.disk._SHRINK_BYTES", 8)
     snapshots, state, _ = opened(tmp_path / "snapshots")
     snapshots.save(capture(grown(state, 5)))
     digest = state.digest()
