@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.builders import microvm_spec
 from support.granting_node import GrantingNode
+from support.ports import free_ports
 
 from controlplane.agent import Agent, AgentSettings
 from controlplane.agent.pacing import Backoff
@@ -30,12 +30,6 @@ WAIT_S = 15.0
 def bound(on_detach: OnDetach = OnDetach.PAUSE, **changes: object) -> MicroVMSpec:
     """One whose drift nobody repairs."""
     return microvm_spec(recovery=Recovery(on_detach=on_detach), drift_policy=DriftPolicy.REPORT, **changes)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Driver(SimulatedDriver):
@@ -111,9 +105,9 @@ RUNS = ("running", "")
 async def worlds(tmp_path: Path, *names: str) -> World:
     authority = Authority.create(tmp_path / "ca", name="test")
     nodes: dict[str, GrantingNode] = {}
-    for name in names:
+    for name, port in zip(names, free_ports(len(names)), strict=True):
         tls = authority.issue_node(name, tmp_path / name)
-        nodes[name] = GrantingNode(name=name, tls=tls, address=f"127.0.0.1:{free_port()}")
+        nodes[name] = GrantingNode(name=name, tls=tls, address=f"127.0.0.1:{port}")
         await nodes[name].start()
     return World(tmp_path, nodes, authority.issue_host("h1", tmp_path / "h1"))
 
