@@ -79,7 +79,7 @@ demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift
 
 test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest tests/acceptance tests/features
+	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare

@@ -1,11 +1,16 @@
-"""Fixtures that several folders of tests share, and what keeps workers of one run apart."""
+"""Fixtures that several folders of tests share, and what lets several workers run them at once."""
 
 from __future__ import annotations
 
-from support import ports
+import pytest
+from support import arrangement, ports
 
 pytest_plugins = ["support.cluster"]
 
 
 def pytest_configure() -> None:
     ports.keep_to_own_share()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    arrangement.arrange(items, by_group=getattr(config.option, "loadgroup", False))

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MINUTES = 3
 ROUND_S = MINUTES * 60 / len(PLANS)
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.xdist_group("raft-check")]
 
 
 def start(module: str, *argv: str) -> subprocess.Popen[str]:

@@ -13,30 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from support.cluster import items, within
+from support.copies import running
 from support.nodes import Nodes, started_nodes
-
-from controlplane.cli.dev.cluster import DevCluster
-from controlplane.drivers.simulated import lease
-from controlplane.drivers.simulated.driver import moment
-from controlplane.drivers.simulated.store import Store
-from controlplane.model.resources import ObservedPower
 
 SPEC = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}}
 MOVES = {**SPEC, "recovery": {"on_host_failure": "restart_elsewhere"}}
 LOOK_S = 0.1
 
 
-def running(cluster: DevCluster, name: str) -> list[str]:
-    """The hosts on which it runs now, by the files of their drivers."""
-    found: list[str] = []
-    for host in cluster.layout.plan.hosts:
-        store = Store(cluster.layout.driver_state(host.name))
-        try:
-            rows = [lease.under(row, store.lease(), moment()).row for row in store.all() if row.name == name]
-        finally:
-            store.close()
-        found += [host.name for row in rows if row.power is ObservedPower.RUNNING]
-    return found
+def hosts_of(nodes: Nodes, name: str = "web") -> list[str]:
+    """Those on which it runs now."""
+    return running(nodes.cluster).get(name, [])
 
 
 @contextmanager
@@ -83,7 +70,7 @@ def test_a_restored_state_starts_no_second_copy(tmp_path: Path) -> None:
         first = status(nodes)["host"]
         other = "h2" if first == "h1" else "h1"
         nodes.done("snapshot", "save", str(tmp_path / "backup"))
-        with watched(lambda: running(nodes.cluster, "web")) as too_many:
+        with watched(lambda: hosts_of(nodes)) as too_many:
             nodes.kill(first)
             within(40, lambda: status(nodes)["ready"] and status(nodes)["host"] == other, "it runs elsewhere")
             nodes.start(first)
@@ -93,12 +80,12 @@ def test_a_restored_state_starts_no_second_copy(tmp_path: Path) -> None:
             (nodes.layout.data("n1") / "raft").rename(tmp_path / "raft.old")
             config = str(nodes.layout.settings("n1"))
             nodes.done("snapshot", "restore", str(tmp_path / "backup"), "--config", config)
-            assert running(nodes.cluster, "web") == [other], "the copy that the restored state does not know"
+            assert hosts_of(nodes) == [other], "the copy that the restored state does not know"
             nodes.start("n1")
             nodes.cluster.await_ready()
             declare(nodes, "new", SPEC)
 
-            within(40, lambda: status(nodes)["ready"] and running(nodes.cluster, "web") == [first], "it runs again")
+            within(40, lambda: status(nodes)["ready"] and hosts_of(nodes) == [first], "it runs again")
             within(20, lambda: set(phases(nodes).values()) == {"ready"}, "both hosts are ready")
         assert not too_many
         assert (status(nodes)["host"], status(nodes)["epoch"]) == (first, 1)

@@ -11,6 +11,7 @@ import pytest
 from features.conftest import Fleet, listed, microvm_fields, starts_of
 from pytest_bdd import given, parsers, scenarios, then, when
 from support.cluster import leader_of, within
+from support.copies import running
 
 from controlplane.cli.dev import processes
 
@@ -39,17 +40,9 @@ class SecondCopies:
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_PERIOD_S):
-            runs: dict[str, list[str]] = {}
-            for host in ("h1", "h2", "h3"):
-                for name in running_on(self._fleet, host):
-                    runs.setdefault(name, []).append(host)
+            runs = running(self._fleet.cluster)
             self.looks += 1
             self.found += [f"{name} on {' and '.join(hosts)}" for name, hosts in runs.items() if len(hosts) > 1]
-
-
-def running_on(fleet: Fleet, host: str) -> list[str]:
-    fields = [line.split("\t") for line in listed(fleet, host)]
-    return [each[1].removeprefix("fleet/") for each in fields if each[3] == "running"]
 
 
 @pytest.fixture
@@ -172,7 +165,7 @@ def _clean(fleet: Fleet, name: str, seconds: int) -> None:
 def _stays(fleet: Fleet, name: str) -> None:
     host = fleet.before["host"]
     assert fleet.host_of(name) == host
-    assert name in running_on(fleet, host)
+    assert running(fleet.cluster)[name] == [host]
     code, output = fleet.flintctl("microvm", "why", f"fleet/{name}")
     assert code == 0, output
     assert "on_host_failure is never" in " ".join(output.split()), output

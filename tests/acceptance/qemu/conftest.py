@@ -20,7 +20,7 @@ from controlplane.model.spec import Initrd, Kernel, MicroVMSpec, Volume
 from controlplane.ports import DriverError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> LocalImageStore:
     require(shutil.which("qemu-system-x86_64") is not None, "needs QEMU: apt-get install qemu-system-x86")
     store = LocalImageStore(tmp_path_factory.mktemp("images"))

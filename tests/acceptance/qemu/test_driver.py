@@ -63,7 +63,7 @@ from controlplane.model.spec import (
 )
 from controlplane.ports import DriverError, HostDriver, Instance
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.qemu, pytest.mark.xdist_group("guests"), pytest.mark.timeout(600)]
 
 
 def tell(folder: Path, command: str) -> None:

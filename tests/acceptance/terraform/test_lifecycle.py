@@ -1,4 +1,7 @@
-"""Apply, plan, update, replace, import, data sources, destroy: on both Terraforms, with no fault anywhere."""
+"""Apply, plan, update, replace, import, data sources, destroy, with no fault anywhere.
+
+The newest Terraform is enough for what `test_both_terraforms` does with both on a real cluster.
+"""
 
 from __future__ import annotations
 
@@ -72,8 +75,8 @@ def nothing_left(endpoint: Endpoint, tf: Terraform) -> None:
     assert left == []
 
 
-def test_a_fleet_from_first_apply_to_destroy(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
-    tf = work(flavor, endpoint.environment, fleet())
+def test_a_fleet_from_first_apply_to_destroy(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(newest, endpoint.environment, fleet())
     apply_and_settle(tf)
     web = tf.resources()["flintlock_microvm.web"]
     assert (web["id"], web["power_state"], web["drift_policy"]) == ("acc-demo/web", "running", "repair")
@@ -98,8 +101,8 @@ def test_a_fleet_from_first_apply_to_destroy(flavor: Flavor, endpoint: Endpoint,
     nothing_left(endpoint, tf)
 
 
-def test_import_by_command_and_block(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
-    tf = work(flavor, endpoint.environment, fleet())
+def test_import_by_command_and_block(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(newest, endpoint.environment, fleet())
     tf.apply()
     assert_import_by_command(tf, "flintlock_namespace.demo", "acc-demo")
     assert_import_by_command(tf, "flintlock_host.extra", "acc-extra")
@@ -145,7 +148,7 @@ def test_a_vm_made_elsewhere_gets_its_configuration_written(flavor: Flavor, endp
     endpoint.client.send("DELETE", "/namespaces/acc-other")
 
 
-def test_data_sources_show_what_is_observed(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
+def test_data_sources_show_what_is_observed(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
     sources = """
 data "flintlock_cluster" "this" {}
 data "flintlock_hosts" "r9" {
@@ -167,7 +170,7 @@ output "labels" { value = [for vm in data.flintlock_vms.all.vms : vm.spec.label]
 output "cluster" { value = data.flintlock_cluster.this.version }
 output "failover" { value = data.flintlock_cluster.this.failover.breaker_open ? "stopped" : "ready" }
 """
-    tf = work(flavor, endpoint.environment, fleet() + sources)
+    tf = work(newest, endpoint.environment, fleet() + sources)
     apply_and_settle(tf)
     outputs = tf.outputs()
     assert outputs["hosts"] == ["acc-extra"]
@@ -178,8 +181,8 @@ output "failover" { value = data.flintlock_cluster.this.failover.breaker_open ? 
     nothing_left(endpoint, tf)
 
 
-def test_deleted_behind_terraforms_back(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
-    tf = work(flavor, endpoint.environment, fleet())
+def test_deleted_behind_terraforms_back(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
+    tf = work(newest, endpoint.environment, fleet())
     tf.apply()
     endpoint.client.send("DELETE", "/namespaces/acc-demo/microvms/web")
     planned = assert_plan_differs(tf)
