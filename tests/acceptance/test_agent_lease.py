@@ -17,6 +17,7 @@ from support.ports import free_ports
 from controlplane.agent import Agent, AgentSettings
 from controlplane.agent.pacing import Backoff
 from controlplane.drivers.simulated import SimulatedDriver
+from controlplane.drivers.simulated.store import Store
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import ObservedPower
@@ -93,6 +94,15 @@ class World:
             assert time.monotonic() < deadline, [(node.name, node.observed) for node in self.nodes.values()]
             await asyncio.sleep(0.01)
 
+    def held_grace_s(self) -> float | None:
+        """Of the lease that the driver has."""
+        store = Store(self.directory / "simulated")
+        try:
+            held = store.lease()
+        finally:
+            store.close()
+        return held.grace_s if held is not None else None
+
     def seen(self, uid: str = "a") -> tuple[str, str] | None:
         """Power and cause as the node was told last."""
         told = self.one.observed.get(uid)
@@ -146,7 +156,7 @@ async def test_what_needs_a_lease_waits_for_one_ends_with_it_and_comes_back_with
     await world.reaches(lambda: world.seen() == RUNS)
     world.one.grants, world.one.grace_s = False, 0.0
     world.one.grants = True
-    await asyncio.sleep(0.3)  # a lease of the shorter grace is in effect
+    await world.reaches(lambda: world.held_grace_s() == 0.0)
     world.one.grants = False
     await world.reaches(lambda: world.seen() == ("stopped", LEASE_ENDED))
     world.one.grants = True
