@@ -17,6 +17,7 @@ from controlplane.model.commands import (
     BeginIncarnation,
     Command,
     ConfirmFenced,
+    ConfirmOff,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -241,6 +242,8 @@ _COMMANDS: list[Command] = [
     _under_lease("session-5"),
     Report(host="h3", session="session-5", rejoined=True),
     ConfirmFenced(host="h1", revision=None),
+    HostSuspected(host="h3", session="session-5", reason="no lease granted for 3 s"),
+    ConfirmOff(host="h3", revision=None),
 ]
 
 

@@ -83,7 +83,7 @@ class Agent:
                 call_timeout_s=settings.driver_timeout_s,
                 grace_s=settings.grace_s,
             ),
-            standing=lease.standing,
+            lease=lease,
         )
         capacity = capacity_of(
             Capacity(
@@ -103,10 +103,9 @@ class Agent:
                 except DriverError as error:
                     raise DriverStartError(f"driver {name}: {error.code}: {error.message}") from error
                 started.append(driver)
-            infos = tuple(driver.info for driver in self._drivers.values())
             self._session = SessionClient(
                 settings=settings,
-                facts=HostFacts(boot_id=boot, drivers=infos, capacity=capacity),
+                facts=HostFacts(boot_id=boot, drivers=self._drivers, capacity=capacity),
                 state_dir=state_dir,
                 runner=runner,
                 lease=lease,

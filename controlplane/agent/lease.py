@@ -5,10 +5,14 @@ agent notes before it writes it, on CLOCK_BOOTTIME: whatever the network and the
 to the leader's reckoning. What is held is never shortened, and what answers no heartbeat of the present session that is
 still remembered is no grant.
 
-`HostLease` is the edge. A grant is written down first (see `held`), then every driver is told, and only when all of
-them have taken it the lease counts. A driver that fails or hangs keeps it from counting: what was counted
-before goes on to its own end, the error is logged, and the next grant tries again. So nothing is started under a lease
-that nobody would end.
+`HostLease` is the edge. A grant is written down first (see `held`), then every driver is told, and for each the lease
+counts once it has taken it. For a driver that fails or hangs, what was counted before goes on to its own end, and the
+next grant tries again. So nothing is started under a lease that nobody would end, and one driver's failure is not the
+others'. Once nothing counts for such a driver it has a `problem`, until it has taken leases for TRUST_S: the nodes are
+told that it ends nothing by itself now.
+
+What the host still holds from earlier lives of the agent is known best by the drivers, since they are what would end it
+(`held_ttl_s`). The agent's own file speaks for them only where none of them can tell.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from controlplane.ports import Clock, DriverError, HostDriver, Lease
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+TRUST_S = 30.0
+"""How long a driver that took no leases has to take them again before it is said to fence."""
 REMEMBERED = 256
 """Heartbeats of a session whose grant may still come; an older answer would be worth nothing by now."""
 
@@ -54,6 +60,21 @@ class Standing:
 
 
 NO_LEASE = Standing(may_run=False, shut_down=False, changes_in_s=None)
+
+
+@dataclass(slots=True)
+class _Taking:
+    """How one driver takes leases."""
+
+    counting: Granted | None = None
+    since_ms: int = 0
+    """Wall clock: from when on it is without a lease."""
+    failing: bool = False
+    """In the last attempt."""
+    failure: str = ""
+    """The last one."""
+    bad_s: float | None = None
+    """CLOCK_BOOTTIME at which it was last seen failing and without a lease."""
 
 
 def standing(granted: Granted | None, now_s: float) -> Standing:
@@ -118,7 +139,7 @@ class HostLease:
         self._on_change = on_change
         self._renew_timeout_s = renew_timeout_s
         self._book = Book(file.read(clock.boottime_s()))
-        self._counting: Granted | None = None
+        self._takings = {name: _Taking(since_ms=clock.now_ms()) for name in drivers}
         self._due = asyncio.Event()
 
     # -- what the session tells
@@ -141,12 +162,54 @@ class HostLease:
 
     # -- what it says
 
-    def standing(self) -> Standing:
-        return standing(self._counting, self._clock.boottime_s())
+    def standing(self, driver: str) -> Standing:
+        """For what runs under `driver`; no lease for one that is not there."""
+        taking = self._takings.get(driver)
+        return standing(taking.counting, self._clock.boottime_s()) if taking is not None else NO_LEASE
 
-    def held_ttl_s(self) -> float:
-        """Of the lease that may still be in effect here, whoever of us took it."""
-        return self._book.held_ttl_s(self._clock.boottime_s())
+    def without_since_ms(self, driver: str) -> int:
+        """Wall clock, milliseconds: from when on there is no lease for what runs under `driver`."""
+        return self._takings[driver].since_ms
+
+    def problems(self) -> dict[str, str]:
+        """Of drivers that fence: why one cannot be relied on to end what runs there without a lease."""
+        now_s = self._clock.boottime_s()
+        found: dict[str, str] = {}
+        for name, taking in self._takings.items():
+            if not self._drivers[name].info.fences:
+                continue
+            if taking.failing and not standing(taking.counting, now_s).may_run:
+                taking.bad_s = now_s
+            if taking.bad_s is not None and now_s - taking.bad_s < TRUST_S:
+                found[name] = taking.failure
+        return found
+
+    async def held_ttl_s(self) -> float:
+        """The time to live of the longest lease that may still be in effect here, whoever of us took it."""
+        now_s = self._clock.boottime_s()
+        fencing = [(name, driver) for name, driver in self._drivers.items() if driver.info.fences]
+        told = await asyncio.gather(*(self._held_by(name, driver) for name, driver in fencing))
+        best = self._book.best
+        found = [best.ttl_s] if best is not None and now_s < best.ends_s else []
+        found += [lease.ttl_s for lease in told if isinstance(lease, Lease) and now_s < lease.ends_s]
+        if not fencing or any(isinstance(lease, str) or (lease is not None and not lease.ttl_s) for lease in told):
+            found.append(self._book.held_ttl_s(now_s))
+        return max(found, default=0.0)
+
+    async def _held_by(self, name: str, driver: HostDriver) -> Lease | str | None:
+        """What the driver holds, or why it cannot tell; then it cannot be relied on either."""
+        try:
+            async with asyncio.timeout(self._renew_timeout_s):
+                return await driver.held()
+        except TimeoutError:
+            failure = f"no answer within {self._renew_timeout_s:g} s"
+        except DriverError as error:
+            failure = f"{error.code}: {error.message}"
+        except Exception as error:
+            log.exception("a driver failed to tell the lease that it holds", driver=name)
+            failure = f"{type(error).__name__}: {error}"
+        self._note_failure(name, failure)
+        return failure
 
     # -- putting it into effect
 
@@ -156,35 +219,42 @@ class HostLease:
             await self._due.wait()
             self._due.clear()
             granted = self._book.best
-            if granted is not None and granted != self._counting and await self._put_in_effect(granted):
-                before = self.standing()
-                self._counting = granted
-                if (before.may_run, before.shut_down) != (True, False):
-                    self._on_change()
+            if granted is not None:
+                await self._put_in_effect(granted)
 
-    async def _put_in_effect(self, granted: Granted) -> bool:
+    async def _put_in_effect(self, granted: Granted) -> None:
         try:
             await asyncio.to_thread(self._file.write, self._book.held)
         except OSError as error:
-            failures = [f"state_dir: {error}"]
-        else:
-            lease = Lease(ends_s=granted.ends_s, grace_s=granted.grace_s)
-            renewals = [self._renew(name, driver, lease) for name, driver in self._drivers.items()]
-            failures = [failure for failure in await asyncio.gather(*renewals) if failure is not None]
-        for failure in failures:
-            log.error("a grant does not count: it cannot be put into effect", reason=failure)
-        return not failures
+            for name in self._drivers:
+                self._note_failure(name, f"state_dir: {error}")
+            return
+        await asyncio.gather(*(self._renew(name, driver, granted) for name, driver in self._drivers.items()))
 
-    async def _renew(self, name: str, driver: HostDriver, lease: Lease) -> str | None:
-        """Why the driver did not take the lease; None when it did."""
+    async def _renew(self, name: str, driver: HostDriver, granted: Granted) -> None:
+        if granted == self._takings[name].counting:
+            return
         try:
             async with asyncio.timeout(self._renew_timeout_s):
-                await driver.renew(lease)
+                await driver.renew(Lease(ends_s=granted.ends_s, grace_s=granted.grace_s, ttl_s=granted.ttl_s))
         except TimeoutError:
-            return f"driver {name}: no answer within {self._renew_timeout_s:g} s"
+            self._note_failure(name, f"no answer within {self._renew_timeout_s:g} s")
         except DriverError as error:
-            return f"driver {name}: {error.code}: {error.message}"
+            self._note_failure(name, f"{error.code}: {error.message}")
         except Exception as error:
             log.exception("a driver failed to take the lease", driver=name)
-            return f"driver {name}: {type(error).__name__}: {error}"
-        return None
+            self._note_failure(name, f"{type(error).__name__}: {error}")
+        else:
+            self._note_taken(name, granted)
+
+    def _note_taken(self, name: str, granted: Granted) -> None:
+        taking, before = self._takings[name], self.standing(name)
+        taking.counting, taking.failing = granted, False
+        taking.since_ms = self._clock.now_ms() + round((granted.ends_s - self._clock.boottime_s()) * 1000)
+        if (before.may_run, before.shut_down) != (True, False):
+            self._on_change()
+
+    def _note_failure(self, name: str, failure: str) -> None:
+        log.error("a driver takes no lease: what needs one is not let run there", driver=name, reason=failure)
+        taking = self._takings[name]
+        taking.failing, taking.failure = True, failure

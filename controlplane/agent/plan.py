@@ -4,13 +4,14 @@ Level-based: a plan looks only at how things are, never at how they came to be s
 interruption is right. At most one step per microVM comes out; whoever executes it plans again afterwards. The one rule
 above the others: only a tombstone destroys. What nobody accounts for is reported, whatever cluster it claims to be of.
 
-Without a live lease no step lets run what needs one (`on_detach` other than `keep`); stopping and destroying go on.
-What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease, whatever its policy.
+Without a live lease under its driver, no step lets run what needs one (`on_detach` other than `keep`); stopping and
+destroying go on. What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease,
+whatever its policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
@@ -48,6 +49,8 @@ class Plan:
     """What this host cannot do at all."""
     confirmed: Mapping[str, int]
     """uid to epoch of the tombstones of which nothing is left here."""
+    leaseless: Mapping[str, str]
+    """Of `held`, those that only want a lease: uid to the driver that has none."""
     unmanaged: Sequence[Found]
 
 
@@ -71,12 +74,12 @@ def plan(
     *,
     drivers: Iterable[str],
     default_driver: str,
-    may_run: bool,
-    shut_down: bool = False,
+    may_run: Callable[[str], bool],
+    shut_down: Callable[[str], bool] = lambda _: False,
 ) -> Plan:
     """The next step for every microVM.
 
-    may_run: there is a live lease. shut_down: it is about to end.
+    may_run: under this driver there is a live lease. shut_down: it is about to end.
     """
     known = frozenset(drivers)
     copies = copies_of(assignments.cluster_id, listing)
@@ -84,6 +87,7 @@ def plan(
     held: dict[str, str] = {}
     refused: dict[str, Failure] = {}
     confirmed: dict[str, int] = {}
+    leaseless: dict[str, str] = {}
     for uid, assignment in assignments.by_uid.items():
         record, mine = records.get(uid), copies.get(uid, ())
         if assignment.spec is None:
@@ -93,11 +97,12 @@ def plan(
             cluster_id = assignments.cluster_id
             decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
             instance = current_copy(assignment, mine, driver)
-            ending = shut_down and detach_action(assignment.spec) is OnDetach.SHUTDOWN
+            ending = shut_down(driver) and detach_action(assignment.spec) is OnDetach.SHUTDOWN
             if ending and (step := _shut_down(assignment, record, instance)) is not None:
                 decision = step
-            elif (ending or not may_run) and _lets_run(decision, assignment.spec, instance):
+            elif (ending or not may_run(driver)) and _lets_run(decision, assignment.spec, instance):
                 decision = _Held("waits for a lease")
+                leaseless[uid] = driver
         match decision:
             case None:
                 pass
@@ -117,6 +122,7 @@ def plan(
         held=held,
         refused=refused,
         confirmed=confirmed,
+        leaseless=leaseless,
         unmanaged=_unmanaged(assignments, records, listing, default_driver),
     )
 

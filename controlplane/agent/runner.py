@@ -9,25 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
 from controlplane.agent.assignments import Assignments, Goal, goal_of
 from controlplane.agent.execute import Executor
 from controlplane.agent.journal import Journal, JournalError, Record
-from controlplane.agent.lease import Standing
+from controlplane.agent.lease import NO_LEASE, Standing
 from controlplane.agent.lister import Lister
 from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, says_the_same, stranger
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
 from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
-from controlplane.model.resources import Failure, Observation, Unmanaged
+from controlplane.model.resources import WAITS_FOR_LEASE, Failure, Observation, Unmanaged
 from controlplane.model.types import replace
 from controlplane.ports import Clock, DriverError, HostDriver
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+TELL_S = 2.0
+"""A microVM that wants a lease for longer says so. Before that, one is probably on its way."""
+
+
+class LeaseView(Protocol):
+    """What the runner needs of the host's lease."""
+
+    def standing(self, driver: str) -> Standing: ...
+    def without_since_ms(self, driver: str) -> int: ...
+    def problems(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class Runner:
         clock: Clock,
         pacing: Pacing,
         limits: RunnerLimits,
-        standing: Callable[[], Standing],
+        lease: LeaseView,
     ) -> None:
         """`standing` tells of the lease; call `wake` when it is another one without the passing of time."""
         self._host = host
@@ -73,7 +87,7 @@ class Runner:
         self._clock = clock
         self._pacing = pacing
         self._limits = limits
-        self._standing = standing
+        self._lease = lease
         self._lister = Lister(drivers, timeout_s=limits.call_timeout_s)
         self._executor = Executor(
             drivers, journal, self._lister, call_timeout_s=limits.call_timeout_s, grace_s=limits.grace_s
@@ -153,7 +167,7 @@ class Runner:
         if self._assignments is None:
             return self._limits.resync_s
         stamped = await self._lister.fresh()
-        standing = self._standing()
+        standings = {name: self._lease.standing(name) for name in self._drivers}
         assignments = self._assignments  # the newest: they may have changed while we looked
         decided = plan(
             assignments,
@@ -161,15 +175,18 @@ class Runner:
             stamped.listing,
             drivers=self._drivers,
             default_driver=self._default_driver,
-            may_run=standing.may_run,
-            shut_down=standing.shut_down,
+            may_run=lambda driver: standings.get(driver, NO_LEASE).may_run,
+            shut_down=lambda driver: standings.get(driver, NO_LEASE).shut_down,
         )
         unsettled = {uid for uid, tick in self._touched.items() if tick > stamped.began} | self._busy.keys()
         self._touched = {uid: tick for uid, tick in self._touched.items() if tick > stamped.began}
         next_s = self._start_due(group, assignments, decided, unsettled)
         self._held = decided.held
         await self._publish(assignments, stamped.listing, decided, unsettled)
-        return next_s if standing.changes_in_s is None else min(next_s, standing.changes_in_s + 0.001)
+        changes = [each.changes_in_s for each in standings.values() if each.changes_in_s is not None]
+        if decided.leaseless:
+            changes.append(TELL_S)
+        return min([next_s, *(seconds + 0.001 for seconds in changes)])
 
     def _start_due(
         self, group: asyncio.TaskGroup, assignments: Assignments, decided: Plan, unsettled: set[str]
@@ -261,6 +278,7 @@ class Runner:
         for uid, assignment in assignments.by_uid.items():
             last = before.observed.get(uid) if before is not None else None
             failure = self._failures[uid][1] if uid in self._failures else decided.refused.get(uid)
+            failure = failure or self._wants_a_lease(decided.leaseless.get(uid), at_ms)
             record = self._journal.records.get(uid)
             driver = driver_for(assignment, record, self._default_driver)
             known = last is not None and last.epoch == assignment.epoch
@@ -279,6 +297,17 @@ class Runner:
             if seen is not None:
                 observed[uid] = last if last is not None and says_the_same(last, seen) else seen
         return observed
+
+    def _wants_a_lease(self, driver: str | None, at_ms: int) -> Failure | None:
+        if driver is None:
+            return None
+        since_ms = self._lease.without_since_ms(driver)
+        if at_ms - since_ms < TELL_S * 1000:
+            return None
+        since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="seconds")
+        problem = self._lease.problems().get(driver)
+        why = f"driver {driver} takes none: {problem}" if problem is not None else "none was granted to its host"
+        return Failure(code=WAITS_FOR_LEASE, message=f"waits for a lease since {since}: {why}"[:MAX_TEXT])
 
     def _unmanaged(self, listing: Listing, decided: Plan, before: HostView | None) -> tuple[Unmanaged, ...]:
         strangers = [stranger(found) for found in decided.unmanaged if found.instance.uid not in self._busy]

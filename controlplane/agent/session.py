@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from controlplane.agent.statedir import StateDir
 from controlplane.agent.translate import WireError, encode_amount, encode_driver, encode_metrics, encode_report
 from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import Amount
-from controlplane.ports import Clock, DriverInfo, Ids
+from controlplane.ports import Clock, HostDriver, Ids
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
@@ -71,7 +71,7 @@ class HostFacts:
     """What the agent says of its host when it connects."""
 
     boot_id: str
-    drivers: tuple[DriverInfo, ...]
+    drivers: Mapping[str, HostDriver]
     capacity: Amount
 
 
@@ -100,6 +100,7 @@ class SessionClient:
         self._meter = meter
         self._clock = clock
         self._ids = ids
+        self._rng = rng
         self._rotation = Rotation(
             settings.endpoints, base_s=settings.reconnect_base_s, cap_s=settings.reconnect_cap_s, rng=rng
         )
@@ -132,7 +133,7 @@ class SessionClient:
             stream = rpc.AgentGatewayStub(channel).Session()
             try:
                 session_id = self._ids.new()
-                welcome = await self._greet(stream, endpoint, session_id)
+                welcome, unfenced = await self._greet(stream, endpoint, session_id)
                 self._rotation.succeeded()
                 self._rotation.learn({one.node: one.address for one in welcome.endpoints})
                 self._node = welcome.node
@@ -148,6 +149,8 @@ class SessionClient:
                     answers=self._answers,
                     meter=self._meter,
                     clock=self._clock,
+                    rng=self._rng,
+                    unfenced=unfenced,
                 )
                 await session.run()
             except SessionEndedError as ended:
@@ -160,18 +163,24 @@ class SessionClient:
                 stream.cancel()
             return SessionEndedError("the session ended")
 
-    async def _greet(self, stream: _Stream, endpoint: Endpoint, session_id: str) -> wire.Welcome:
+    async def _greet(self, stream: _Stream, endpoint: Endpoint, session_id: str) -> tuple[wire.Welcome, frozenset[str]]:
+        """The node's welcome, and the drivers that were said to end nothing by themselves."""
         known = self._settings.cluster_id or self._state_dir.cluster_id
+        # First: a driver that cannot tell what it holds is not relied on.
+        held_ttl_s = await self._lease.held_ttl_s()
+        problems = self._lease.problems()
         hello = wire.Hello(
             host=self._settings.host,
             cluster_id=known or "",
             session=session_id,
             agent_version=self._settings.version,
             boot_id=self._facts.boot_id,
-            drivers=[encode_driver(info) for info in self._facts.drivers],
+            drivers=[
+                encode_driver(driver.info, problems.get(name, "")) for name, driver in self._facts.drivers.items()
+            ],
             capacity=encode_amount(self._facts.capacity),
             protocol=PROTOCOL,
-            held_ttl_ms=math.ceil(self._lease.held_ttl_s() * 1000),
+            held_ttl_ms=math.ceil(held_ttl_s * 1000),
         )
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -192,7 +201,7 @@ class SessionClient:
             )
         if self._state_dir.cluster_id is None:
             self._state_dir.remember_cluster(offered)
-        return first.welcome
+        return first.welcome, frozenset(problems)
 
 
 class _Session:
@@ -211,8 +220,11 @@ class _Session:
         answers: Answers,
         meter: Meter,
         clock: Clock,
+        rng: random.Random,
+        unfenced: frozenset[str],
     ) -> None:
         self._stream = stream
+        self._unfenced = unfenced
         self._session_id = session_id
         self._settings = settings
         self._runner = runner
@@ -221,19 +233,30 @@ class _Session:
         self._answers = answers
         self._meter = meter
         self._clock = clock
+        self._rng = rng
         self._inbox = Inbox(welcome.cluster_id)
         self._writing = asyncio.Lock()
         self._assigned = asyncio.Event()
         self._acknowledged_s = clock.monotonic_s()
         self._acknowledged = 0
         self._admitted = welcome.admitted
+        self._tells_leaderless = welcome.tells_leaderless
         self._questions: set[asyncio.Task[None]] = set()
         self._question_slots = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def run(self) -> None:
         self._lease.begin(self._session_id)
-        self._patience.begin(self._acknowledged_s, admitted=self._admitted)
-        loops = (self._read(), self._heartbeat(), self._watch(), self._watch_grants(), self._report())
+        self._patience.begin(
+            self._acknowledged_s, admitted=self._admitted, tells=self._tells_leaderless, chance=self._rng.random()
+        )
+        loops = (
+            self._read(),
+            self._heartbeat(),
+            self._watch(),
+            self._watch_grants(),
+            self._report(),
+            self._watch_drivers(),
+        )
         tasks = [_task(loop) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -258,6 +281,8 @@ class _Session:
                 )
             match message.WhichOneof("message"):
                 case "heartbeat_ack":
+                    if message.heartbeat_ack.leaderless:
+                        self._patience.excused(self._clock.monotonic_s())
                     if message.heartbeat_ack.sequence > self._acknowledged:
                         self._acknowledged = message.heartbeat_ack.sequence
                         self._acknowledged_s = self._clock.monotonic_s()
@@ -326,6 +351,16 @@ class _Session:
                 self._patience.gave_up()
                 raise SessionEndedError("heartbeats are acknowledged, and none was granted for too long")
             await asyncio.sleep(max(min(left_s if left_s is not None else 1.0, 1.0), 0.05))
+
+    async def _watch_drivers(self) -> None:
+        """What the node was told of them when the session began has to be so: another session says it anew."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            problems = self._lease.problems()
+            if problems.keys() == self._unfenced:
+                continue
+            said = [f"driver {name} takes no lease: {why}" for name, why in problems.items()]
+            raise SessionEndedError("; ".join(said) or "every driver takes leases again")
 
     async def _report(self) -> None:
         """Complete at first and from time to time, what changed in between."""

@@ -8,7 +8,7 @@ import msgspec
 
 from controlplane.agent.assignments import Assignment
 from controlplane.agent.inventory import Metrics
-from controlplane.agent.observe import ReportPart
+from controlplane.agent.observe import ReportPart, clip
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
 from controlplane.ports import DriverInfo
@@ -43,13 +43,15 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
     )
 
 
-def encode_driver(info: DriverInfo) -> wire.Driver:
+def encode_driver(info: DriverInfo, problem: str = "") -> wire.Driver:
+    """`problem`: why it ends nothing by itself at present."""
     return wire.Driver(
         name=info.name,
         version=info.version,
         simulated=info.simulated,
         accelerator=info.accelerator or "",
-        fences=info.fences,
+        fences=info.fences and not problem,
+        lease_problem=clip(problem) or "",
     )
 
 

@@ -22,7 +22,7 @@ from pydantic.json_schema import models_json_schema
 from controlplane.api.http import declarations, shapes
 from controlplane.api.http.app import create_app
 from controlplane.api.http.settings import ApiSettings
-from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, Proposer, SnapshotSource, StateReader
+from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, NodeLink, Proposer, SnapshotSource, StateReader
 
 _ROOT = Path(__file__).resolve().parents[2] / "schemas"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -52,6 +52,7 @@ def _openapi() -> dict[str, Any]:
         reader=cast("StateReader", nothing),
         proposer=cast("Proposer", nothing),
         agents=cast("AgentLink", nothing),
+        nodes=cast("NodeLink", nothing),
         log=cast("Log", nothing),
         members=cast("LogAdmin", nothing),
         snapshots=cast("SnapshotSource", nothing),

@@ -24,7 +24,7 @@ from controlplane.consensus.configuration import Configuration, encode
 from controlplane.decide.failover import FailoverLimits
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
-from controlplane.ports import Clock, SnapshotSource, StoreError
+from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
@@ -54,6 +54,7 @@ async def run_front(settings: NodeSettings) -> None:
     announcer = Announcer(lambda: replica.status, log, api=settings.http.address, gateway=settings.gateway.address)
     ledger = Ledger()
     keeper = LeaseKeeper(replica, clock, ledger, settings.lease)
+    watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -67,6 +68,7 @@ async def run_front(settings: NodeSettings) -> None:
         keeper=keeper,
         leader=lambda: replica.leader,
         lease_ttl_s=settings.lease.ttl_s,
+        view=lambda: NodeView(contact=replica.contact, revision=replica.state.revision, waits_s=watch.waits_s),
     )
     snapshots = Snapshots(
         fresh=replica.fresh_at,
@@ -80,6 +82,7 @@ async def run_front(settings: NodeSettings) -> None:
         reader=replica,
         proposer=replica,
         agents=gateway.link,
+        nodes=gateway.link,
         log=log,
         members=log,
         snapshots=snapshots,
@@ -102,7 +105,6 @@ async def run_front(settings: NodeSettings) -> None:
         return replica.reign.term if replica.reign is not None else None
 
     limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
-    watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     async with asyncio.TaskGroup() as tasks:
         for runner in (replica.run(), scheduler.run(), failover.run(), announcer.run()):

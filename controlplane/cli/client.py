@@ -7,6 +7,7 @@ restart) is only repeated when it was certainly never sent or never committed.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 import uuid
@@ -152,19 +153,25 @@ class Client:
             raise self._nobody(error) from None
 
     def events(self, path: str, params: Params) -> Iterator[ServerEvent]:
-        """Server-sent events until the connection ends. Raises ProblemError, CliError."""
+        """Server-sent events until the connection ends. Raises ProblemError, also for why the node ends the stream, and
+        CliError."""
         endpoint = self._endpoints[self._current]
         try:
+            # Whoever comes back after the end of one stream is better off at another node.
+            self._current = (self._current + 1) % len(self._endpoints)
             with self._session.get(
                 f"{endpoint}{API}{path}", params=dict(params), stream=True, timeout=(CONNECT_TIMEOUT_S, 30.0)
             ) as response:
                 if response.status_code >= 400:
                     raise ProblemError(response.status_code, _answer(response).body)
-                yield from parse_events(response.iter_lines(chunk_size=1, decode_unicode=True))
+                for event in parse_events(response.iter_lines(chunk_size=1, decode_unicode=True)):
+                    if event.event == "error":
+                        problem = mapping(json.loads(event.data))
+                        raise ProblemError(int(problem.get("status") or 500), problem)
+                    yield event
         except requests.exceptions.SSLError as error:
             raise _untrusted(endpoint, error) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            self._current = (self._current + 1) % len(self._endpoints)
             raise self._nobody(error) from None
 
     def _nobody(self, error: Exception) -> CliError:

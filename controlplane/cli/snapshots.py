@@ -19,7 +19,7 @@ from controlplane.cli.values import Json, text
 from controlplane.manifest import MAX_MANIFEST_BYTES, ChunkRef
 
 RETRY_S = 1.0
-_RETRIED = ("snapshot_gone", "no_leader", "too_many_snapshots", "not_ready", "internal")
+_RETRIED = ("snapshot_gone", "no_leader", "no_majority", "too_many_snapshots", "not_ready", "internal")
 
 
 class Source:

@@ -5,13 +5,15 @@ They follow from the record, so they are reckoned on reading and never stored.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from controlplane.decide.drift import SILENT, DriftClass, classify
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
-from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
+from controlplane.model.resources import WAITS_FOR_LEASE, Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
+from controlplane.model.spec import OnDetach, PowerState, detach_action
 from controlplane.model.types import record
 
 
@@ -38,8 +40,22 @@ def conditions(state: State, vm: MicroVM) -> tuple[Condition, ...]:
 
 
 def host_conditions(state: State, host: Host) -> tuple[Condition, ...]:
-    """Connected and Schedulable of one host."""
-    return (_connected(host), _schedulable(host, len(state.on_host.get(host.meta.name, ()))))
+    """Connected and Schedulable of one host; and Fencing where a driver does not as it should."""
+    holds = len(state.on_host.get(host.meta.name, ()))
+    return (_connected(host), _schedulable(host, holds), *_fencing(host))
+
+
+def waits_for_lease(state: State, vm: MicroVM) -> str:
+    """Why a placed microVM does not run for want of a lease of its host, and since when; empty when that is not why."""
+    host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
+    if host is None or detach_action(vm.spec) is OnDetach.KEEP or vm.spec.power_state is PowerState.STOPPED:
+        return ""
+    seen = current_observation(vm)
+    if host.phase is HostPhase.REJOINING:
+        return f"host {host.meta.name} rejoins and has no lease before it has: {host_outlook(host)}"
+    if seen is not None and seen.failure is not None and seen.failure.code == WAITS_FOR_LEASE:
+        return f"host {host.meta.name}: {seen.failure.message}"
+    return ""
 
 
 def host_outlook(host: Host) -> str:
@@ -49,6 +65,11 @@ def host_outlook(host: Host) -> str:
             return (
                 "nothing new comes here, and what is here may well run; it is ready again once it is heard, and"
                 " detached when its lease has ended"
+            )
+        case HostPhase.DETACHED if host.confirmed_by is not None:
+            return (
+                f"{host.confirmed_by} confirmed that it is off: it is fenced, and what may be restarted elsewhere is,"
+                " once the last lease that may have been granted to it has ended, which takes seconds"
             )
         case HostPhase.DETACHED:
             return (
@@ -109,6 +130,23 @@ def _schedulable(host: Host, holds: int) -> Condition:
     )
 
 
+def _fencing(host: Host) -> Iterator[Condition]:
+    problems = [
+        f"driver {each.name} takes no lease ({each.lease_problem})"
+        for each in (host.inventory.drivers if host.inventory is not None else ())
+        if each.lease_problem
+    ]
+    if problems:
+        yield Condition(
+            type="Fencing",
+            status=Truth.FALSE,
+            reason="DriverTakesNoLease",
+            message=(
+                f"{'; '.join(problems)}: what needs a lease is not let run there, and counts as kept if it is lost"
+            ),
+        )
+
+
 def _placed(vm: MicroVM) -> Condition:
     if vm.placement is not None:
         return Condition(
@@ -134,6 +172,9 @@ def _placed(vm: MicroVM) -> Condition:
 
 def _running(state: State, vm: MicroVM) -> Condition:
     seen = current_observation(vm)
+    if not _is_unreachable(state, vm) and (waits := waits_for_lease(state, vm)):
+        since_ms = seen.at if seen is not None else None
+        return Condition(type="Running", status=Truth.FALSE, reason=WAITS_FOR_LEASE, message=waits, since_ms=since_ms)
     if seen is None:
         return Condition(
             type="Running", status=Truth.FALSE, reason="NotObserved", message="no host has reported it yet"

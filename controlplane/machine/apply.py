@@ -26,6 +26,7 @@ from controlplane.model.commands import (
     BeginIncarnation,
     Command,
     ConfirmFenced,
+    ConfirmOff,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -110,8 +111,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return delete(draft, command)
         case Act():
             return declare.act(draft, command)
-        case ConfirmFenced():
-            return lost_hosts.confirm_fenced(draft, command)
+        case ConfirmFenced() | ConfirmOff():
+            return lost_hosts.confirm_off(draft, command)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case _:

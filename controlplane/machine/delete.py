@@ -11,6 +11,7 @@ from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import begin, finish
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.state import State
 from controlplane.model.commands import Delete
@@ -96,12 +97,12 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
 
 def _still_used(state: State, host: Host) -> str | None:
     """Why `host` cannot go, and what to do about it. An operator's word that it is off stands for its confirmations."""
-    name, off = host.meta.name, host.confirmed_by is not None
+    name, off = host.meta.name, is_off(host)
     held = [vm for vm in state.microvms_on(name) if not (off and vm.phase is MicroVMPhase.DELETING)]
     if held:
         names = [f"{vm.meta.namespace}/{vm.meta.name}" for vm in held[:_NAMED]]
         more = ["..."] if len(held) > _NAMED else []
-        lost = host.phase in (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED) and not off
+        lost = host.phase in (HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED) and host.confirmed_by is None
         hint = f"; if the host is off for good, say so first: {_confirm(name)}" if lost else ""
         return f"host {name} still holds {_microvms(len(held))}: {', '.join(names + more)}{hint}"
     if state.begun is not None and name in state.begun.awaited:

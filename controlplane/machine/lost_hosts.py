@@ -15,7 +15,15 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.steps import Result, applied, move, other_term, stale
-from controlplane.model.commands import ConfirmFenced, HostDetached, HostFenced, HostHeard, HostSuspected, Resurrect
+from controlplane.model.commands import (
+    ConfirmFenced,
+    ConfirmOff,
+    HostDetached,
+    HostFenced,
+    HostHeard,
+    HostSuspected,
+    Resurrect,
+)
 from controlplane.model.resources import Amount, Host, HostPhase, Resurrection
 from controlplane.model.spec import OnDetach
 from controlplane.model.types import Kind, replace
@@ -77,7 +85,7 @@ def fenced(draft: Draft, command: HostFenced, *, term: int) -> Result:
     return applied(draft, host.meta.uid)
 
 
-def confirm_fenced(draft: Draft, command: ConfirmFenced) -> Result:
+def confirm_off(draft: Draft, command: ConfirmFenced | ConfirmOff) -> Result:
     host = draft.state.hosts.get(command.host)
     if host is None or not host.declared:
         return missing(Kind.HOST, command.host)
@@ -92,7 +100,12 @@ def confirm_fenced(draft: Draft, command: ConfirmFenced) -> Result:
         )
     if host.confirmed_by is None:
         reason = host.reason or f"confirmed by {draft.actor}"
-        draft.put_host(replace(_fenced(draft, host, reason=reason), confirmed_by=draft.actor))
+        if isinstance(command, ConfirmOff) and host.phase is HostPhase.SUSPECT:
+            # The leader may be granting to it right now. From here on it does not, and it knows when it did last.
+            lost = replace(host, phase=HostPhase.DETACHED, since=draft.at, session=None, node=None, reason=reason)
+        else:
+            lost = _fenced(draft, host, reason=reason)
+        draft.put_host(replace(lost, confirmed_by=draft.actor))
         heard_of(draft, command.host)
     changed = Change.CHANGED if draft.changed else Change.UNCHANGED
     revision = draft.revision if draft.changed else draft.state.revision

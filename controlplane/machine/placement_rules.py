@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from controlplane.machine.convergence import amount_of
-from controlplane.machine.recovery_rules import fencing_refusal
+from controlplane.machine.recovery_rules import fencing_refusal, is_off
 from controlplane.machine.state import State
 from controlplane.model.resources import Amount, Host, HostPhase, MicroVM
 from controlplane.model.spec import MicroVMSpec, Spread
@@ -32,7 +32,7 @@ def withheld(state: State, vm: MicroVM) -> str | None:
             " `flintctl host confirm-fenced NAME`"
         )
     for name, host in state.hosts.items():
-        if host.confirmed_by is None:
+        if not is_off(host):
             for found in host.unmanaged:
                 if found.uid == vm.meta.uid:
                     return (

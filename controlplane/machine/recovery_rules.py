@@ -9,7 +9,7 @@ read) ends nothing by itself, and neither does a driver that does not `fence`: w
 from __future__ import annotations
 
 from controlplane.machine.outcome import Code, Rejected
-from controlplane.model.resources import Host, MicroVM, MicroVMPhase
+from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase
 from controlplane.model.spec import HostFailure, MicroVMSpec, OnDetach, VolumeKind, detach_action
 
 _PERMISSIVENESS = (OnDetach.SHUTDOWN, OnDetach.STOP, OnDetach.PAUSE, OnDetach.KEEP)
@@ -23,6 +23,11 @@ def most_permissive(*actions: OnDetach) -> OnDetach:
 def applied_action(vm: MicroVM, host: Host) -> OnDetach:
     """What `host` does at the end of its lease with `vm` of the present spec."""
     return detach_action(vm.spec) if _ends_by_itself(vm, host) else OnDetach.KEEP
+
+
+def is_off(host: Host) -> bool:
+    """By an operator's word, and no lease from before it is left."""
+    return host.confirmed_by is not None and host.phase is HostPhase.FENCED
 
 
 def fencing_refusal(spec: MicroVMSpec, host: Host) -> str | None:

@@ -175,7 +175,8 @@ class HostFenced:
 
 @record
 class ConfirmFenced:
-    """An operator's word that the host is certainly off."""
+    """An operator's word that the host is certainly off, as logs of before `ConfirmOff` hold it: a suspect host was
+    fenced by it at once, though the leader might be granting to it again at that moment."""
 
     host: str
     revision: int | None = None
@@ -199,6 +200,15 @@ class BeginIncarnation:
 
     incarnation: int
     term: int
+
+
+@record
+class ConfirmOff:
+    """An operator's word that the host is certainly off. A suspect one is detached by it, so that nothing more is
+    granted, and fenced like any detached host once what may have been granted last has ended (docs/adr/0115)."""
+
+    host: str
+    revision: int | None = None
 
 
 @record
@@ -270,6 +280,7 @@ Command = (
     | ConfirmFenced
     | Resurrect
     | BeginIncarnation
+    | ConfirmOff
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -292,6 +303,7 @@ KINDS: dict[str, type[Command]] = {
     "confirm_fenced": ConfirmFenced,
     "resurrect": Resurrect,
     "begin_incarnation": BeginIncarnation,
+    "confirm_off": ConfirmOff,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

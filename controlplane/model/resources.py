@@ -137,6 +137,8 @@ class DriverFacts:
     accelerator: str | None = None
     fences: bool = False
     """It ends by itself what may run only under a lease, whatever becomes of the agent."""
+    lease_problem: str = ""
+    """Why it took no lease when the agent connected, so that it fences nothing; empty: it does, or never can."""
 
 
 @record
@@ -223,6 +225,10 @@ class Unplaced:
 class InterfaceFacts:
     host_device: str
     mac_address: str
+
+
+WAITS_FOR_LEASE = "WaitingForLease"
+"""The code of the failure of what would run, had its host a lease."""
 
 
 @record

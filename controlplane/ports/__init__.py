@@ -14,6 +14,8 @@ from controlplane.ports.agents import (
     Heartbeat,
     HostUnreachableError,
     LeaseGrantor,
+    NodeLink,
+    NodeView,
     Presence,
 )
 from controlplane.ports.backup import (
@@ -53,7 +55,7 @@ from controlplane.ports.log import (
     SnapshotInterruptedError,
 )
 from controlplane.ports.members import Divergence, Latency, LogAdmin, LogStatus, Member, PeerStatus
-from controlplane.ports.replica import CompactedError, Proposer, StateReader
+from controlplane.ports.replica import CompactedError, Contact, Proposer, StateReader
 from controlplane.ports.replicated import ReplicatedState, StateLoader, StateView
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "Clock",
     "Committed",
     "CompactedError",
+    "Contact",
     "Divergence",
     "DriverError",
     "DriverInfo",
@@ -87,6 +90,8 @@ __all__ = [
     "LogStatus",
     "Member",
     "NoLeaderError",
+    "NodeLink",
+    "NodeView",
     "OutcomeUnknownError",
     "PeerStatus",
     "Position",

@@ -1,4 +1,4 @@
-"""Agents, from the node's side: leases for them and questions to them."""
+"""Agents and other nodes, from a node's side: leases for hosts, and questions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from controlplane.model.resources import Bid
 from controlplane.model.spec import MicroVMSpec
+from controlplane.ports.replica import Contact
 
 
 class HostUnreachableError(Exception):
@@ -55,6 +56,25 @@ class LeaseGrantor(Protocol):
 
     async def grant(self, asked: Sequence[Heartbeat], *, timeout_s: float) -> Sequence[Grant]:
         """Grants for those of `asked` that may have one; what is refused is left out. Raises NoLeaderError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What a node believes of the cluster."""
+
+    contact: Contact
+    revision: int
+    """Of its replica."""
+    waits_s: float | None = None
+    """On the leader of a restored log: until every lease of the lost history has ended, at most."""
+
+
+class NodeLink(Protocol):
+    """Questions to nodes."""
+
+    async def views(self, *, timeout_s: float) -> Mapping[str, NodeView | str]:
+        """What every node believes, this one included, or why it could not be asked. Raises nothing."""
         ...
 
 

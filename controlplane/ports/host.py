@@ -96,6 +96,8 @@ class Lease:
     """Seconds on CLOCK_BOOTTIME."""
     grace_s: float
     """How long after that what is only paused is kept."""
+    ttl_s: float = 0.0
+    """How long it lives, from when the heartbeat that it answers was sent; 0: not known."""
 
 
 class HostDriver(Protocol):
@@ -146,6 +148,13 @@ class HostDriver(Protocol):
         lease's end paused goes on. The lease counts once this returns; before the first one nothing of that kind runs.
 
         Drivers whose `info.fences` is false never run such microVMs (`check` refuses them) and do nothing here.
+        """
+        ...
+
+    async def held(self) -> Lease | None:
+        """The lease that what is here may run under, as whoever ends it at its end knows it; None where there is none.
+
+        Also one that an earlier agent handed over.
         """
         ...
 

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """Whom a node hears, whom it follows, and so how old what it knows may be."""
+
+    node: str
+    role: str
+    """See `LogStatus.role`; `silent` when the node's own log process does not answer."""
+    term: int
+    leader: str | None
+    """The leader that it hears, or is, and that a majority stands behind; None: for this node there is none."""
+    since_s: float
+    """For how long there has been this leader, or none."""
+    age_s: float
+    """What was acknowledged elsewhere in the last so many seconds may be missing here."""
+    hears: tuple[str, ...] = ()
+    """The other voters that can be talked to."""
+    misses: tuple[str, ...] = ()
+    """The other voters that cannot."""
+    majority: int = 1
+    """So many voters have to agree."""
+    votes: bool = True
+    """This node is a voter itself."""
+
+    @property
+    def cut_off(self) -> bool:
+        """It hears no majority, so whatever the others decide, it would not know."""
+        return len(self.hears) + self.votes < self.majority
 
 
 class CompactedError(Exception):
@@ -24,6 +54,11 @@ class StateReader(Protocol):
     @property
     def caught_up(self) -> bool:
         """A leader is known and the replica follows it."""
+        ...
+
+    @property
+    def contact(self) -> Contact:
+        """What stands between this replica and the newest state."""
         ...
 
     @property

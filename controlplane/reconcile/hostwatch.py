@@ -76,15 +76,20 @@ def _find(host: Host, ledger: Ledger, now_s: float, lease: LeaseSettings) -> Fin
             return None
 
 
-def begin(
-    hosts: Iterable[Host], ledger: Ledger, now_s: float, lease: LeaseSettings, reign: Reign
-) -> Iterator[Proposal]:
-    """The beginning of the log's incarnation, once every lease of the lost history and what ran under it has ended.
+def waits_s(hosts: Iterable[Host], ledger: Ledger, now_s: float, lease: LeaseSettings) -> float:
+    """How long until every lease of a lost history, and what ran under it, has ended.
 
     The longest of them is the longest that is known: agents tell what they hold when they dial in.
     """
     longest_s = max([lease.ttl_s, *(host.lease_ttl_ms / 1000 for host in hosts)])
-    if ledger.counted_s(now_s) >= lease.gone_after_s(longest_s):
+    return lease.gone_after_s(longest_s) - ledger.counted_s(now_s)
+
+
+def begin(
+    hosts: Iterable[Host], ledger: Ledger, now_s: float, lease: LeaseSettings, reign: Reign
+) -> Iterator[Proposal]:
+    """The beginning of the log's incarnation, once every lease of the lost history and what ran under it has ended."""
+    if waits_s(hosts, ledger, now_s, lease) <= 0:
         yield BeginIncarnation(incarnation=reign.incarnation, term=reign.term)
 
 
@@ -115,6 +120,16 @@ class HostWatch:
         """The incarnation that had begun when it was looked at last."""
         self._proposed: set[str] = set()
         """Hosts, and what else proposals under way are about."""
+
+    @property
+    def waits_s(self) -> float | None:
+        """How long this leader of a restored log waits for the leases of the lost history; None when it does not."""
+        reign, state, now_s = self._reign(), self._reader.state, self._clock.monotonic_s()
+        if reign is None or reign.incarnation <= state.incarnation:
+            return None
+        if reign.term != self._ledger.term:
+            now_s = self._ledger.since_s  # the counting is about to begin
+        return max(waits_s(state.hosts.values(), self._ledger, now_s, self._lease), 0.0)
 
     async def run(self) -> None:
         """Until cancelled."""

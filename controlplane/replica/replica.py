@@ -25,6 +25,7 @@ from controlplane.model.commands import Command, seal
 from controlplane.ports import (
     Clock,
     Committed,
+    Contact,
     Ids,
     Log,
     LogError,
@@ -35,11 +36,14 @@ from controlplane.ports import (
     SnapshotInterruptedError,
 )
 from controlplane.replica.batcher import Batcher
+from controlplane.replica.contact import ContactKeeper
 from controlplane.replica.history import History, Signal
 from controlplane.replica.waiters import Waiters
 
 KEPT_EVENTS = 20_000
 STATUS_PERIOD_S = 0.25
+HOPELESS_S = 3.0
+"""An election takes less. Whoever asks after that is better off at another node, and learns it at once."""
 ALLOWED_LAG_S = 2.0
 """A replica under load is always a little behind; that is no reason to send agents away."""
 
@@ -67,6 +71,7 @@ class Replica:
         self._waiters = Waiters(lambda: self._state)
         self._batcher = Batcher(log, clock)
         self._status: LogStatus | None = None
+        self._contact = ContactKeeper(clock.monotonic_s())
         self._log_ends: deque[int] = deque(maxlen=round(ALLOWED_LAG_S / STATUS_PERIOD_S))
         """Where the log ended at each of the last looks, the oldest first; never empty while there is a status."""
         self._next_round: asyncio.Task[int] | None = None
@@ -96,8 +101,13 @@ class Replica:
     @property
     def caught_up(self) -> bool:
         """A leader is known, and what the log held `ALLOWED_LAG_S` ago is applied."""
-        status = self._status
-        return status is not None and status.has_quorum and self._index >= self._log_ends[0]
+        led = self._contact.leads_or_follows(self._clock.monotonic_s())
+        return led and self._index >= self._log_ends[0]
+
+    @property
+    def contact(self) -> Contact:
+        """See `StateReader`."""
+        return self._contact.read(self._index, self._clock.monotonic_s())
 
     @property
     def begun(self) -> bool:
@@ -136,6 +146,7 @@ class Replica:
         return led.reign
 
     async def fresh(self, *, timeout_s: float = 5.0) -> State:
+        self._require_hope()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._reach(await self._shared_read_index(timeout_s))
@@ -159,6 +170,7 @@ class Replica:
     async def propose(
         self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
     ) -> Outcome:
+        self._require_hope()
         envelope = seal(command, id=self._ids.new(), at=self._clock.now_ms(), actor=actor, key=key)
         return await self._batcher.propose(envelope, timeout_s=timeout_s)
 
@@ -170,6 +182,11 @@ class Replica:
     def close(self, within_s: float) -> None:
         """This process ends: whoever waits for an outcome learns within `within_s` what is known of it."""
         self._batcher.close(within_s)
+
+    def _require_hope(self) -> None:
+        """Raises NoLeaderError where waiting for a leader is in vain: nothing is sent, so the refusal is certain."""
+        if (lost_s := self._contact.lost_s(self._clock.monotonic_s())) > HOPELESS_S:
+            raise NoLeaderError(f"there has been no leader for {lost_s:.0f} s")
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -211,10 +228,12 @@ class Replica:
                 self._compare(status)
                 self._log_ends.append(status.entry_index)
                 self._status = status
+                self._contact.look(status, self._clock.monotonic_s())
             except LogError as error:
                 if self._status is not None:
                     _log.warning("replica.log_unreachable", error=str(error))
                 self._status = None
+                self._contact.look(None, self._clock.monotonic_s())
                 self._log_ends.clear()
             await asyncio.sleep(STATUS_PERIOD_S)
 

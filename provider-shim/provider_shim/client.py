@@ -78,6 +78,11 @@ class ApiError(Exception):
 class UnreachableError(Exception):
     """No endpoint gave a useful answer in time: nothing is known about what exists."""
 
+    def __init__(self, message: str, refusal: ApiError | None = None) -> None:
+        """`refusal`: nodes did answer, and this is what the last one said."""
+        super().__init__(message)
+        self.refusal = refusal
+
 
 class CancelledError(Exception):
     """The user interrupted Terraform."""
@@ -132,7 +137,7 @@ class Client:
             if self._cancel.is_set():
                 raise CancelledError("Terraform was interrupted")
             endpoint = self._endpoint()
-            asked_pause = 0.0
+            asked_pause, refused = 0.0, None
             try:
                 answer = self._once(endpoint, method, path, data, query, headers, end, wait_s)
                 if answer.status != 503:
@@ -140,7 +145,7 @@ class Client:
                 problem = _problem(answer)
                 if problem.code == "host_unreachable":
                     raise problem
-                reason = str(problem)
+                reason, refused = str(problem), problem
                 asked_pause = _retry_after_s(answer)
             except self._connection_errors() as failure:
                 reason = _describe(failure)
@@ -151,7 +156,7 @@ class Client:
             remaining = end - time.monotonic()
             if remaining <= 0:
                 tried = ", ".join(self._settings.endpoints)
-                raise UnreachableError(f"no answer from {tried}: {reason}")
+                raise UnreachableError(f"no answer from {tried}: {reason}", refused)
             # Half of the pause is random, so that many providers do not come back at the same instant.
             chosen = min(max(pause, asked_pause) * random.uniform(0.5, 1.0), remaining)  # noqa: S311 - jitter
             if self._cancel.wait(chosen):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from controlplane.drivers.simulated import SimulatedDriver
 from controlplane.drivers.simulated.store import Store
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
-from controlplane.model.resources import ObservedPower
+from controlplane.model.resources import WAITS_FOR_LEASE, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, Recovery
-from controlplane.ports import LEASE_ENDED, DriverError, Lease
+from controlplane.ports import LEASE_ENDED, DriverError, DriverInfo, HostDriver, Lease
 from controlplane.system import SystemClock, Ulids
 
 WAIT_S = 15.0
@@ -53,7 +54,7 @@ class World:
     agent: Agent = field(init=False)
     _task: asyncio.Task[None] | None = None
 
-    async def start(self, **changes: object) -> None:
+    async def start(self, *, more: Mapping[str, HostDriver] | None = None, **changes: object) -> None:
         self.driver = Driver(self.directory / "simulated", poll_s=0.02)
         settings = AgentSettings(
             host="h1",
@@ -72,7 +73,7 @@ class World:
                 **changes,
             },
         )
-        self.agent = Agent(settings, {"simulated": self.driver}, SystemClock(), Ulids())
+        self.agent = Agent(settings, {"simulated": self.driver, **(more or {})}, SystemClock(), Ulids())
         self._task = asyncio.create_task(self.agent.run())
 
     async def stop(self) -> None:
@@ -183,6 +184,56 @@ async def test_a_driver_that_takes_no_lease_starts_nothing_under_it(world: World
     finally:
         Driver.takes = True
     await world.reaches(lambda: world.seen() == RUNS)
+
+
+async def test_what_waits_for_a_lease_says_since_when_and_why(world: World) -> None:
+    world.one.grants = False
+    world.one.assign("a", bound())
+    await world.start(grantless_s=60.0)
+    await world.reaches(lambda: "a" in world.one.observed)
+    failure = world.one.observed["a"].failure
+    assert (failure.code, failure.permanent) == (WAITS_FOR_LEASE, False)
+    assert "none was granted to its host" in failure.message
+    since = datetime.fromisoformat(failure.message.removeprefix("waits for a lease since ").partition(": ")[0])
+    assert abs((datetime.now(UTC) - since).total_seconds()) < WAIT_S
+    await asyncio.sleep(0.5)
+    assert world.one.observed["a"].failure.message == failure.message, "it does not change with every look"
+    world.one.grants = True
+    await world.reaches(lambda: world.seen() == RUNS)
+    assert not world.one.observed["a"].HasField("failure")
+
+
+class Second(SimulatedDriver):
+    """Another driver of the same host, which takes no lease while it is told so."""
+
+    takes = False
+
+    @property
+    def info(self) -> DriverInfo:
+        return replace(super().info, name="second")
+
+    async def renew(self, lease: Lease) -> None:
+        if not self.takes:
+            raise DriverError("FenceUnavailable", "the rehearsed failure")
+        await super().renew(lease)
+
+
+async def test_a_driver_that_takes_no_lease_is_reported_and_the_others_go_on(world: World) -> None:
+    world.one.assign("a", bound())
+    world.one.assign("b", bound(provider="second"))
+    second = Second(world.directory / "second", poll_s=0.02)
+    await world.start(grantless_s=60.0, more={"second": second})
+    await world.reaches(lambda: world.seen() == RUNS)
+    await world.reaches(lambda: world.one.hellos[-1].drivers[1].lease_problem != "")
+    told = {driver.name: driver for driver in world.one.hellos[-1].drivers}
+    assert (told["simulated"].fences, told["second"].fences) == (True, False)
+    assert told["second"].lease_problem == "FenceUnavailable: the rehearsed failure"
+    await world.reaches(lambda: "b" in world.one.observed)
+    assert "driver second takes none: FenceUnavailable" in world.one.observed["b"].failure.message
+    assert len(world.one.hellos) == 2, "it is said once"
+    second.takes = True
+    await world.reaches(lambda: world.seen("b") == RUNS)
+    assert world.seen() == RUNS
 
 
 async def test_a_guest_to_be_shut_down_is_asked_while_the_lease_still_lives(world: World) -> None:

@@ -172,7 +172,7 @@ class HttpDoor:
             return Outcome.REFUSED if operation.kind is Kind.DELETE else Outcome.OK
         if status == 412:
             return Outcome.REFUSED
-        if code in ("no_leader", "not_ready"):
+        if code in ("no_leader", "no_majority", "not_ready"):
             return Outcome.FAILED
         if code == "outcome_unknown":
             return Outcome.FAILED if operation.kind is Kind.READ else Outcome.UNKNOWN

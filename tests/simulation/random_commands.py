@@ -20,6 +20,7 @@ from controlplane.model.commands import (
     BeginIncarnation,
     Command,
     ConfirmFenced,
+    ConfirmOff,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -421,7 +422,8 @@ class RandomCommands:
 
     def _confirm(self, state: State) -> Command:
         host = self._host_in(state, HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED)
-        return ConfirmFenced(host=host, revision=self._pick((None, None, None, self._integer(1))))
+        revision = self._pick((None, None, None, self._integer(1)))
+        return self._pick((ConfirmOff, ConfirmOff, ConfirmFenced))(host=host, revision=revision)
 
     def _resurrect(self, state: State) -> Command:
         fenced = [name for name in sorted(state.on_host) if state.hosts[name].phase is HostPhase.FENCED]

@@ -8,6 +8,7 @@ from controlplane.model.commands import (
     AgentConnected,
     BeginIncarnation,
     ConfirmFenced,
+    ConfirmOff,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -128,7 +129,12 @@ def fenced(host: str = "h1", *, term: int = 1, since: int | None = None) -> Host
 
 
 def confirm_fenced(host: str = "h1", *, revision: int | None = None) -> ConfirmFenced:
+    """As logs of before `confirm_off` hold it."""
     return ConfirmFenced(host=host, revision=revision)
+
+
+def confirm_off(host: str = "h1", *, revision: int | None = None) -> ConfirmOff:
+    return ConfirmOff(host=host, revision=revision)
 
 
 def begin_incarnation(number: int = 2, *, term: int = 1) -> BeginIncarnation:

@@ -21,6 +21,7 @@ from controlplane.model.commands import Command, seal
 from controlplane.ports import (
     Clock,
     CompactedError,
+    Contact,
     Ids,
     LogStatus,
     NoLeaderError,
@@ -36,6 +37,10 @@ class Replica:
         self.ids = ids or Ulids()
         self.remembered = remembered
         self.leaderless = False
+        self.leaderless_s = 5.0
+        """Since when, as far as it says."""
+        self.hears: tuple[str, ...] = ("n2", "n3")
+        """Of the other two voters that it says there are."""
         self.incarnation = 1
         """Of the log."""
         self.lose_outcomes = 0
@@ -68,6 +73,21 @@ class Replica:
     @property
     def caught_up(self) -> bool:
         return not self.leaderless
+
+    @property
+    def contact(self) -> Contact:
+        others = ("n2", "n3")
+        return Contact(
+            node="n1",
+            role="candidate" if self.leaderless else "leader",
+            term=1,
+            leader=None if self.leaderless else "n1",
+            since_s=self.leaderless_s,
+            age_s=self.leaderless_s + 0.5 if self.leaderless else 0.1,
+            hears=self.hears,
+            misses=tuple(node for node in others if node not in self.hears),
+            majority=2,
+        )
 
     @property
     def begun(self) -> bool:

@@ -10,6 +10,7 @@ from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
 from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.outcome import Outcome, Rejected
+from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import Batch, BeginIncarnation, Command, Destroyed, Place, Report, Resurrect
@@ -151,7 +152,8 @@ def _check_phases(state: State) -> None:
             assert (host.session is not None) == connected, f"host {host.meta.name} is {host.phase.value}"
         assert (host.session is None) == (host.node is None)
         assert host.inventory is not None or host.phase is HostPhase.EXPECTED
-        assert host.confirmed_by is None or host.phase is HostPhase.FENCED, "whoever is heard again is not off"
+        lost = host.phase in (HostPhase.DETACHED, HostPhase.FENCED)
+        assert host.confirmed_by is None or lost, "whoever is heard again is not off"
     for record in (*state.hosts.values(), *state.microvms.values()):
         assert 0 < record.meta.revision <= state.revision
         assert record.meta.intent_revision <= record.meta.revision
@@ -210,7 +212,7 @@ def _check_placed(before: State, command: Place, after: State) -> None:
         return  # as before there were leases
     assert before.begun is None or not before.begun.awaited
     for host in before.hosts.values():
-        assert host.confirmed_by is not None or command.uid not in {each.uid for each in host.unmanaged}
+        assert is_off(host) or command.uid not in {each.uid for each in host.unmanaged}
 
 
 def _check_events(after: State, events: Sequence[Event]) -> None:
@@ -262,7 +264,7 @@ def _check_vanished(before: State, command: Command, after: State) -> None:
         left = after.hosts[name].stale if same else {}
         for uid in host.stale.keys() - left.keys():
             if not same:
-                assert host.confirmed_by is not None, f"the orders of {name} were dropped"
+                assert is_off(host), f"the orders of {name} were dropped"
             else:
                 assert isinstance(command, Report)
                 assert command.host == name
@@ -272,7 +274,7 @@ def _check_vanished(before: State, command: Command, after: State) -> None:
             continue
         host = before.hosts[vm.placement.host]
         if not _still_there(host, after):
-            assert host.confirmed_by is not None, f"{uid} vanished with its host"
+            assert is_off(host), f"{uid} vanished with its host"
             continue
         assert vm.phase is MicroVMPhase.DELETING, f"{uid} had no tombstone"
         assert isinstance(command, Report), f"{uid} vanished by {type(command).__name__}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from controlplane.agent.lease import NO_LEASE, Standing
 from controlplane.ports import Grant, Heartbeat, NoLeaderError
 
 
@@ -25,3 +26,16 @@ class FakeKeeper:
             for each in asked
             if each.host not in self.refused
         ]
+
+
+class NoLease:
+    """A host's lease that was never granted."""
+
+    def standing(self, driver: str) -> Standing:
+        return NO_LEASE
+
+    def without_since_ms(self, driver: str) -> int:
+        return 0
+
+    def problems(self) -> Mapping[str, str]:
+        return {}

@@ -1,4 +1,5 @@
-"""What nodes ask each other: questions to agents, whatever node they dialled, and the leader for leases.
+"""What nodes ask each other: questions to agents, whatever node they dialled, the leader for leases, all of them for
+what they believe.
 
 Between nodes the question travels over mutual TLS with the node's own certificate. The relay answers only for sessions
 of its own, and for the leases that it keeps itself, and never passes a question on, so two nodes with different views
@@ -21,8 +22,10 @@ from controlplane.api.gateway.translate import (
     decode_bids,
     decode_grants,
     decode_observation,
+    decode_view,
     encode_bid_requests,
     encode_grants,
+    encode_view,
     raise_error,
 )
 from controlplane.identity.files import TlsFiles
@@ -35,6 +38,7 @@ from controlplane.ports import (
     HostUnreachableError,
     LeaseGrantor,
     LogError,
+    NodeView,
     NoLeaderError,
     Presence,
     StateReader,
@@ -45,6 +49,12 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_ASK_S = 60.0
 MAX_GRANT_S = 5.0
+_UNASKED = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "it did not answer in time",
+    grpc.StatusCode.UNAVAILABLE: "it cannot be reached",
+    grpc.StatusCode.UNIMPLEMENTED: "its version does not tell",
+}
+"""Why a node's view is not known."""
 _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -57,7 +67,7 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 
 
 class Link:
-    """Implements `ports.AgentLink`."""
+    """Implements `ports.AgentLink` and `ports.NodeLink`."""
 
     def __init__(
         self,
@@ -67,13 +77,15 @@ class Link:
         sessions: Sessions,
         nodes: Callable[[], Mapping[str, str]],
         tls: TlsFiles,
+        view: Callable[[], NodeView],
     ) -> None:
-        """`nodes` gives the gateway of every node; empty where it is not known."""
+        """`nodes` gives the gateway of every node; empty where it is not known. `view`: what this node believes."""
         self._node = node
         self._reader = reader
         self._sessions = sessions
         self._nodes = nodes
         self._tls = tls
+        self._view = view
         self._channels: dict[str, tuple[str, aio.Channel]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -128,6 +140,19 @@ class Link:
         except OSError as error:
             raise NoLeaderError(f"node {leader} cannot be asked: {error}") from error
         return decode_grants(reply.granted)
+
+    async def views(self, *, timeout_s: float) -> Mapping[str, NodeView | str]:
+        peers = [node for node in sorted(self._nodes()) if node != self._node]
+        answers = await asyncio.gather(*(self._view_of(node, timeout_s) for node in peers))
+        return {self._node: self._view(), **dict(zip(peers, answers, strict=True))}
+
+    async def _view_of(self, node: str, timeout_s: float) -> NodeView | str:
+        try:
+            return decode_view(await self._stub(node).View(wire.ViewRequest(), timeout=timeout_s))
+        except aio.AioRpcError as error:
+            return _UNASKED.get(error.code()) or f"{error.details() or error.code().name}"
+        except OSError as error:
+            return str(error)
 
     async def _presence_at(self, node: str, timeout_s: float) -> list[Presence] | None:
         try:
@@ -186,13 +211,14 @@ class Link:
 
 
 class RelayService(rpc.NodeRelayServicer):
-    """What this node answers other nodes: only of its own sessions and leases."""
+    """What this node answers other nodes: only of its own sessions, leases and beliefs."""
 
-    def __init__(self, *, node: str, sessions: Sessions, keeper: LeaseGrantor) -> None:
-        """`keeper` is this node's own, which grants while it leads."""
+    def __init__(self, *, node: str, sessions: Sessions, keeper: LeaseGrantor, view: Callable[[], NodeView]) -> None:
+        """`keeper` is this node's own, which grants while it leads; `view`: what it believes."""
         self._node = node
         self._sessions = sessions
         self._keeper = keeper
+        self._view = view
 
     async def Presence(  # noqa: N802 - the wire's name
         self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
@@ -235,6 +261,12 @@ class RelayService(rpc.NodeRelayServicer):
         except LogError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return wire.GrantReply(granted=encode_grants(grants))
+
+    async def View(  # noqa: N802 - the wire's name
+        self, request: wire.ViewRequest, context: aio.ServicerContext[wire.ViewRequest, wire.ViewReply]
+    ) -> wire.ViewReply:
+        await _only_nodes(context)
+        return encode_view(self._view())
 
 
 def local_presence(node: str, sessions: Sessions) -> list[Presence]:

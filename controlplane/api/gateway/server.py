@@ -14,9 +14,11 @@ from grpc import aio
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.sessions import Sessions, SessionService
+from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
 from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import Host, MicroVM
-from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, Proposer, StateReader
+from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, NodeView, Proposer, StateReader
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -32,8 +34,6 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
 ]
 _STOP_GRACE_S = 1.0
-LEADERLESS_S = 3.0
-"""Longer than an election: a node that is cut off for this long sends its agents to the others."""
 
 
 class GatewayError(Exception):
@@ -43,7 +43,7 @@ class GatewayError(Exception):
 class Gateway:
     """`nodes` gives the gateway of every node as HOST:PORT, this one included; empty where it is not known. Other nodes
     are asked there, and agents are told to dial them. `keeper` grants while this node leads, never longer than
-    `lease_ttl_s`; `leader` names the node that does.
+    `lease_ttl_s`; `leader` names the node that does. `view` is what this node believes.
     """
 
     def __init__(
@@ -60,15 +60,16 @@ class Gateway:
         keeper: LeaseGrantor,
         leader: Callable[[], str | None],
         lease_ttl_s: float,
+        view: Callable[[], NodeView],
     ) -> None:
         self._node = node
         self._reader = reader
         self._tls = tls
         self._listen = listen
         self._sessions = Sessions()
-        self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls)
+        self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls, view=view)
         self._renewals = Renewals(LeadersKeeper(node, keeper, self._link, leader), self._sessions, clock)
-        self._relay = RelayService(node=node, sessions=self._sessions, keeper=keeper)
+        self._relay = RelayService(node=node, sessions=self._sessions, keeper=keeper, view=view)
         self._service = SessionService(
             node=node,
             cluster_id=cluster_id,
@@ -82,7 +83,7 @@ class Gateway:
             lease_ttl_ms=ceil(lease_ttl_s * 1000),
         )
         self._server: aio.Server | None = None
-        self._clock = clock
+        self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
         self.port = 0
         """The bound port, once started; `listen` may have asked for any."""
@@ -143,16 +144,20 @@ class Gateway:
             await asyncio.sleep(0.05)
 
     async def _watch_leader(self) -> None:
-        """Without a leader a node can only acknowledge heartbeats: its agents are better off elsewhere."""
-        led_s = self._clock.monotonic_s()
+        """Without a leader a node can only acknowledge heartbeats: see `staying` for what its agents are told."""
         while True:
-            now_s = self._clock.monotonic_s()
-            if self._reader.caught_up:
-                led_s = now_s
-            elif now_s - led_s > LEADERLESS_S:
-                for session in self._sessions:
-                    session.end(f"node {self._node} has no leader", retry_after_ms=200)
-            await asyncio.sleep(0.5)
+            try:
+                await self._adviser.look()
+            except Exception:
+                log.exception("cannot tell what agents are to do without a leader")
+            await asyncio.sleep(PERIOD_S)
+
+    def _advise(self, advice: Advice) -> None:
+        for session in self._sessions:
+            if advice is Advice.STAY:
+                session.send(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(leaderless=True)))
+            elif advice is Advice.LEAVE:
+                session.end(f"node {self._node} has no leader, and others may have one", retry_after_ms=200)
 
 
 def _host_of(subject: object) -> str | None:

@@ -176,6 +176,7 @@ class SessionService(rpc.AgentGatewayServicer):
             cluster_id=self._cluster_id,
             node=self._node,
             admitted=record is not None and record.declared,
+            tells_leaderless=True,
             endpoints=[wire.Endpoint(node=node, address=at) for node, at in sorted(self._nodes().items()) if at],
         )
 

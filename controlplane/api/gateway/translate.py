@@ -21,7 +21,7 @@ from controlplane.model.resources import (
     ObservedPower,
     Unmanaged,
 )
-from controlplane.ports import BidRequestItem, DriverError, Grant
+from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, NodeView
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
@@ -65,6 +65,7 @@ def decode_hello(hello: wire.Hello) -> Inventory:
                 simulated=driver.simulated,
                 accelerator=_text("hello.drivers.accelerator", driver.accelerator, MAX_NAME) or None,
                 fences=driver.fences,
+                lease_problem=_text("hello.drivers.lease_problem", driver.lease_problem, MAX_TEXT),
             )
             for driver in hello.drivers
         ],
@@ -271,6 +272,46 @@ def decode_grants(granted: Iterable[wire.Granted]) -> list[Grant]:
         )
         for each in granted
     ]
+
+
+# -- what nodes believe ------------------------------------------------------------------------------------------------
+
+
+def encode_view(view: NodeView) -> wire.ViewReply:
+    contact = view.contact
+    reply = wire.ViewReply(
+        node=contact.node,
+        role=contact.role,
+        term=contact.term,
+        leader=contact.leader or "",
+        since_ms=_whole_ms(contact.since_s),
+        age_ms=_whole_ms(contact.age_s),
+        hears=contact.hears,
+        misses=contact.misses,
+        majority=contact.majority,
+        votes=contact.votes,
+        revision=view.revision,
+    )
+    if view.waits_s is not None:
+        reply.waits_ms = _whole_ms(view.waits_s)
+    return reply
+
+
+def decode_view(reply: wire.ViewReply) -> NodeView:
+    contact = Contact(
+        node=reply.node,
+        role=reply.role,
+        term=reply.term,
+        leader=reply.leader or None,
+        since_s=reply.since_ms / 1000,
+        age_s=reply.age_ms / 1000,
+        hears=tuple(reply.hears),
+        misses=tuple(reply.misses),
+        majority=reply.majority,
+        votes=reply.votes,
+    )
+    waits_s = reply.waits_ms / 1000 if reply.HasField("waits_ms") else None
+    return NodeView(contact=contact, revision=reply.revision, waits_s=waits_s)
 
 
 def _whole_ms(seconds: float) -> int:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controlplane.api.http import openapi, problems
+from controlplane.api.http import openapi, problems, refusals
 from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
@@ -47,6 +47,7 @@ from controlplane.ports import (
     Ids,
     Log,
     LogAdmin,
+    NodeLink,
     Proposer,
     SnapshotSource,
     StateReader,
@@ -61,6 +62,7 @@ def create_app(
     reader: StateReader,
     proposer: Proposer,
     agents: AgentLink,
+    nodes: NodeLink,
     log: Log,
     members: LogAdmin,
     snapshots: SnapshotSource,
@@ -86,6 +88,7 @@ def create_app(
         reader=reader,
         proposer=proposer,
         agents=agents,
+        nodes=nodes,
         log=log,
         members=members,
         snapshots=snapshots,
@@ -96,12 +99,12 @@ def create_app(
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)
-    for refusal in problems.REFUSALS:
-        app.add_exception_handler(refusal, problems.handle_refusal)
+    for refusal in refusals.REFUSALS:
+        app.add_exception_handler(refusal, partial(refusals.handle_refusal, reader))
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
     app.add_exception_handler(HTTPException, problems.handle_http)
     app.add_exception_handler(Exception, _leave_it_to_the_context)
-    straight = Straight(app, app.answer, routes)
+    straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
     known = AuthMiddleware(bounded, identity=identity)
     app.first = ContextMiddleware(known, reader=reader, ids=ids)

@@ -1,5 +1,7 @@
 """What every request gets: an id, the revision in its answer, one access log line, and no traceback.
 
+Where the answer may not be the newest (a stale read, a node without a leader) it also says how old it may be.
+
 The log line never holds a body, a query string, a header or a token. Whatever escapes from a handler is logged with its
 traceback under the request's id, and the client gets a problem that names that id.
 """
@@ -15,10 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.http import problems
 from controlplane.api.http.asgi import header_of
+from controlplane.api.http.partition import AGE_HEADER
 from controlplane.ports import Ids, StateReader
 
 REVISION_HEADER = "Flintlock-Revision"
 _REVISION = REVISION_HEADER.lower().encode()
+_AGE = AGE_HEADER.lower().encode()
+STALE = "stale"
+"""Set in the state of a request that is answered from this replica as it is."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FRAMES = 20
 _log = structlog.get_logger("api.http")
@@ -50,6 +56,8 @@ class ContextMiddleware:
                     headers.append((b"cache-control", b"no-store"))
                 if _REVISION not in present:
                     headers.append((_REVISION, str(self._reader.state.revision).encode()))
+                if not self._reader.caught_up or scope.get("state", {}).get(STALE):
+                    headers.append((_AGE, f"{self._reader.contact.age_s:.1f}".encode()))
             await send(message)
 
         try:

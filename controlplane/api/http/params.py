@@ -34,7 +34,8 @@ ConsistencyParam = Annotated[
     Literal["linearizable", "stale"],
     Query(
         alias="consistency",
-        description="`stale` reads this node's replica as it is; otherwise every write acknowledged before is seen.",
+        description="`stale` reads this node's replica as it is, and `Flintlock-Age` tells how many seconds old that"
+        " may be; otherwise every write acknowledged before is seen, or the answer is 503.",
     ),
 ]
 DryRunParam = Annotated[bool, Query(alias="dry_run", description="Say what would happen; change nothing.")]

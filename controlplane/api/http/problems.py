@@ -2,8 +2,8 @@
 
 Every refusal of the API is a Problem with a stable `code`, and names the fields it is about by JSON pointer: into the
 body (`/spec/vcpu`), or `/query/...`, `/header/...`, and `/name`, `/namespace` for the path. Three facts are never
-confused: not found (404), unreachable (503 `host_unreachable`) and unknown (503 `no_leader`, `outcome_unknown`). Input
-is never repeated in an answer, since metadata may hold secrets.
+confused: not found (404), unreachable (503 `host_unreachable`) and unknown (503 `no_leader`, `no_majority`,
+`outcome_unknown`). Input is never repeated in an answer, since metadata may hold secrets.
 """
 
 from __future__ import annotations
@@ -22,14 +22,6 @@ from controlplane.api.http.times import iso
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.resources import Meta
 from controlplane.model.types import PATTERN_WORDS
-from controlplane.ports import (
-    CompactedError,
-    EntryTooLargeError,
-    LogError,
-    NoLeaderError,
-    OutcomeUnknownError,
-    RefusedError,
-)
 
 TYPE_BASE = "https://flintlock.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
@@ -54,6 +46,19 @@ class Existing(BaseModel):
     created_at: str
 
 
+class ContactShape(BaseModel):
+    """What a node without a leader knows of its own position."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    leaderless_s: float = Field(description="For how long it has had no leader.")
+    age_s: float = Field(description="What was acknowledged elsewhere in the last so many seconds it may not know.")
+    hears: list[str] = Field(description="The other voters that it hears.")
+    misses: list[str] = Field(description="The other voters that it does not hear.")
+    majority: int = Field(description="How many voters have to agree, itself included.")
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
@@ -69,6 +74,7 @@ class Problem(BaseModel):
     retry_after_s: float | None = None
     request_id: str | None = None
     existing: Existing | None = None
+    contact: ContactShape | None = None
 
 
 class ApiError(Exception):
@@ -140,7 +146,13 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     "too_slow": (429, "The watcher is too slow", "Watch again from the last revision that was seen."),
     "internal": (500, "An error of the server", "Report it with the request id; the server's log has the cause."),
     "driver_error": (502, "The host could not answer", ""),
-    "no_leader": (503, "The cluster has no leader", _RETRY_SAFE),
+    "no_leader": (503, "The cluster has no leader", f"{_RETRY_SAFE} An election takes a second or two."),
+    "no_majority": (
+        503,
+        "This node cannot reach a majority",
+        "Nothing was changed: ask another node. `flintctl cluster status` shows what each of them believes; reads with"
+        " `consistency=stale` say what this one knew last.",
+    ),
     "outcome_unknown": (503, "The outcome is not known", _RETRY_KEYED),
     "host_unreachable": (503, "The host cannot be reached", "See `flintctl host show` for when it was last seen."),
     "not_ready": (503, "This node is not ready", _RETRY_SAFE),
@@ -155,6 +167,7 @@ def problem(
     retry_after_s: float | None = None,
     request_id: str | None = None,
     existing: Existing | None = None,
+    contact: ContactShape | None = None,
 ) -> ApiError:
     """An ApiError for a known code; raise it, or answer with it."""
     status, title, hint = _KNOWN[code]
@@ -174,6 +187,7 @@ def problem(
         retry_after_s=retry_after_s,
         request_id=request_id,
         existing=existing,
+        contact=contact,
     )
     return ApiError(document, headers)
 
@@ -204,19 +218,6 @@ def from_rejected(rejected: Rejected, *, prefix: str = "", existing: Meta | None
     if rejected.code is Code.ALREADY_EXISTS and existing is not None:
         shown = Existing(uid=existing.uid, created_at=iso(existing.created_at))
     return problem(rejected.code, rejected.message, *errors, existing=shown)
-
-
-def from_log_error(error: LogError) -> ApiError:
-    match error:
-        case NoLeaderError():
-            return problem("no_leader", str(error) or "no leader is known", retry_after_s=error.retry_after_s)
-        case RefusedError():
-            return problem("membership_refused", str(error) or "the request is not allowed now")
-        case EntryTooLargeError():
-            return problem("too_large", str(error) or "the write is over the log's limit for one entry")
-        case OutcomeUnknownError() | _:
-            detail = str(error) or "the deadline passed before the cluster confirmed the write"
-            return problem("outcome_unknown", detail, retry_after_s=error.retry_after_s)
 
 
 def from_compacted(after: int, revision: int) -> ApiError:
@@ -279,25 +280,6 @@ def answer(error: ApiError) -> Response:
         media_type=MEDIA_TYPE,
         headers=error.headers,
     )
-
-
-REFUSALS = (ApiError, LogError, CompactedError)
-"""What handlers raise instead of answering."""
-
-
-def refusal_of(error: ApiError | LogError | CompactedError) -> ApiError:
-    match error:
-        case ApiError():
-            return error
-        case LogError():
-            return from_log_error(error)
-        case CompactedError():
-            return problem("compacted", str(error) or "the revision is no longer remembered")
-
-
-async def handle_refusal(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, REFUSALS)
-    return answer(refusal_of(error))
 
 
 async def handle_validation(_request: Request, error: Exception) -> Response:

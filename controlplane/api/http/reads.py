@@ -17,6 +17,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from controlplane.api.http import params, problems
+from controlplane.api.http.context import STALE
 from controlplane.api.http.params import ConsistencyParam
 from controlplane.api.http.services import Services, services_in
 from controlplane.api.http.views import Record
@@ -24,7 +25,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     Command,
-    ConfirmFenced,
+    ConfirmOff,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -47,10 +48,18 @@ async def snapshot(services: Services, *, stale: bool = False) -> State:
 
 async def _asked_snapshot(request: Request, consistency: ConsistencyParam = "linearizable") -> State:
     # It looks for the services itself: a dependency of a dependency costs as much again.
-    return await snapshot(services_in(request), stale=consistency == "stale")
+    stale = consistency == "stale"
+    if stale:
+        setattr(request.state, STALE, True)
+    return await snapshot(services_in(request), stale=stale)
 
 
 Snapshot = Annotated[State, Depends(_asked_snapshot)]
+
+
+def is_stale(request: Request) -> bool:
+    """Whether the request's snapshot was asked for as it is."""
+    return bool(getattr(request.state, STALE, False))
 
 
 # -- one object --------------------------------------------------------------------------------------------------------
@@ -79,7 +88,7 @@ def find_for(state: State, command: Command) -> Record | None:
             return state.microvm(command.namespace, command.name)
         case DeclareHost():
             return find(state, Kind.HOST, None, command.name)
-        case ConfirmFenced():
+        case ConfirmOff():
             return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)

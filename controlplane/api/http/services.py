@@ -12,7 +12,18 @@ from starlette.requests import Request
 
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.settings import ApiSettings
-from controlplane.ports import AgentLink, BackupStatus, Clock, Ids, Log, LogAdmin, Proposer, SnapshotSource, StateReader
+from controlplane.ports import (
+    AgentLink,
+    BackupStatus,
+    Clock,
+    Ids,
+    Log,
+    LogAdmin,
+    NodeLink,
+    Proposer,
+    SnapshotSource,
+    StateReader,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +31,7 @@ class Services:
     reader: StateReader
     proposer: Proposer
     agents: AgentLink
+    nodes: NodeLink
     log: Log
     members: LogAdmin
     snapshots: SnapshotSource

@@ -352,6 +352,7 @@ class Why(Shape):
     unplaced: UnplacedShape | None
     resurrection: ResurrectionShape | None
     held: str = Field(description="Why it is not restarted elsewhere although its host is lost; else empty.")
+    waits: str = Field(description="Why it does not run for want of a lease of its host, and since when; else empty.")
 
 
 class DriftItem(Shape):
@@ -459,12 +460,37 @@ class BackupShape(Shape):
     overdue: bool = Field(description="The newest snapshot is older than two periods.")
 
 
+class BeliefShape(Shape):
+    """What one node believes of the cluster."""
+
+    role: str
+    leader: str | None = Field(description="The leader that it hears, or is, with a majority behind it.")
+    term: int
+    since_s: float = Field(description="For how long there has been this leader, or none.")
+    age_s: float = Field(description="What was acknowledged elsewhere in the last so many seconds it may not know.")
+    hears: list[str] = Field(description="The other voters that it hears.")
+    misses: list[str] = Field(description="The other voters that it does not hear.")
+    revision: int = Field(description="Of its replica.")
+
+
+class RestoreShape(Shape):
+    """That the cluster was restored, and what is waited for."""
+
+    incarnation: int = Field(description="Of the log.")
+    begun: bool = Field(description="Every lease of the lost history has ended, and hosts may have new ones.")
+    waits_s: float | None = Field(description="Until it begins, at most; null where nobody can tell.")
+    awaited: list[str] = Field(description="Hosts that have yet to tell what they hold before anything is placed.")
+    message: str
+
+
 class NodeShape(Shape):
     node: str
     address: str | None
     reachable: bool
     role: str | None = Field(description="Null where this node cannot know it.")
     agents: int | None = Field(description="Agent sessions at it; null where it did not answer.")
+    belief: BeliefShape | None = Field(description="What it believes itself; null where it could not be asked.")
+    not_asked: str = Field(description="Why it could not be asked; empty where it was.")
 
 
 class FailoverShape(Shape):
@@ -486,6 +512,8 @@ class ClusterShape(Shape):
     backup: BackupShape | None = Field(description="Null where no backups are scheduled at this node.")
     nodes: list[NodeShape]
     hosts: dict[HostPhaseName, int]
+    disagreements: list[str] = Field(description="Where the nodes' beliefs contradict each other; empty when nowhere.")
+    restore: RestoreShape | None = Field(description="Null where nothing is waited for after a restore.")
     failover: FailoverShape
     microvms: dict[str, int] = Field(description="By observed power state; `pending` where nothing was observed.")
 

@@ -17,17 +17,21 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controlplane.api.http import problems
+from controlplane.api.http import problems, refusals
 from controlplane.api.http.asgi import headers_of, replay
 from controlplane.api.http.plan import Arguments, Asked, Plan, UnsureError
 from controlplane.api.http.routing import query_names
+from controlplane.ports import StateReader
 
 
 class Straight:
     """An ASGI application in front of `framework`, the rest of `app`. `routes` are (prefix, route) in its order."""
 
-    def __init__(self, app: FastAPI, framework: ASGIApp, routes: Iterable[tuple[str, APIRoute]]) -> None:
+    def __init__(
+        self, app: FastAPI, framework: ASGIApp, routes: Iterable[tuple[str, APIRoute]], reader: StateReader
+    ) -> None:
         self._app = app
+        self._reader = reader
         self._framework = framework
         self._routes: dict[tuple[str, int], list[_Way]] = {}
         """By method and number of slashes: no parameter of a path holds one."""
@@ -58,8 +62,8 @@ class Straight:
             return
         try:
             response = await way.plan.call(arguments)
-        except problems.REFUSALS as error:
-            response = problems.answer(problems.refusal_of(error))
+        except refusals.REFUSALS as error:
+            response = problems.answer(refusals.refusal_of(error, self._reader))
         await response(scope, receive, send)
 
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from controlplane.api.http import shapes
 from controlplane.api.http.times import iso
-from controlplane.decide.conditions import Condition, conditions, host_conditions
+from controlplane.decide.conditions import Condition, conditions, host_conditions, waits_for_lease
 from controlplane.decide.drift import DriftField, classify
 from controlplane.decide.failover import Breaker, FailoverLimits, failover
 from controlplane.machine.convergence import current_observation
@@ -267,6 +267,7 @@ def why(state: State, vm: MicroVM, limits: FailoverLimits) -> shapes.Why:
         ),
         resurrection=_resurrection(vm),
         held=failover(state, term=0, limits=limits).held.get(vm.meta.uid, ""),
+        waits=waits_for_lease(state, vm),
     )
 
 

@@ -1,7 +1,8 @@
 """Long polls: hold a GET until a microVM is as asked, or for `wait_s`.
 
-The wait sleeps on the replica's state and is woken by what changes it. It ends early when the server shuts down or the
-client goes away, and at once when what is waited for can no longer come.
+The wait sleeps on the replica's state and is woken by what changes it. It ends early when the server shuts down, the
+client goes away, or this node has had no leader for longer than an election takes, and at once when what is waited for
+can no longer come. That nothing came is said of a fresh state alone, unless a stale one was asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from enum import StrEnum
 
 from starlette.requests import Request
 
+from controlplane.api.http import reads
+from controlplane.api.http.partition import until_cut_off
 from controlplane.api.http.services import Services
 from controlplane.decide.drift import DriftClass, classify
 from controlplane.machine.convergence import current_observation, is_settled
@@ -77,9 +80,20 @@ def _holds(state: State, vm: MicroVM, wanted: WaitFor, generation: int | None) -
 
 
 async def wait_until(
-    services: Services, request: Request, state: State, uid: str, wanted: WaitFor, generation: int | None, wait_s: float
+    services: Services,
+    request: Request,
+    state: State,
+    uid: str,
+    wanted: WaitFor,
+    generation: int | None,
+    wait_s: float,
+    *,
+    stale: bool,
 ) -> tuple[State, WaitEnd]:
-    """The state in which the wait ended, and how. Starts from `state`, which may already be as asked."""
+    """The state in which the wait ended, and how. Starts from `state`, which may already be as asked.
+
+    Raises NoLeaderError, unless it may be `stale`, when nobody can tell whether what is waited for came.
+    """
     if (end := verdict(state, uid, wanted, generation)) is not None:
         return state, end
     found = asyncio.ensure_future(
@@ -89,6 +103,8 @@ async def wait_until(
         )
     )
     others = [asyncio.ensure_future(services.closing.wait()), asyncio.ensure_future(_gone_away(request))]
+    if not stale:
+        others.append(asyncio.ensure_future(until_cut_off(services.reader)))
     try:
         await asyncio.wait([found, *others], return_when=asyncio.FIRST_COMPLETED)
         reached = found.result() if found.done() else None
@@ -97,7 +113,9 @@ async def wait_until(
             task.cancel()
         await asyncio.gather(found, *others, return_exceptions=True)
     if reached is None:
-        return services.reader.state, WaitEnd.TIMEOUT
+        if stale or services.closing.is_set():
+            return services.reader.state, WaitEnd.TIMEOUT
+        reached = await reads.snapshot(services)
     return reached, verdict(reached, uid, wanted, generation) or WaitEnd.TIMEOUT
 
 

@@ -5,6 +5,9 @@ too slow for the queue is told so and its stream ends; it resumes from the last 
 longer remembered answers 410 before the stream begins, or ends it with an `error` event; either way the client lists
 again.
 
+A stream of a node that has lost the leader ends with an `error` event, too: its silence would be taken for calm. One
+that was asked to be stale goes on, and its heartbeats tell for how long there has been no leader.
+
 One command may change several objects. Their events leave together and only the last carries the `id`, so that a stream
 that breaks in between is resumed from before them: an event may come twice, and none is lost.
 """
@@ -18,8 +21,9 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controlplane.api.http import problems, shapes, views
+from controlplane.api.http import partition, problems, shapes, views
 from controlplane.api.http.context import REVISION_HEADER
+from controlplane.api.http.partition import until_cut_off
 from controlplane.api.http.services import Services
 from controlplane.machine.events import Declared, Event
 from controlplane.machine.state import State
@@ -72,12 +76,15 @@ class WatchCounter:
 class WatchResponse(Response):
     """The whole life of one stream; nothing outlives its `__call__`."""
 
-    def __init__(self, services: Services, counter: WatchCounter, after: int, wanted: Filter) -> None:
+    def __init__(
+        self, services: Services, counter: WatchCounter, after: int, wanted: Filter, *, stale: bool = False
+    ) -> None:
         super().__init__()
         self._services = services
         self._counter = counter
         self._after = after
         self._wanted = wanted
+        self._stale = stale
         self._queue: asyncio.Queue[Event] = asyncio.Queue(services.settings.watch_queue)
         self._began = asyncio.Event()
 
@@ -93,6 +100,8 @@ class WatchResponse(Response):
             asyncio.create_task(_gone_away(receive)),
             asyncio.create_task(_closing(self._services)),
         ]
+        if not self._stale:
+            tasks.append(asyncio.create_task(self._cut_off()))
         try:
             await self._stream(scope, receive, send, tasks)
         finally:
@@ -102,7 +111,7 @@ class WatchResponse(Response):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, tasks: list[asyncio.Task[None]]) -> None:
-        pump = tasks[0]
+        pump, failing = tasks[0], [tasks[0], *tasks[3:]]
         if self._after < self._services.reader.state.revision:
             first = asyncio.create_task(self._began.wait())
             await asyncio.wait([first, *tasks], timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
@@ -129,8 +138,8 @@ class WatchResponse(Response):
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
         async with asyncio.timeout(_LAST_WORDS_S):
-            if pump.done():
-                last = self._failure(pump).problem.model_dump_json(exclude_none=True)
+            if (ended := next((task for task in failing if task.done()), None)) is not None:
+                last = self._failure(ended).problem.model_dump_json(exclude_none=True)
                 await _write(send, f"event: error\ndata: {last}\n\n".encode())
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -141,22 +150,35 @@ class WatchResponse(Response):
                 self._queue.put_nowait(event)
             self._began.set()
 
+    async def _cut_off(self) -> None:
+        """Ends only when the stream has to: raises ApiError."""
+        await until_cut_off(self._services.reader)
+        raise partition.refusal(self._services.reader.contact)
+
     async def _writer(self, send: Send) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._services.settings.heartbeat_s):
                     events = [await self._queue.get()]
             except TimeoutError:
-                await _write(send, b": heartbeat\n\n")
+                await _write(send, self._heartbeat())
                 continue
             # The pump does not pause within a revision, so what is queued holds whole revisions: take all of it.
             while not self._queue.empty():
                 events.append(self._queue.get_nowait())
             await _write(send, frames(self._services.reader.state, events))
 
-    def _failure(self, pump: asyncio.Task[None]) -> problems.ApiError:
-        error = pump.exception()
+    def _heartbeat(self) -> bytes:
+        if self._services.reader.caught_up:
+            return b": heartbeat\n\n"
+        contact = self._services.reader.contact
+        return f": heartbeat, without a leader for {contact.since_s:.0f} s\n\n".encode()
+
+    def _failure(self, ended: asyncio.Task[None]) -> problems.ApiError:
+        error = ended.exception()
         match error:
+            case problems.ApiError():
+                return error
             case CompactedError():
                 return problems.from_compacted(self._after, self._services.reader.state.revision)
             case asyncio.QueueFull():

@@ -22,7 +22,10 @@ app = options.new_app("The cluster itself.")
 
 @app.command()
 def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
-    """Show the nodes, their roles, the log, and what runs."""
+    """Show the nodes, their roles, the log, and what runs; and what each node believes of the others.
+
+    Contradictions between the nodes, a stopped failover and a wait after a restore are in the first lines.
+    """
     cluster = options.client(ctx).get("/cluster").body
     if output.machine_readable(form):
         output.dump(cluster, form)
@@ -30,6 +33,10 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
     failover = mapping(cluster, "failover")
     if failover.get("breaker_open"):
         output.alarm(f"FAILOVER IS STOPPED: {text(failover.get('message'))}")
+    if restore := mapping(cluster, "restore"):
+        output.alarm(f"RESTORED: {text(restore.get('message'))}")
+    for line in cluster.get("disagreements") or ():
+        output.alarm(f"NODES DISAGREE: {text(line)}")
     log = mapping(cluster, "log")
     leader = text(log.get("leader"))
     output.pairs(
@@ -50,6 +57,12 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
     print()
     output.table(
         ["NODE", "ADDRESS", "REACHABLE", "ROLE"], [_node_row(node, leader) for node in nodes], empty="No nodes."
+    )
+    print("\nWhat each node believes:")
+    output.table(
+        ["NODE", "LEADER", "TERM", "SINCE", "HEARS", "DOES NOT HEAR", "REVISION"],
+        [_belief_row(node) for node in nodes],
+        empty="No nodes.",
     )
 
 
@@ -115,10 +128,14 @@ def watch(
                     if limit is not None and seen >= limit:
                         return
             except ProblemError as problem:
-                if problem.code != "compacted":
+                if problem.code == "compacted":
+                    typer.echo(f"Events from revision {last} on are no longer kept; going on from now.", err=True)
+                    last = None
+                elif problem.code in ("no_leader", "no_majority", "too_slow"):
+                    typer.echo(f"{problem.message}; trying another node.", err=True)
+                    time.sleep(0.5)
+                else:
                     raise
-                typer.echo(f"Events from revision {last} on are no longer kept; going on from now.", err=True)
-                last = None
             except CliError:
                 if last is None and seen == 0:
                     raise
@@ -186,6 +203,21 @@ def _node_row(node: Json, leader: str) -> list[str]:
     name = text(node.get("node"))
     role = text(node.get("role")) or ("leader" if name == leader else "")
     return [name, text(node.get("address")), "yes" if node.get("reachable") else "no", role]
+
+
+def _belief_row(node: Json) -> list[str]:
+    name, belief = text(node.get("node")), mapping(node, "belief")
+    if not belief:
+        return [name, f"not asked: {text(node.get('not_asked'))}", "", "", "", "", ""]
+    return [
+        name,
+        text(belief.get("leader")) or "none",
+        text(belief.get("term")),
+        f"{float(belief.get('since_s') or 0):.0f} s",
+        ", ".join(belief.get("hears") or ()) or "nobody",
+        ", ".join(belief.get("misses") or ()),
+        text(belief.get("revision")),
+    ]
 
 
 def _counts(counts: Json) -> str:

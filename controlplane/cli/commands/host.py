@@ -84,8 +84,11 @@ def confirm_fenced(
         raise CliError("nobody is there to be asked", hint="say --yes if the hosts are certainly off")
     resources.confirm(f"Are {', '.join(names)} certainly off?", yes=yes)
     for name in names:
-        client.request("POST", f"{_path(name)}/actions/confirm-fenced")
-        print(f"host {name}: confirmed as off")
+        host = client.request("POST", f"{_path(name)}/actions/confirm-fenced").body
+        waits = dig(host, "status", "phase") == "detached"
+        print(
+            f"host {name}: confirmed as off" + ("; fenced once its last lease has ended, in seconds" if waits else "")
+        )
 
 
 def _set_schedulable(client: Client, name: str, *, schedulable: bool) -> None:

@@ -76,6 +76,8 @@ def why(
         print(
             f"Its copy of epoch {lost['epoch']} was given up on host {lost['host']} at {lost['at']}: {lost['reason']}."
         )
+    if answer.get("waits"):
+        print(f"It does not run yet: {answer['waits']}.")
     if answer.get("held"):
         print(f"Its host is lost, and it is not restarted elsewhere: {answer['held']}.")
     bids = objects(unplaced or decision, "bids")

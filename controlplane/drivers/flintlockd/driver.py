@@ -127,6 +127,9 @@ class FlintlockdDriver:
     async def renew(self, lease: Lease) -> None:
         """Nothing that runs here needs one: `check` refuses it."""
 
+    async def held(self) -> Lease | None:
+        return None
+
     # -- orders
 
     async def create(self, vm: VMDefinition) -> None:

@@ -259,6 +259,9 @@ class QemuDriver:
 
         await self._fence.renew(lease, lambda: asyncio.to_thread(look))
 
+    async def held(self) -> Lease | None:
+        return await self._fence.held()
+
     # -- the watch
 
     def _signature(self) -> object:

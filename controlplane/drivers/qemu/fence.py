@@ -129,6 +129,7 @@ class Fence:
         """What the watchdog says that it guards."""
         self._ends: float | None = None
         self._grace = 0.0
+        self._ttl: float | None = None
         self._lock = asyncio.Lock()
         self._tending: asyncio.Task[None] | None = None
 
@@ -194,8 +195,15 @@ class Fence:
             release = [key for key in present.running if key in self._told and key not in wanted]
             self._known = {key: each for key, each in self._known.items() if _exists(key) and key not in release}
             self._known |= {each.key: each for each in guard}
-            terms = {"ends": lease.ends_s, "grace": lease.grace_s}
+            terms = {"ends": lease.ends_s, "grace": lease.grace_s, "ttl": lease.ttl_s or None}
             await self._ask_alone({"guard": [asdict(each) for each in guard], "release": release, "lease": terms})
+
+    async def held(self) -> Lease | None:
+        """What the watchdog holds. It is asked: a longer lease of an earlier agent may be there."""
+        await self._ask({})
+        if self._ends is None or not self.live():
+            return None
+        return Lease(ends_s=self._ends, grace_s=self._grace, ttl_s=self._ttl or 0.0)
 
     # -- the line to the watchdog
 
@@ -238,14 +246,14 @@ class Fence:
             raise ConnectionResetError("the watchdog is of another version")
         if "error" in answer:
             raise DriverError("FenceUnavailable", f"the watchdog refused: {answer['error']}")
-        self._ends, self._grace = answer["ends"], answer["grace"]
+        self._ends, self._grace, self._ttl = answer["ends"], answer["grace"], answer.get("ttl")
         self._told = frozenset((pid, start) for pid, start in answer["guards"])
 
     def _everything(self) -> Mapping[str, object]:
         """What a watchdog must know that may know nothing."""
         everything: dict[str, object] = {"guard": [asdict(each) for each in self._known.values()]}
         if self.live():
-            everything["lease"] = {"ends": self._ends, "grace": self._grace}
+            everything["lease"] = {"ends": self._ends, "grace": self._grace, "ttl": self._ttl}
         return everything
 
     async def _open(self) -> _Line:

@@ -22,13 +22,14 @@ when the end has passed. What it did to a guest is told by a file `lease-ended` 
 *One request is one line of JSON*, all of its parts optional, and taken as a whole:
 
     {"guard": [{"uid", "pid", "start", "action", "folder"}], "release": [[pid, start]], "resume": [[pid, start]],
-     "lease": {"ends", "grace"}}
+     "lease": {"ends", "grace", "ttl"}}
 
 `start` is the process's start time in /proc/PID/stat: with the pid it names one process for as long as the machine is
 up. `action` is `pause` (SIGSTOP at the end, SIGKILL `grace` seconds later) or `stop` (SIGKILL at the end). A guard
 stands until it is released or the process is gone, whatever becomes of the driver. A lease never gets shorter. `resume`
 lets a guest go on that somebody else halted, if the lease is live: SIGCONT to a guarded guest comes from here alone.
-The answer tells the protocol, the lease, everything that is guarded, and which processes of `guard` are gone.
+`ttl` is only remembered: an agent that lost everything asks here how long a lease it may still hold. The answer tells
+the protocol, the lease, everything that is guarded, and which processes of `guard` are gone.
 
 *What it does not do.* It does not use /dev/watchdog. When this process and the agent are both killed or frozen, nobody
 ends the guests: that, and a host that freezes as a whole and thaws, needs a hardware watchdog and is outside of what
@@ -64,7 +65,7 @@ MARK = "lease-ended"
 IN_USE = 3
 """Exit code: another watchdog serves this state."""
 PROTOCOL = 1
-"""Raised with every change of requests, answers or the state file: a driver replaces a watchdog of another one."""
+"""Raised with every change that the other side would misunderstand: a driver replaces a watchdog of another one."""
 _MAX_REQUEST_BYTES = 4 << 20
 _MCL_CURRENT = 1
 
@@ -127,6 +128,8 @@ class Watchdog:
         self._guards: dict[Key, Guard] = {}
         self._ends: float | None = None
         self._grace = 0.0
+        self._ttl: float | None = None
+        """How long the lease lives from when it was asked for; None where nobody told."""
         self._marks: dict[str, str | None] = {}
         """Folder to what its mark is to say, None for no mark: still to be written."""
         self.acted = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -221,7 +224,7 @@ class Watchdog:
         with self._lock:
             now = self._now()
             if (lease := request.get("lease")) is not None:
-                self._renew(float(lease["ends"]), float(lease["grace"]), now)
+                self._renew(lease, now)
             gone = [key for told, key in guards if not self._guard(told, key, now)]
             for pid, start in request.get("release", ()):
                 self._release((pid, start))
@@ -232,17 +235,19 @@ class Watchdog:
                     guard.send(signal.SIGCONT)
             guards = list(self._guards)
             answer: Request = {"ends": self._ends, "grace": self._grace, "gone": gone, "guards": guards}
-            answer["protocol"] = PROTOCOL
+            answer["protocol"], answer["ttl"] = PROTOCOL, self._ttl
         os.eventfd_write(self.poked, 1)
         if request:
             self.save()
         return answer
 
-    def _renew(self, ends: float, grace: float, now: float) -> None:
+    def _renew(self, lease: Request, now: float) -> None:
+        ends, grace = float(lease["ends"]), float(lease["grace"])
+        ttl = float(lease["ttl"]) if lease.get("ttl") is not None else None
         if not (ends < now + LONGEST_S and 0 <= grace <= LONGEST_S):
             raise ValueError(f"a lease until {ends} (grace {grace}) at {now} is not possible")
         if self._ends is None or ends >= self._ends:
-            self._ends, self._grace = ends, grace
+            self._ends, self._grace, self._ttl = ends, grace, ttl
 
     def _guard(self, told: Request, key: Key, now: float) -> bool:
         """False when there is no such process any more."""
@@ -283,7 +288,8 @@ class Watchdog:
         boot = boot_id()
         with self._lock:
             guards = [guard.told() for guard in self._guards.values()]
-            state = {"protocol": PROTOCOL, "boot": boot, "ends": self._ends, "grace": self._grace, "guards": guards}
+            lease = {"ends": self._ends, "grace": self._grace, "ttl": self._ttl}
+            state = {"protocol": PROTOCOL, "boot": boot, "guards": guards, **lease}
             marks, self._marks = self._marks, {}
         try:
             draft = f"{self._state}.new"
@@ -310,7 +316,7 @@ class Watchdog:
                 for told in state["guards"]:
                     self._guard(told, (int(told["pid"]), int(told["start"])), now)
                 if state["ends"] is not None:
-                    self._renew(float(state["ends"]), float(state["grace"]), now)
+                    self._renew(state, now)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):

@@ -262,13 +262,19 @@ class SimulatedDriver:
                     self._store.put(self._take(step))
             known_ends_s = held.ends_s if held is not None and held.boot_id == self._boot_id else 0.0
             if lease.ends_s >= known_ends_s:
-                held = HeldLease(self._boot_id, lease.ends_s, lease.grace_s)
+                held = HeldLease(self._boot_id, lease.ends_s, lease.grace_s, lease.ttl_s)
                 self._store.put_lease(held)
         self._take_lease(held)
         if ended:  # what was halted or ended is another than before
             for row in self._store.all():
                 self._remember(row, now.wall_ms)
             self._wake()
+
+    async def held(self) -> Lease | None:
+        held = self._store.lease()
+        if held is None or not leases.is_live(held, self._moment()):
+            return None
+        return Lease(ends_s=held.ends_s, grace_s=held.grace_s, ttl_s=held.ttl_s)
 
     def _require_lease(self, uid: str, spec: MicroVMSpec, power: PowerState) -> None:
         """Raises DriverError(`NoLease`) when nothing may be started or resumed."""

@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS fault (
   retryable INTEGER NOT NULL, times INTEGER, PRIMARY KEY (call, target)
 );
 CREATE TABLE IF NOT EXISTS lease (
-  only INTEGER PRIMARY KEY CHECK (only = 1), boot_id TEXT NOT NULL, ends_s REAL NOT NULL, grace_s REAL NOT NULL
+  only INTEGER PRIMARY KEY CHECK (only = 1), boot_id TEXT NOT NULL, ends_s REAL NOT NULL, grace_s REAL NOT NULL,
+  ttl_s REAL NOT NULL DEFAULT 0
 );
 PRAGMA user_version = 1;
 """
@@ -78,6 +79,8 @@ class HeldLease(msgspec.Struct, frozen=True):
     ends_s: float
     """CLOCK_BOOTTIME of that boot."""
     grace_s: float
+    ttl_s: float = 0.0
+    """0: not known."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -117,8 +120,15 @@ class Store:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.executescript(_SCHEMA)
+                self._add_what_is_missing()
         except (OSError, sqlite3.Error) as error:
             raise self._unavailable(error) from error
+
+    def _add_what_is_missing(self) -> None:
+        """In a file that an older version made."""
+        columns = {str(each[1]) for each in self._db.execute("PRAGMA table_info(lease)")}
+        if "ttl_s" not in columns:
+            self._db.execute("ALTER TABLE lease ADD COLUMN ttl_s REAL NOT NULL DEFAULT 0")
 
     def close(self) -> None:
         self._db.close()
@@ -179,14 +189,14 @@ class Store:
 
     def lease(self) -> HeldLease | None:
         with self._errors():
-            query = "SELECT boot_id, ends_s, grace_s FROM lease"
-            values = cast(tuple[str, float, float] | None, self._db.execute(query).fetchone())
+            query = "SELECT boot_id, ends_s, grace_s, ttl_s FROM lease"
+            values = cast(tuple[str, float, float, float] | None, self._db.execute(query).fetchone())
             return None if values is None else HeldLease(*values)
 
     def put_lease(self, lease: HeldLease) -> None:
         with self._errors():
-            query = "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)"
-            self._db.execute(query, (lease.boot_id, lease.ends_s, lease.grace_s))
+            query = "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?)"
+            self._db.execute(query, (lease.boot_id, lease.ends_s, lease.grace_s, lease.ttl_s))
 
     # -- console
 

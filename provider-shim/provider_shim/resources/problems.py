@@ -24,6 +24,10 @@ def told_to_user(doing: str, locator: Locator) -> Generator[None]:
     except ApiError as refusal:
         raise ProviderError(explain(refusal, doing, locator)) from refusal
     except UnreachableError as problem:
+        if problem.refusal is not None:
+            raise error(
+                f"Cannot {doing}: the control plane cannot decide now", _undecided(problem.refusal)
+            ) from problem
         raise error(
             f"Cannot {doing}: the control plane does not answer",
             f"{problem}. Nothing is known about what exists, so nothing was removed from state. "
@@ -52,6 +56,15 @@ def explain(refusal: ApiError, doing: str, locator: Locator) -> list[Diagnostic]
         told = _sentences(_whole(refusal), refusal.hint)
         found.append(Diagnostic("error", summary, f"{told} [{refusal.code}]"))
     return found
+
+
+def _undecided(refusal: ApiError) -> str:
+    """Nodes answer, and none of them has a leader to ask."""
+    told = _sentences(_whole(refusal), "The request was repeated at every endpoint until its time was over")
+    return (
+        f"{told} Nothing was removed from state. Look at `flintctl cluster status`: a majority of the nodes has to run"
+        f" and reach each other. Then run again. [{refusal.code}]"
+    )
 
 
 def _sentences(*parts: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
+from acceptance.agent_session.streams import channel
 from acceptance.agent_session.world import Cluster
+from grpc import aio
 from support.builders import microvm_spec
 
 from controlplane.model.resources import ObservedPower
 from controlplane.ports import BidRequestItem, DriverError, HostUnreachableError
+from controlplane.ports import NodeView as Belief
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
 
 async def test_questions_reach_the_agent_through_another_node(ready: Cluster) -> None:
@@ -53,3 +59,21 @@ async def test_a_host_that_cannot_be_asked(ready: Cluster) -> None:
     await ready.stop_node("n1")
     present, silent = await second.link.presence(timeout_s=1)
     assert (list(present), list(silent)) == ([], ["n1"])
+
+
+async def test_nodes_tell_each_other_what_they_believe(ready: Cluster) -> None:
+    second = await ready.start_node("n2")
+    ready.views["n1"].cut()
+    views = await second.link.views(timeout_s=5)
+    assert list(views) == ["n2", "n1"]
+    told = views["n1"]
+    assert isinstance(told, Belief)
+    assert (told.contact.node, told.contact.leader, told.contact.cut_off) == ("n1", None, True)
+    assert told.contact == ready.views["n1"].contact
+    assert told.revision == ready.replica.state.revision
+    async with channel(ready, ready.certificate("host", "h1"), "n1") as opened:
+        with pytest.raises(aio.AioRpcError) as refused:
+            await rpc.NodeRelayStub(opened).View(wire.ViewRequest())
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await ready.stop_node("n1")
+    assert (await second.link.views(timeout_s=1))["n1"] == "it cannot be reached"

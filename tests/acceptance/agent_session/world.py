@@ -25,7 +25,8 @@ from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import MicroVM
-from controlplane.ports import NoLeaderError
+from controlplane.ports import Contact, NoLeaderError
+from controlplane.ports import NodeView as Belief
 from controlplane.system import SystemClock, Ulids
 
 WAIT_S = 15.0
@@ -34,8 +35,9 @@ WAIT_S = 15.0
 class NodeView:
     """One node's sight of the shared replica, which can be cut off from it alone."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, node: str) -> None:
         self._replica = replica
+        self._node = node
         self._frozen: State | None = None
 
     def cut(self) -> None:
@@ -48,6 +50,13 @@ class NodeView:
     @property
     def caught_up(self) -> bool:
         return self._frozen is None and self._replica.caught_up
+
+    @property
+    def contact(self) -> Contact:
+        if self._frozen is None:
+            return replace(self._replica.contact, node=self._node)
+        alone = replace(self._replica.contact, leader=None, hears=(), misses=("n2", "n3"))
+        return replace(alone, node=self._node, role="candidate")
 
     @property
     def begun(self) -> bool:
@@ -106,7 +115,7 @@ class Cluster:
         return self.certificates[key]
 
     async def start_node(self, node: str) -> Gateway:
-        self.views[node] = NodeView(self.replica)
+        self.views[node] = NodeView(self.replica, node)
         self.keepers[node] = FakeKeeper(leads=node == self.leader)
         gateway = Gateway(
             node=node,
@@ -121,6 +130,7 @@ class Cluster:
             keeper=self.keepers[node],
             leader=lambda: self.leader,
             lease_ttl_s=10.0,
+            view=lambda: Belief(contact=self.views[node].contact, revision=self.replica.state.revision),
         )
         await gateway.start()
         self.gateways[node] = gateway

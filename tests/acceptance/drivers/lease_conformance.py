@@ -43,7 +43,7 @@ def needing_a_lease(spec: MicroVMSpec, on_detach: OnDetach = OnDetach.PAUSE) -> 
 async def lease(driver: HostDriver, ttl_s: float, *, grace_s: float = LONG_S) -> float:
     """Renew; gives the end."""
     ends_s = boottime_s() + ttl_s
-    await driver.renew(Lease(ends_s, grace_s))
+    await driver.renew(Lease(ends_s, grace_s, ttl_s))
     return ends_s
 
 
@@ -106,6 +106,13 @@ class LeaseConformance(DriverConformance):
         async with leased(driver, lease_s):
             await driver.create(replace(vm, generation=2))
             assert is_running(await of(driver, vm.uid))
+
+    async def test_what_is_held_is_told_with_its_time_to_live(self, driver: HostDriver) -> None:
+        assert await driver.held() is None
+        ends_s = await lease(driver, LONG_S)
+        assert await driver.held() == Lease(ends_s, LONG_S, LONG_S)
+        await lease(driver, LONG_S / 2)
+        assert await driver.held() == Lease(ends_s, LONG_S, LONG_S), "a shorter one does not end it"
 
     async def test_its_end_halts_a_later_one_resumes_and_the_end_of_the_grace_kills(
         self, driver: HostDriver, sample_spec: MicroVMSpec, timeouts: Timeouts, lease_s: float

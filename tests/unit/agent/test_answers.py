@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 from support.agent_values import assignment
 from support.builders import microvm_spec
+from support.leases import NoLease
 
 from controlplane.agent.answers import Answers
 from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.bids import Reservations
 from controlplane.agent.inventory import Meter
 from controlplane.agent.journal import Journal
-from controlplane.agent.lease import NO_LEASE
 from controlplane.agent.pacing import Backoff, Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.drivers.simulated import SimulatedDriver
@@ -46,7 +46,7 @@ async def test_a_bid_counts_what_is_assigned_now(tmp_path: Path) -> None:
         clock=clock,
         pacing=Pacing(Backoff(), random.Random(1)),
         limits=RunnerLimits(),
-        standing=lambda: NO_LEASE,
+        lease=NoLease(),
     )
     answers = Answers(
         host="h1",

@@ -90,7 +90,12 @@ async def live(directory: Path, wanted: Assignments, *, burns_at: int = 10**6) -
         for _ in range(10):
             listing = (await lister.fresh()).listing
             decided = plan(
-                wanted, journal.records, listing, drivers=["simulated"], default_driver="simulated", may_run=True
+                wanted,
+                journal.records,
+                listing,
+                drivers=["simulated"],
+                default_driver="simulated",
+                may_run=lambda _: True,
             )
             if not decided.steps:
                 return decided, await driver.list()
@@ -172,7 +177,7 @@ async def test_the_intent_is_on_disk_before_the_driver_is_called(tmp_path: Path)
             (await lister.fresh()).listing,
             drivers=["simulated"],
             default_driver="simulated",
-            may_run=True,
+            may_run=lambda _: True,
         )
         await executor.execute(decided.steps["a"], "test")
     assert not journal.records
@@ -191,7 +196,9 @@ async def test_a_driver_that_lies_is_found_out(tmp_path: Path) -> None:
     lister = Lister({"simulated": driver}, timeout_s=5, gather_s=0)
     executor = Executor({"simulated": driver}, journal, lister, call_timeout_s=5, grace_s=0)
     listing = (await lister.fresh()).listing
-    decided = plan(assigned(SPEC), {}, listing, drivers=["simulated"], default_driver="simulated", may_run=True)
+    decided = plan(
+        assigned(SPEC), {}, listing, drivers=["simulated"], default_driver="simulated", may_run=lambda _: True
+    )
     with pytest.raises(DriverError, match="does not list the microVM") as found:
         await executor.execute(decided.steps["a"], "test")
     assert found.value.code == "NotConverged"

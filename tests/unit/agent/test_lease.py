@@ -1,4 +1,4 @@
-"""The lease: it ends when the leader reckons with it at the latest, and counts only when every driver has taken it."""
+"""The lease: it ends when the leader reckons with it at the latest, and counts for a driver that has taken it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.agent.held import LONGEST_S, NOTHING, Held, HeldFile
-from controlplane.agent.lease import NO_LEASE, REMEMBERED, Book, HostLease, Standing
-from controlplane.agent.patience import CALM, FIRST, LIMIT, Patience
-from controlplane.ports import DriverError, HostDriver, Lease
+from controlplane.agent.lease import NO_LEASE, REMEMBERED, TRUST_S, Book, HostLease, Standing
+from controlplane.agent.patience import CALM, FIRST, JITTER, LIMIT, TELLING, Patience
+from controlplane.ports import DriverError, DriverInfo, HostDriver, Lease
 from controlplane.system import SystemClock
 
 WAIT_S = 10.0
@@ -149,6 +149,7 @@ class Driver:
     """Takes leases, late or not at all."""
 
     def __init__(self) -> None:
+        self.info = DriverInfo(name="x", version="1", simulated=True, accelerator=None, fences=True)
         self.taken: list[Lease] = []
         self.fails: Exception | None = None
         self.gate = asyncio.Event()
@@ -160,9 +161,17 @@ class Driver:
             raise self.fails
         self.taken.append(lease)
 
+    async def held(self) -> Lease | None:
+        """As a watchdog that outlives the agent."""
+        await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        return self.taken[-1] if self.taken else None
+
 
 class Host:
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.clock = Clock()
         self.drivers = {"one": Driver(), "two": Driver()}
         self.changes = 0
@@ -190,6 +199,9 @@ class Host:
         self.lease.sending("s", self.sequence)
         assert self.lease.granted("s", self.sequence, ttl_s=ttl_s, grace_s=2.0)
 
+    def standing(self, driver: str = "one") -> Standing:
+        return self.lease.standing(driver)
+
     async def until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
         while not holds():
@@ -208,36 +220,70 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
         await running
 
 
-async def test_a_grant_counts_once_every_driver_has_taken_it(host: Host) -> None:
-    assert host.lease.standing() == NO_LEASE
+async def test_a_grant_counts_for_a_driver_once_that_has_taken_it(host: Host) -> None:
+    assert host.standing("one") == NO_LEASE
     host.drivers["two"].gate.clear()
     host.heartbeat()
-    await host.until(lambda: bool(host.drivers["one"].taken))
-    assert host.lease.standing() == NO_LEASE
-    assert host.lease.held_ttl_s() == 10.0, "the first driver holds it: a restarted agent must tell"
+    await host.until(lambda: host.standing("one").may_run)
+    assert host.standing("two") == NO_LEASE
+    assert await host.lease.held_ttl_s() == 10.0, "the first driver holds it: a restarted agent must tell"
     assert host.file.read(1000.0) == Held(ends_s=1010.0, ttl_s=10.0)
     host.drivers["two"].gate.set()
     host.clock.now_s += 1
     host.heartbeat()
-    await host.until(lambda: host.lease.standing().may_run)
-    assert host.changes == 1
-    assert host.drivers["two"].taken[-1] == Lease(ends_s=1011.0, grace_s=2.0)
+    await host.until(lambda: host.standing("two").may_run)
+    assert host.changes == 2
+    assert host.drivers["two"].taken[-1] == Lease(ends_s=1011.0, grace_s=2.0, ttl_s=10.0)
 
 
 @pytest.mark.parametrize("error", [DriverError("FenceUnavailable", "no watchdog"), ZeroDivisionError("a bug")])
-async def test_a_driver_that_fails_keeps_it_from_counting_and_is_asked_again(host: Host, error: Exception) -> None:
+async def test_a_driver_that_fails_has_no_lease_and_the_others_go_on(host: Host, error: Exception) -> None:
     host.heartbeat()
-    await host.until(lambda: host.lease.standing().may_run)
+    await host.until(lambda: host.standing("one").may_run and host.standing("two").may_run)
     host.drivers["two"].fails = error
     host.clock.now_s += 3
     host.heartbeat()
     await host.until(lambda: len(host.drivers["one"].taken) == 2)
+    assert host.standing("two").may_run, "what counted goes on to its own end"
+    assert host.lease.problems() == {}
     host.clock.now_s = 1010
-    assert not host.lease.standing().may_run, "what counted goes on to its own end and no further"
+    assert not host.standing("two").may_run, "and no further"
+    assert host.standing("one").may_run
+    assert list(host.lease.problems()) == ["two"]
     host.drivers["two"].fails = None
     host.heartbeat()
-    await host.until(lambda: host.lease.standing().may_run)
-    assert host.changes == 2
+    await host.until(lambda: host.standing("two").may_run)
+
+
+async def test_a_driver_that_took_no_lease_is_relied_on_again_only_after_a_while(host: Host) -> None:
+    host.drivers["two"].fails = DriverError("FenceUnavailable", "no watchdog")
+    host.heartbeat()
+    await host.until(lambda: host.standing("one").may_run)
+    assert host.lease.problems() == {"two": "FenceUnavailable: no watchdog"}
+    host.drivers["two"].fails = None
+    host.heartbeat()
+    await host.until(lambda: host.standing("two").may_run)
+    host.clock.now_s += TRUST_S - 1
+    assert list(host.lease.problems()) == ["two"], "a node would commit every change of mind"
+    host.clock.now_s += 1
+    assert host.lease.problems() == {}
+
+
+async def test_what_is_held_is_what_the_drivers_say_and_not_what_the_agent_remembers(host: Host) -> None:
+    host.heartbeat(ttl_s=60.0)
+    await host.until(lambda: host.standing("one").may_run and host.standing("two").may_run)
+    for file in host.directory.iterdir():
+        file.unlink()
+    again = host.agent()
+    assert await again.held_ttl_s() == 60.0, "the watchdog has not forgotten"
+    for driver in host.drivers.values():
+        driver.taken.clear()
+    host.file.write(Held(ends_s=1060.0, ttl_s=60.0))
+    assert await host.agent().held_ttl_s() == 0.0, "nobody lets anything run under it"
+    host.drivers["two"].fails = DriverError("FenceUnavailable", "no watchdog")
+    unsure = host.agent()
+    assert await unsure.held_ttl_s() == 60.0
+    assert list(unsure.problems()) == ["two"], "who cannot tell is not relied on"
 
 
 async def test_what_cannot_be_written_down_does_not_count(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,32 +295,32 @@ async def test_what_cannot_be_written_down_does_not_count(host: Host, monkeypatc
     host.heartbeat()
     await host.until(lambda: bool(tried))
     await asyncio.sleep(0.02)
-    assert host.lease.standing() == NO_LEASE
+    assert host.standing() == NO_LEASE
     assert not host.drivers["one"].taken
 
 
 async def test_it_says_when_half_of_it_has_passed_and_when_it_is_over(host: Host) -> None:
     host.heartbeat()
-    await host.until(lambda: host.lease.standing().may_run)
-    assert host.lease.standing() == Standing(may_run=True, shut_down=False, changes_in_s=5.0)
+    await host.until(lambda: host.standing().may_run)
+    assert host.standing() == Standing(may_run=True, shut_down=False, changes_in_s=5.0)
     host.clock.now_s += 5
-    assert host.lease.standing() == Standing(may_run=True, shut_down=True, changes_in_s=5.0)
+    assert host.standing() == Standing(may_run=True, shut_down=True, changes_in_s=5.0)
     host.heartbeat()
-    await host.until(lambda: not host.lease.standing().shut_down)
-    assert host.changes == 2
+    await host.until(lambda: not host.standing().shut_down)
+    await host.until(lambda: host.changes == 4)
     host.clock.now_s += 10
-    assert host.lease.standing() == NO_LEASE
+    assert host.standing() == NO_LEASE
 
 
 async def test_a_restarted_agent_tells_what_is_held_and_runs_nothing_under_it(host: Host) -> None:
     host.heartbeat(ttl_s=60.0)
-    await host.until(lambda: host.lease.standing().may_run)
+    await host.until(lambda: host.standing().may_run)
     again = host.agent()
     host.clock.now_s += 59
-    assert again.held_ttl_s() == 60.0
-    assert again.standing() == NO_LEASE
+    assert await again.held_ttl_s() == 60.0
+    assert again.standing("one") == NO_LEASE
     host.clock.now_s += 1
-    assert again.held_ttl_s() == 0.0
+    assert await again.held_ttl_s() == 0.0
 
 
 # -- how long to do without
@@ -318,3 +364,24 @@ def test_a_calm_while_makes_it_quick_again_and_grants_now_and_then_do_not() -> N
     for second in range(100, 100 + round(CALM * 2.0) + 2):
         patience.granted(float(second))
     assert patience.left_s(float(100 + round(CALM * 2.0) + 1)) == 2.0
+
+
+def test_while_no_node_has_a_leader_nothing_is_waited_for() -> None:
+    patience = Patience(2.0)
+    patience.begin(100.0, admitted=True, tells=True)
+    patience.granted(101.0)
+    assert patience.left_s(101.0) == 2.0 * TELLING, "it takes the node a moment to find out"
+    for second in range(102, 130):
+        patience.excused(float(second))
+        assert patience.left_s(float(second)) == 2.0 * TELLING
+    assert patience.left_s(129.0 + 2.0 * TELLING) == 0.0, "there is one again, and nothing came"
+
+
+def test_what_many_agents_meet_at_once_does_not_end_all_their_sessions_at_once() -> None:
+    patience = Patience(2.0)
+    waits: list[float | None] = []
+    for chance in (0.0, 0.5, 1.0):
+        patience.begin(100.0, admitted=True, chance=chance)
+        patience.granted(100.0)
+        waits.append(patience.left_s(100.0))
+    assert waits == [2.0, pytest.approx(2.0 + JITTER), pytest.approx(2.0 + 2 * JITTER)]

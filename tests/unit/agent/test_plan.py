@@ -52,8 +52,8 @@ class World:
             self.listing,
             drivers=DRIVERS,
             default_driver="simulated",
-            may_run=self.may_run,
-            shut_down=self.shut_down,
+            may_run=lambda _: self.may_run,
+            shut_down=lambda _: self.shut_down,
         )
 
     def carry_out(self, step: Step, *, stop_after: int = 9) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from support.agent_values import assignment
+from support.leases import NoLease
 
 from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.journal import Journal
-from controlplane.agent.lease import NO_LEASE
 from controlplane.agent.pacing import Backoff, Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.drivers.simulated import SimulatedDriver
@@ -43,7 +43,7 @@ async def running(directory: Path, driver: SimulatedDriver, *, limits: RunnerLim
         clock=SystemClock(),
         pacing=Pacing(Backoff(base_s=0.05, cap_s=0.4, permanent_s=0.4), random.Random(1)),
         limits=limits,
-        standing=lambda: NO_LEASE,
+        lease=NoLease(),
     )
     task = asyncio.create_task(runner.run())
     try:

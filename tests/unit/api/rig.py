@@ -39,7 +39,7 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import BackupStatus, BidRequestItem, HostUnreachableError, LogStatus, Presence
+from controlplane.ports import BackupStatus, BidRequestItem, HostUnreachableError, LogStatus, NodeView, Presence
 from controlplane.replica.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -63,6 +63,8 @@ class Agents:
     consoles: dict[str, bytes] = field(default_factory=dict)
     """By uid."""
     hang: bool = False
+    views_of: dict[str, NodeView | str] = field(default_factory=dict)
+    """What the nodes believe, as they say when asked."""
     error: Exception | None = None
 
     async def bids(self, host: str, items: Sequence[BidRequestItem], *, timeout_s: float) -> Mapping[str, Bid]:
@@ -82,6 +84,9 @@ class Agents:
         data = self.consoles[uid]
         start = offset if offset >= 0 else max(0, len(data) + offset)
         return start + len(data[start : start + limit]), data[start : start + limit]
+
+    async def views(self, *, timeout_s: float) -> Mapping[str, NodeView | str]:
+        return self.views_of
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
@@ -161,6 +166,7 @@ class Rig:
             reader=self.replica,
             proposer=self.replica,
             agents=self.agents,
+            nodes=self.agents,
             log=self.log,
             members=self.members,
             snapshots=self.snapshots,
@@ -204,7 +210,7 @@ class Rig:
         """An empty state and no faults."""
 
         async def inside() -> None:
-            self.replica.leaderless = False
+            self.replica.leaderless, self.replica.leaderless_s, self.replica.hears = False, 5.0, ("n2", "n3")
             self.replica.lose_outcomes = 0
             self.replica.remembered = 1000
             self.replica.gate.set()
@@ -215,7 +221,7 @@ class Rig:
         self.backup = None
         for held in tuple(self.snapshots.held):
             self.run(self.snapshots.release(held))
-        self.log.changes = {}
+        self.log.changes, self.agents.views_of = {}, {}
         self.agents.scores, self.agents.consoles, self.agents.hang, self.agents.error = {}, {}, False, None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -181,7 +181,15 @@ def test_cluster(api: Rig) -> None:
     assert found["hosts"] == {"ready": 1}
     assert found["microvms"] == {"running": 1, "pending": 1}
     (node,) = found["nodes"]
-    assert node == {"node": "n1", "address": "127.0.0.1:1", "reachable": True, "role": "leader", "agents": 1}
+    assert node == {
+        "node": "n1",
+        "address": "127.0.0.1:1",
+        "reachable": True,
+        "role": "leader",
+        "agents": 1,
+        "belief": None,
+        "not_asked": "its address is not known",
+    }
 
 
 def test_health(api: Rig) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from support.builders import agent_connected, failure, observation, place, repor
 from unit.api.rig import SPEC, Rig, eventually
 
 from controlplane.model.resources import ObservedPower
+from controlplane.ports import Contact, NodeView
 
 Cli = Callable[..., Any]
 
@@ -167,6 +170,38 @@ def test_cluster_status(cli: Cli, running: Rig) -> None:
     assert "State hash:" in shown
     assert running.digest in shown
     assert json.loads(cli("cluster", "status", "-o", "json").out)["revision"] == running.replica.state.revision
+
+
+def test_cluster_status_shows_what_each_node_believes(cli: Cli, running: Rig) -> None:
+    alone = Contact(
+        node="n3", role="candidate", term=4, leader=None, since_s=12, age_s=12, misses=("n1", "n2"), majority=2
+    )
+    led = replace(alone, node="n1", role="leader", leader="n1", since_s=80, hears=("n2",), misses=("n3",))
+    running.agents.views_of = {
+        "n1": NodeView(contact=led, revision=9, waits_s=7.0),
+        "n2": "it cannot be reached",
+        "n3": NodeView(contact=alone, revision=8),
+    }
+    running.log.changes = {"incarnation": 2}
+    shown = cli("cluster", "status").out
+    assert "NODES DISAGREE: n3 has had no leader for 12 s and hears nobody, while n1 go on with n1" in shown
+    assert "RESTORED: the cluster was restored: it waits until" in shown
+    lines = [line.split() for line in shown.splitlines()[-3:]]
+    assert lines[0] == ["n1", "n1", "4", "80", "s", "n2", "n3", "9"]
+    assert " ".join(lines[1]).startswith("n2 not asked: it cannot be reached")
+    assert lines[2] == ["n3", "none", "4", "12", "s", "nobody", "n1,", "n2", "8"]
+
+
+def test_watch_goes_on_at_another_node_when_one_has_no_leader(cli: Cli, running: Rig) -> None:
+    async def lose() -> None:
+        running.replica.leaderless = True
+        asyncio.get_running_loop().call_later(1.0, setattr, running.replica, "leaderless", False)
+
+    running.run(lose())
+    answer = cli("watch", "--from", "0", "--kind", "MicroVM", "--limit", "1")
+    assert answer.code == 0
+    assert "no leader is known" in answer.err
+    assert "trying another node" in answer.err
 
 
 def test_watch_prints_changes_and_resumes(cli: Cli, running: Rig) -> None:

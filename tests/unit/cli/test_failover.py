@@ -9,7 +9,7 @@ import pytest
 from support.builders import confirm_fenced, detached, fenced, resurrect, suspected
 from unit.api.rig import Rig
 
-from controlplane.model.resources import HostPhase
+from controlplane.model.resources import WAITS_FOR_LEASE, Failure, HostPhase, ObservedPower
 
 Cli = Callable[..., Any]
 MOVES = {"on_host_failure": "restart_elsewhere"}
@@ -30,11 +30,16 @@ def fleet(api: Rig) -> Rig:
 def test_an_operator_says_that_hosts_are_off(cli: Cli, fleet: Rig) -> None:
     fleet.do(suspected("h2"))
     answer = cli("host", "confirm-fenced", "h1", "h2", "--yes")
-    assert (answer.code, answer.out) == (0, "host h1: confirmed as off\nhost h2: confirmed as off\n")
+    assert answer.code == 0
+    assert answer.out.splitlines() == [
+        "host h1: confirmed as off",
+        "host h2: confirmed as off; fenced once its last lease has ended, in seconds",
+    ]
     assert "there will be two of each" in answer.err
     assert "h1: fenced, last seen" in answer.err
     assert "h2: suspect, last seen" in answer.err
-    assert [fleet.replica.state.hosts[name].phase for name in ("h1", "h2")] == [HostPhase.FENCED] * 2
+    phases = [fleet.replica.state.hosts[name].phase for name in ("h1", "h2")]
+    assert phases == [HostPhase.FENCED, HostPhase.DETACHED]
 
 
 def test_nothing_is_confirmed_unasked(cli: Cli, fleet: Rig) -> None:
@@ -74,6 +79,16 @@ def test_why_tells_what_a_lost_host_means(cli: Cli, fleet: Rig) -> None:
     told = cli("vm", "why", "demo/web").out
     assert "demo/web waits for its next placement." in told
     assert "Its copy of epoch 1 was given up on host h1 at" in told
+
+
+def test_why_tells_what_waits_for_a_lease(cli: Cli, fleet: Rig) -> None:
+    waits = Failure(code=WAITS_FOR_LEASE, message="waits for a lease since 07:00: none was granted to its host")
+    fleet.put_vm("new", recovery=MOVES)
+    fleet.place("new", "h2")
+    fleet.report("new", failure=waits, generation=None, ready=False, power=ObservedPower.ABSENT)
+    told = cli("vm", "why", "demo/new").out
+    assert "It does not run yet: host h2: waits for a lease since 07:00: none was granted to its host." in told
+    assert "WaitingForLease" in cli("vm", "show", "demo/new").out
 
 
 def test_an_open_breaker_is_not_overlooked(cli: Cli, fleet: Rig) -> None:

@@ -16,10 +16,12 @@ from support.builders import (
 )
 from support.driven import DrivenMachine
 
-from controlplane.decide.conditions import Condition, Truth, conditions, host_conditions
+from controlplane.decide.conditions import Condition, Truth, conditions, host_conditions, waits_for_lease
+from controlplane.decide.drift import DriftClass, classify
 from controlplane.model.commands import MarkUnplaced
-from controlplane.model.resources import ObservedPower
-from controlplane.model.spec import HostFailure, Recovery
+from controlplane.model.resources import WAITS_FOR_LEASE, Failure, ObservedPower
+from controlplane.model.spec import HostFailure, OnDetach, Recovery
+from controlplane.model.types import replace
 
 MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
 T, F, U = Truth.TRUE, Truth.FALSE, Truth.UNKNOWN
@@ -142,6 +144,60 @@ def test_conditions(arrange: Callable[[DrivenMachine], object], expected: list[t
     found = conditions(machine.state, machine.vm())
     assert [(each.type, each.status, each.reason) for each in found] == expected
     assert all(each.message for each in found)
+
+
+def wants_a_lease(machine: DrivenMachine) -> None:
+    machine.confirm(
+        machine.placed(recovery=MOVES),
+        failure=Failure(code=WAITS_FOR_LEASE, message="waits for a lease since 07:00: none was granted to its host"),
+        power=ObservedPower.ABSENT,
+        generation=None,
+        ready=False,
+    )
+
+
+def rejoins(machine: DrivenMachine) -> None:
+    machine.active(recovery=MOVES)
+    machine.accept(suspected())
+    machine.accept(detached())
+    machine.accept(agent_connected())
+
+
+@pytest.mark.parametrize(("arrange", "why"), [(wants_a_lease, "since 07:00"), (rejoins, "rejoins")])
+def test_what_waits_for_a_lease_says_so(arrange: Callable[[DrivenMachine], None], why: str) -> None:
+    machine = DrivenMachine().with_host()
+    arrange(machine)
+    found = by_type(conditions(machine.state, machine.vm()))["Running"]
+    assert (found.status, found.reason) == (F, WAITS_FOR_LEASE)
+    assert "host h1" in found.message
+    assert why in found.message
+    assert classify(machine.state, machine.vm()).klass is DriftClass.PROGRESSING, "a plan shows nothing"
+    assert waits_for_lease(machine.state, machine.vm()) == found.message
+
+
+def test_what_needs_no_lease_waits_for_none() -> None:
+    machine = DrivenMachine().with_host()
+    machine.active()
+    machine.accept(suspected())
+    machine.accept(detached())
+    machine.accept(agent_connected())
+    assert waits_for_lease(machine.state, machine.vm()) == ""
+
+
+def test_a_driver_that_takes_no_lease_is_told_and_what_runs_there_counts_as_kept() -> None:
+    machine = DrivenMachine().with_host()
+    machine.active(recovery=MOVES)
+    assert "Fencing" not in by_type(host_conditions(machine.state, machine.host()))
+    command = agent_connected(fences=False)
+    (driver,) = command.inventory.drivers
+    broken = replace(driver, lease_problem="FenceUnavailable: no watchdog answers")
+    machine.accept(replace(command, inventory=replace(command.inventory, drivers=[broken])))
+    found = by_type(host_conditions(machine.state, machine.host()))["Fencing"]
+    assert (found.status, found.reason) == (F, "DriverTakesNoLease")
+    assert "driver simulated takes no lease (FenceUnavailable: no watchdog answers)" in found.message
+    assert machine.vm().detach is OnDetach.KEEP
+    machine.accept(agent_connected())
+    assert "Fencing" not in by_type(host_conditions(machine.state, machine.host()))
 
 
 def by_type(found: tuple[Condition, ...]) -> dict[str, Condition]:

@@ -6,6 +6,7 @@ import pytest
 from support.builders import (
     agent_connected,
     confirm_fenced,
+    confirm_off,
     declare_host,
     detached,
     fenced,
@@ -251,6 +252,30 @@ def test_an_operator_confirms_that_a_lost_host_is_off(machine: DrivenMachine, wa
     assert (host.reason, outcome.kind, outcome.uid) == (reason, Kind.HOST, host.meta.uid)
     again = machine.accept(confirm_fenced(), actor="alice")
     assert (again.change, machine.host().confirmed_by) == (Change.UNCHANGED, "bob")
+
+
+def test_a_suspect_host_that_is_said_to_be_off_is_detached_first(machine: DrivenMachine) -> None:
+    """The leader may be granting to it at that moment: nothing of it may be given up before that has ended."""
+    vm = machine.active(recovery=MOVES)
+    machine.accept(suspected())
+    machine.accept(confirm_off(), actor="bob")
+    host = machine.host()
+    assert (host.phase, host.confirmed_by, host.session) == (HostPhase.DETACHED, "bob", None)
+    assert machine.accept(confirm_off(), actor="alice").change is Change.UNCHANGED, "saying it twice hastens nothing"
+    machine.refuse(resurrect(vm), Code.STALE)
+    machine.accept(Delete(kind=Kind.MICROVM, namespace="demo", name="web"))
+    machine.refuse(DELETE, Code.HOST_IN_USE, "/name")
+    machine.accept(fenced())
+    assert (machine.host().phase, machine.host().confirmed_by) == (HostPhase.FENCED, "bob")
+    machine.accept(DELETE)
+
+
+@pytest.mark.parametrize("way", [[suspected(), detached()], [detached(), fenced()]], ids=len)
+def test_a_host_without_a_lease_that_is_said_to_be_off_is_fenced(machine: DrivenMachine, way: list[Command]) -> None:
+    for command in way:
+        machine.accept(command)
+    machine.accept(confirm_off(revision=machine.host().meta.intent_revision), actor="bob")
+    assert (machine.host().phase, machine.host().confirmed_by) == (HostPhase.FENCED, "bob")
 
 
 def test_what_an_operators_word_is_refused_for(machine: DrivenMachine) -> None:

@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 from acceptance.terraform.fake_api import FakeApi
 from provider_shim.client import ApiError, CancelledError, Client, ClientSettings, UnreachableError
+from provider_shim.framework import diagnostics
+from provider_shim.framework.diagnostics import ProviderError
+from provider_shim.resources.problems import told_to_user
 
 DEMO = "/namespaces/demo"
+
+
+class NoFields:
+    """A locator of problems that are about no attribute."""
+
+    def path(self, pointer: str) -> diagnostics.Path:
+        return diagnostics.ROOT
 
 
 @pytest.fixture
@@ -62,6 +72,17 @@ def test_the_deadline_ends_the_repeats(api: FakeApi) -> None:
     with pytest.raises(UnreachableError, match="There is no leader"):
         client_of(api).get(DEMO, deadline=time.monotonic() + 0.5)
     assert 0.4 < time.monotonic() - started < 2
+
+
+def test_nodes_that_answer_and_have_no_leader_are_not_taken_for_silence(api: FakeApi) -> None:
+    api.faults.unavailable = 10_000
+    with pytest.raises(ProviderError) as told, told_to_user("create namespace demo", NoFields()):
+        client_of(api, retry_s=0.3).send("PUT", DEMO, body={"spec": {}})
+    (diagnostic,) = told.value.diagnostics
+    assert diagnostic.summary == "Cannot create namespace demo: the control plane cannot decide now"
+    assert "There is no leader." in diagnostic.detail
+    assert "Nothing was removed from state. Look at `flintctl cluster status`" in diagnostic.detail
+    assert diagnostic.detail.endswith("Then run again. [no_leader]")
 
 
 def test_an_interrupt_ends_the_repeats(api: FakeApi) -> None:

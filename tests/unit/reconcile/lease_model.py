@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from support.builders import agent_connected, declare_host
+from support.builders import agent_connected, confirm_off, declare_host
 
 from controlplane.machine.apply import apply
 from controlplane.machine.events import Event
@@ -40,6 +40,8 @@ class Parts:
     ledger: Callable[[], Ledger] = Ledger
     proof: bool = True
     """Whether a confirmation asks anybody."""
+    word: Callable[[str], Command] = confirm_off
+    """What an operator's word is proposed as."""
 
 
 @dataclass
@@ -210,6 +212,7 @@ class Cluster:
         self.fronts = {
             f"n{i}": Front(f"n{i}", self.shared, parts, ttl_s, 1000.0 * i) for i, ttl_s in enumerate(ttls_s, 1)
         }
+        self.parts = parts
         self.agent = Agent(rate)
         self.asking: set[asyncio.Task[None]] = set()
         self.fences = 0
@@ -274,6 +277,11 @@ class Cluster:
     def reconnect(self, name: str) -> None:
         self.agent.cut, self.agent.at = False, name
         self.shared.send(self.agent.hello(self.host_s, self.fronts[name].lease.ttl_s))
+
+    def confirm(self, _: str) -> None:
+        """An operator says, wrongly, that the suspect host is off; where no lease is left, it is their word alone."""
+        if self.shared.state.hosts[HOST].phase is HostPhase.SUSPECT and not self.shared.held:
+            self.shared.send(self.parts.word(HOST))
 
     async def pass_time(self, seconds: float) -> None:
         for step in range(round(seconds / PERIOD_S)):

@@ -358,6 +358,19 @@ async def test_hosts_that_are_not_back_are_fenced_after_a_whole_wait_of_their_ow
     assert [type(each) for each in await world.pass_time(1.5)] == [HostFenced]
 
 
+async def test_it_tells_how_long_it_still_waits_at_most() -> None:
+    world = restored()
+    assert world.hostwatch.waits_s == pytest.approx(16.5), "1.1 x (10 + 2 + 3), from when it begins to count"
+    await world.pass_time(10.0)
+    assert world.hostwatch.waits_s == pytest.approx(6.5, abs=1.0)
+    world.term = None
+    assert world.hostwatch.waits_s is None, "only the leader knows"
+    world.term = 1
+    await world.pass_time(19.0)
+    assert world.state.incarnation == 2
+    assert world.hostwatch.waits_s is None
+
+
 def _another_term(world: World) -> None:
     world.term = world.leads_in = 2
 

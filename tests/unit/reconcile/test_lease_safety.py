@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from support.builders import confirm_fenced
 from unit.reconcile.lease_model import Cluster, Parts, Violation
 
 from controlplane.reconcile.ledger import Ledger
@@ -34,6 +35,8 @@ EVENTS = (
     "release_log",
     "cut",
     "reconnect",
+    "confirm",
+    "confirm",
 )
 Step = tuple[str, str, float]
 """(what happens, to which node, seconds that pass then)."""
@@ -127,6 +130,7 @@ BROKEN: dict[str, Callable[[], Parts]] = {
     "no allowance for slow clocks": partial(Parts, lease=PerfectClocks),
     "no regard for longer leases of others": partial(Parts, lease=OwnLeases),
     "no new wait of a new leader": partial(Parts, ledger=Confident),
+    "no wait after an operator's word": partial(Parts, word=confirm_fenced),
 }
 
 

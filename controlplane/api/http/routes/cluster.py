@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from controlplane.api.http import problems, raft_views, shapes, views
+from controlplane.api.http import beliefs, partition, problems, raft_views, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
@@ -18,7 +19,7 @@ from controlplane.decide.failover import FailoverLimits, breaker
 from controlplane.machine.codec import digest_text
 from controlplane.machine.convergence import current_observation
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
-from controlplane.ports import BackupStatus, LogError, LogStatus, Presence
+from controlplane.ports import BackupStatus, LogError, LogStatus, NodeView, Presence
 
 router = APIRouter(tags=["Cluster"], route_class=StrictRoute)
 health = APIRouter(tags=["Health"], route_class=StrictRoute)
@@ -27,7 +28,10 @@ health = APIRouter(tags=["Health"], route_class=StrictRoute)
 @router.get("/cluster", response_model=shapes.ClusterShape)
 async def cluster(services: With) -> Response:
     """The cluster as this node sees it: always its own replica, since it has to answer without a leader too."""
-    log, presence = await asyncio.gather(_log_status(services), _presence(services))
+    timeout_s = services.settings.presence_timeout_s
+    log, presence, views_of = await asyncio.gather(
+        _log_status(services), _presence(services), services.nodes.views(timeout_s=timeout_s)
+    )
     state = services.reader.state
     document = shapes.ClusterShape(
         cluster_id=state.cluster_id,
@@ -37,7 +41,9 @@ async def cluster(services: With) -> Response:
         version=services.settings.version,
         log=raft_views.log_shape(log) if log is not None else None,
         backup=_backup(services.backup()),
-        nodes=_nodes(services, log, presence),
+        nodes=_nodes(services, log, presence, views_of),
+        disagreements=beliefs.disagreements(views_of),
+        restore=beliefs.restore(state, log.incarnation if log is not None else 0, views_of),
         failover=views.failover_shape(breaker(state, FailoverLimits(max_unhealthy=services.settings.max_unhealthy))),
         hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
         microvms=dict(
@@ -84,12 +90,15 @@ def _backup(backup: BackupStatus | None) -> shapes.BackupShape | None:
 
 
 def _nodes(
-    services: Services, log: LogStatus | None, presence: tuple[list[Presence], set[str]] | None
+    services: Services,
+    log: LogStatus | None,
+    presence: tuple[list[Presence], set[str]] | None,
+    views_of: Mapping[str, NodeView | str],
 ) -> list[shapes.NodeShape]:
     own, addresses = services.settings.node, services.settings.addresses()
     peers = {peer.node: peer for peer in log.peers} if log is not None else {}
     nodes: list[shapes.NodeShape] = []
-    for node in sorted({own, *peers, *addresses}):
+    for node in sorted({own, *peers, *addresses, *views_of}):
         peer = peers.get(node)
         reachable = node == own or (peer is not None and peer.connected)
         role: str | None = None
@@ -102,7 +111,13 @@ def _nodes(
             agents = sum(1 for session in presence[0] if session.node == node)
         nodes.append(
             shapes.NodeShape(
-                node=node, address=addresses.get(node) or None, reachable=reachable, role=role, agents=agents
+                node=node,
+                address=addresses.get(node) or None,
+                reachable=reachable,
+                role=role,
+                agents=agents,
+                belief=beliefs.shape(view) if isinstance(view := views_of.get(node), NodeView) else None,
+                not_asked=view if isinstance(view, str) else "" if view is not None else "its address is not known",
             )
         )
     return nodes
@@ -128,5 +143,8 @@ async def alive(services: With) -> Response:
 async def ready(services: With) -> Response:
     """200 while a leader is known and this node's replica follows it."""
     if not services.reader.caught_up or services.closing.is_set():
-        raise problems.problem("not_ready", "no leader is known, or the replica is behind it", retry_after_s=1)
+        contact = services.reader.contact
+        leaderless = contact.leader is None and not services.closing.is_set()
+        why = partition.words(contact) if leaderless else "it stops, or its replica is behind the leader"
+        raise problems.problem("not_ready", why, retry_after_s=1)
     return respond(shapes.Health(), services.reader.state)

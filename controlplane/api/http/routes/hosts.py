@@ -15,7 +15,7 @@ from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
-from controlplane.model.commands import ConfirmFenced, Delete
+from controlplane.model.commands import ConfirmOff, Delete
 from controlplane.model.types import Kind
 
 router = APIRouter(tags=["Hosts"], route_class=StrictRoute)
@@ -59,9 +59,10 @@ async def confirm_fenced(
 ) -> Response:
     """Say that a lost host is certainly off, so that whatever its microVMs' policies allow is restarted elsewhere.
 
-    Nothing checks it: if the host runs after all, so do two copies of what is restarted.
+    A suspect host, to which the leader may still grant, is first detached and then fenced within seconds. Nothing
+    checks the word: if the host runs after all, so do two copies of what is restarted.
     """
-    command = ConfirmFenced(host=name, revision=revision)
+    command = ConfirmOff(host=name, revision=revision)
     _, state = await writes.propose(services, actor, command, key=key)
     return respond(views.host(state, reads.host(state, name, include_pending=False)), state)
 

@@ -60,7 +60,9 @@ async def read_microvm(
     if wait_for is None:
         return respond(views.microvm(state, vm), state)
     wait_s = min(wait_s, services.settings.max_wait_s)
-    state, end = await wait_until(services, request, state, vm.meta.uid, wait_for, generation, wait_s)
+    state, end = await wait_until(
+        services, request, state, vm.meta.uid, wait_for, generation, wait_s, stale=reads.is_stale(request)
+    )
     headers = {WAIT_HEADER: end.value}
     last = state.microvms.get(vm.meta.uid)
     if last is None:

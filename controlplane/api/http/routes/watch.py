@@ -48,4 +48,10 @@ async def watch(
     if start is not None and start > state.revision:
         raise problems.invalid("/query/from", f"revision {start} is yet to come; the present one is {state.revision}")
     begin = state.revision if start is None else start
-    return WatchResponse(services, request.app.state.watchers, begin, Filter(kind=kind, namespace=namespace))
+    return WatchResponse(
+        services,
+        request.app.state.watchers,
+        begin,
+        Filter(kind=kind, namespace=namespace),
+        stale=reads.is_stale(request),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,12 +13,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from controlplane.agent.held import HeldFile
+from controlplane.agent.lease import HostLease
 from controlplane.drivers.qemu.fence import SOCKET, STATE, Fence, Guarded, Present
 from controlplane.drivers.qemu.watchdog import boottime_s, process_stat
-from controlplane.ports import DriverError, Lease
+from controlplane.ports import DriverError, DriverInfo, HostDriver, Lease
+from controlplane.system import SystemClock
 
 WAIT_S = 20.0
 
@@ -105,6 +110,71 @@ async def test_the_next_driver_learns_the_lease_from_the_watchdog(host: Host) ->
     assert other.live()
     assert other.guards(host.guarded().key)
     await other.stop()
+
+
+class Holder:
+    """A driver as the agent's lease meets it when it asks what is held."""
+
+    info = DriverInfo(name="qemu", version="1", simulated=False, accelerator=None, fences=True)
+
+    def __init__(self, fence: Fence) -> None:
+        self.held = fence.held
+
+
+def agent_lease(fence: Fence, directory: Path) -> HostLease:
+    directory.mkdir(exist_ok=True)
+    drivers = cast("dict[str, HostDriver]", {"qemu": Holder(fence)})
+    return HostLease(
+        drivers=drivers,
+        file=HeldFile(directory, "boot-1"),
+        clock=SystemClock(),
+        on_change=lambda: None,
+        renew_timeout_s=5.0,
+    )
+
+
+async def test_an_agent_that_lost_its_directory_tells_the_longer_lease_that_the_watchdog_holds(
+    host: Host, tmp_path: Path
+) -> None:
+    """A leader that was told less, because its own leases are shorter, would wait too short."""
+    await host.fence.renew(Lease(boottime_s() + 60.0, 2.0, ttl_s=60.0), host.look)
+    await host.fence.stop()
+    # Nothing of the agent's own is left; the watchdog's socket is.
+    host.fence = Fence(host.state_dir)
+    await host.fence.start([host.guarded()])
+    assert await agent_lease(host.fence, tmp_path / "agent").held_ttl_s() == 60.0
+    os.kill(await host.dog(), signal.SIGKILL)
+    assert await agent_lease(host.fence, tmp_path / "agent").held_ttl_s() == 60.0, "its successor knows as well"
+    await host.fence.renew(Lease(boottime_s() + 10.0, 2.0, ttl_s=10.0), host.look)
+    assert await agent_lease(host.fence, tmp_path / "agent").held_ttl_s() == 60.0, "what is held never gets shorter"
+
+
+async def test_without_the_watchdogs_folder_nothing_runs_by_the_time_that_nothing_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path / "first")
+    host.state_dir.mkdir()
+    await host.fence.start([])
+    dogs: list[int] = []
+    try:
+        await host.fence.renew(Lease(boottime_s() + 60.0, 2.0, ttl_s=60.0), host.look)
+        dogs.append(await host.dog())
+        await host.fence.stop()
+        shutil.rmtree(host.state_dir)
+        host.state_dir.mkdir()
+        host.fence = Fence(host.state_dir)
+        await host.fence.start([host.guarded()])
+        assert await agent_lease(host.fence, tmp_path / "agent").held_ttl_s() == 0.0
+        assert host.halted(), "another watchdog, of which nobody can hear any more, would let it run"
+        await asyncio.sleep(0.5)
+        assert host.halted()
+        dogs.append(await host.dog())
+        assert dogs[0] != dogs[1]
+    finally:
+        for dog in dogs:
+            with suppress(OSError):
+                os.kill(dog, signal.SIGKILL)
+        await host.fence.stop()
+        host.child.kill()
+        host.child.wait(WAIT_S)
 
 
 async def test_a_renewal_makes_the_guards_what_the_definitions_say(host: Host) -> None:

@@ -116,6 +116,7 @@ class Driver(_message.Message):
     SIMULATED_FIELD_NUMBER: _builtins.int
     ACCELERATOR_FIELD_NUMBER: _builtins.int
     FENCES_FIELD_NUMBER: _builtins.int
+    LEASE_PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     simulated: _builtins.bool
@@ -123,6 +124,8 @@ class Driver(_message.Message):
     """"kvm", "tcg" or empty"""
     fences: _builtins.bool
     """ends by itself what may run only under a lease"""
+    lease_problem: _builtins.str
+    """why it takes no lease at present, so that `fences` is false; empty: it does, or never can"""
     def __init__(
         self,
         *,
@@ -131,10 +134,11 @@ class Driver(_message.Message):
         simulated: _builtins.bool = ...,
         accelerator: _builtins.str = ...,
         fences: _builtins.bool = ...,
+        lease_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "fences", b"fences", "name", b"name", "simulated", b"simulated", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "fences", b"fences", "lease_problem", b"lease_problem", "name", b"name", "simulated", b"simulated", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,10 +527,13 @@ class Welcome(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     ADMITTED_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TELLS_LEADERLESS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node: _builtins.str
     admitted: _builtins.bool
     """false: pending, nothing is assigned until the host is declared"""
+    tells_leaderless: _builtins.bool
+    """this node says so when there is no leader for it to ask for grants"""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """every node that the agent may dial"""
@@ -538,10 +545,11 @@ class Welcome(_message.Message):
         node: _builtins.str = ...,
         admitted: _builtins.bool = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        tells_leaderless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "cluster_id", b"cluster_id", "endpoints", b"endpoints", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "cluster_id", b"cluster_id", "endpoints", b"endpoints", "node", b"node", "tells_leaderless", b"tells_leaderless"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -574,15 +582,20 @@ class HeartbeatAck(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    LEADERLESS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    """0: it answers no heartbeat, and only tells the rest"""
+    leaderless: _builtins.bool
+    """No leader is known to this node, nor to others that are a majority with it: no grant is due, and none would be elsewhere."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
+        leaderless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaderless", b"leaderless", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1122,6 +1135,84 @@ class AskReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AskReply: _TypeAlias = AskReply  # noqa: Y015
+
+@_typing.final
+class ViewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViewRequest: _TypeAlias = ViewRequest  # noqa: Y015
+
+@_typing.final
+class ViewReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    HEARS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    MAJORITY_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    WAITS_MS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    role: _builtins.str
+    term: _builtins.int
+    leader: _builtins.str
+    """empty: for this node there is none"""
+    since_ms: _builtins.int
+    """for how long there has been this leader, or none"""
+    age_ms: _builtins.int
+    """what was acknowledged elsewhere in the last so many milliseconds may be missing"""
+    majority: _builtins.int
+    votes: _builtins.bool
+    revision: _builtins.int
+    """of its replica"""
+    waits_ms: _builtins.int
+    """the leader of a restored log: so long at most until leases of the lost history have ended"""
+    @_builtins.property
+    def hears(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the other voters"""
+
+    @_builtins.property
+    def misses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        role: _builtins.str = ...,
+        term: _builtins.int = ...,
+        leader: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        age_ms: _builtins.int = ...,
+        hears: _abc.Iterable[_builtins.str] | None = ...,
+        misses: _abc.Iterable[_builtins.str] | None = ...,
+        majority: _builtins.int = ...,
+        votes: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+        waits_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_waits_ms", b"_waits_ms", "waits_ms", b"waits_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waits_ms", b"_waits_ms", "age_ms", b"age_ms", "hears", b"hears", "leader", b"leader", "majority", b"majority", "misses", b"misses", "node", b"node", "revision", b"revision", "role", b"role", "since_ms", b"since_ms", "term", b"term", "votes", b"votes", "waits_ms", b"waits_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__waits_ms: _TypeAlias = _typing.Literal["waits_ms"]  # noqa: Y015
+    _WhichOneofArgType__waits_ms: _TypeAlias = _typing.Literal["_waits_ms", b"_waits_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waits_ms) -> _WhichOneofReturnType__waits_ms | None: ...
+
+Global___ViewReply: _TypeAlias = ViewReply  # noqa: Y015
 
 @_typing.final
 class GrantRequest(_message.Message):

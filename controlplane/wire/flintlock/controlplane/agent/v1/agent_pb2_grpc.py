@@ -122,6 +122,11 @@ class NodeRelayStub:
                 request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.SerializeToString,
                 response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.FromString,
                 _registered_method=True)
+        self.View = channel.unary_unary(
+                '/flintlock.controlplane.agent.v1.NodeRelay/View',
+                request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewRequest.SerializeToString,
+                response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewReply.FromString,
+                _registered_method=True)
 
 
 class NodeRelayServicer:
@@ -147,6 +152,13 @@ class NodeRelayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def View(self, request, context):
+        """what the node believes of the cluster
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeRelayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +176,11 @@ def add_NodeRelayServicer_to_server(servicer, server):
                     servicer.Grant,
                     request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.FromString,
                     response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.SerializeToString,
+            ),
+            'View': grpc.unary_unary_rpc_method_handler(
+                    servicer.View,
+                    request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewRequest.FromString,
+                    response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -248,6 +265,33 @@ class NodeRelay:
             '/flintlock.controlplane.agent.v1.NodeRelay/Grant',
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantRequest.SerializeToString,
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.GrantReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def View(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flintlock.controlplane.agent.v1.NodeRelay/View',
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewRequest.SerializeToString,
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ViewReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,8 @@ class NodeRelayStub:
     Ask: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AskRequest, _agent_pb2.AskReply]
     Grant: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GrantRequest, _agent_pb2.GrantReply]
     """answered by the leader alone, others end it with FAILED_PRECONDITION"""
+    View: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ViewRequest, _agent_pb2.ViewReply]
+    """what the node believes of the cluster"""
 
 @_typing.type_check_only
 class NodeRelayAsyncStub(NodeRelayStub):
@@ -73,6 +75,8 @@ class NodeRelayAsyncStub(NodeRelayStub):
     Ask: _aio.UnaryUnaryMultiCallable[_agent_pb2.AskRequest, _agent_pb2.AskReply]  # type: ignore[assignment]
     Grant: _aio.UnaryUnaryMultiCallable[_agent_pb2.GrantRequest, _agent_pb2.GrantReply]  # type: ignore[assignment]
     """answered by the leader alone, others end it with FAILED_PRECONDITION"""
+    View: _aio.UnaryUnaryMultiCallable[_agent_pb2.ViewRequest, _agent_pb2.ViewReply]  # type: ignore[assignment]
+    """what the node believes of the cluster"""
 
 class NodeRelayServicer(metaclass=_abc_1.ABCMeta):
     """Between nodes, authenticated by node certificates: what a node asks of the agents that dialled another one."""
@@ -98,5 +102,13 @@ class NodeRelayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GrantReply, _abc.Awaitable[_agent_pb2.GrantReply]]:
         """answered by the leader alone, others end it with FAILED_PRECONDITION"""
+
+    @_abc_1.abstractmethod
+    def View(
+        self,
+        request: _agent_pb2.ViewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ViewReply, _abc.Awaitable[_agent_pb2.ViewReply]]:
+        """what the node believes of the cluster"""
 
 def add_NodeRelayServicer_to_server(servicer: NodeRelayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
