@@ -134,3 +134,7 @@ raft-check: $(DEV) test-parts ## Checked histories of real clusters under faults
 
 raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are broken on purpose (needs root)
 	$(BIN)/python -m tests.linearizability.broken_builds
+
+.PHONY: chaos
+chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)
+	$(BIN)/python -m tests.chaos $(ARGS)

@@ -29,6 +29,7 @@ class Network:
 
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}
+        self._bridge_ports: dict[str, str] = {}
         self.has_netem = True
         self._cut: frozenset[Link] = frozenset()
         self._loss_percent: dict[str, int] = {}
@@ -43,7 +44,7 @@ class Network:
         address = self.addresses[node] = f"{_PREFIX}{number}"
         command("ip", "netns", "add", node)
         # The kernel takes its time to remove the ports of the round before.
-        port = f"port{next(_ports)}"
+        port = self._bridge_ports[node] = f"port{next(_ports)}"
         command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", node)
         command("ip", "link", "set", port, "master", _BRIDGE, "up")
         command("ip", "-n", node, "address", "add", f"{address}/24", "dev", "eth0")
@@ -67,6 +68,13 @@ class Network:
         """Only nodes of the same side reach each other."""
         side_of = {node: number for number, side in enumerate(sides) for node in side}
         self.cut((a, b) for a in side_of for b in side_of if side_of[a] != side_of[b])
+
+    def unplug(self, node: str) -> None:
+        """Nothing gets in or out, whatever else is bridged in there included."""
+        command("ip", "link", "set", self._bridge_ports[node], "down")
+
+    def plug(self, node: str) -> None:
+        command("ip", "link", "set", self._bridge_ports[node], "up")
 
     def lose(self, percent: dict[str, int]) -> None:
         """These nodes lose so many percent of what their peers send them."""

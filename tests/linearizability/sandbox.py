@@ -49,7 +49,7 @@ def run_inside(main: Callable[[], int]) -> int:
     if not missing and _libc.unshare(_CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET) != 0:
         missing = [f"namespaces are not permitted here: {os.strerror(ctypes.get_errno())}"]
     if missing:
-        print("raft-check cannot run here:", *missing, sep="\n  ", file=sys.stderr)
+        print("this cannot run here:", *missing, sep="\n  ", file=sys.stderr)
         return EX_UNAVAILABLE
     first = os.fork()
     if first == 0:
