@@ -18,6 +18,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -49,6 +50,7 @@ from controlplane.model.resources import (
 )
 from controlplane.model.spec import (
     DriftPolicy,
+    FailoverPolicySpec,
     HostFailure,
     HostSpec,
     Initrd,
@@ -60,6 +62,7 @@ from controlplane.model.spec import (
     Placement,
     PlacementPolicySpec,
     Recovery,
+    Restart,
     Spread,
     StaticAddress,
     Volume,
@@ -244,6 +247,12 @@ _COMMANDS: list[Command] = [
     ConfirmFenced(host="h1", revision=None),
     HostSuspected(host="h3", session="session-5", reason="no lease granted for 3 s"),
     ConfirmOff(host="h3", revision=None),
+    DeclareFailoverPolicy(
+        name="patient",
+        uid="uid-of-patient",
+        spec=FailoverPolicySpec(restart=Restart.DELAYED, delay_s=300, priority=10, max_per_minute=20),
+    ),
+    _declared("waits", dataclasses.replace(_MOVES, recovery=dataclasses.replace(_MOVES.recovery, policy="patient"))),
 ]
 
 

@@ -34,6 +34,7 @@ _RESOURCES = {
     "host": (declarations.HostItem, shapes.HostResource),
     "namespace": (declarations.NamespaceItem, shapes.NamespaceResource),
     "placementpolicy": (declarations.PlacementPolicyItem, shapes.PlacementPolicyResource),
+    "failoverpolicy": (declarations.FailoverPolicyItem, shapes.FailoverPolicyResource),
 }
 
 

@@ -153,6 +153,17 @@ POLICY = [
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
+FAILOVER_POLICY = [
+    Column("NAME", at("name")),
+    Column("USED-BY", at("status", "used_by")),
+    Column("RESTART", at("spec", "restart")),
+    Column("DELAY", lambda policy, _: _seconds(dig(policy, "spec", "delay_s"))),
+    Column("PRIORITY", at("spec", "priority")),
+    Column("PER-MINUTE", at("spec", "max_per_minute")),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
 OPERATION = [
     Column("ID", at("id")),
     Column("KIND", at("kind")),
@@ -170,6 +181,10 @@ def target_name(resource: Json) -> str:
     name = resource.get("name") or f"uid {resource.get('uid') or 'unknown'}"
     prefix = f"{resource['namespace']}/" if resource.get("namespace") else ""
     return f"{resource.get('kind', '')} {prefix}{name}".strip()
+
+
+def _seconds(seconds: object) -> str:
+    return "" if seconds is None else f"{seconds} s"
 
 
 def _selector(required: Mapping[str, str] | None) -> str:

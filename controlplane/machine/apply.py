@@ -27,6 +27,8 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    Declaration,
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -46,7 +48,7 @@ from controlplane.model.commands import (
 from controlplane.model.resources import IdempotencyRecord, Made
 from controlplane.model.types import Kind, replace
 
-_BATCHED = (DeclareNamespace, DeclarePlacementPolicy, DeclareHost, DeclareMicroVM, Delete, Act)
+_BATCHED = Declaration | Delete | Act
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
 
 _Own = (
@@ -64,7 +66,7 @@ _Own = (
 )
 """What the product itself reports and decides."""
 
-_ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False))
+_ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False), ("policy", None))
 """Fields that are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
 in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
 """
@@ -101,7 +103,7 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
     match command:
         case DeclareNamespace():
             return declare.declare_namespace(draft, command)
-        case DeclarePlacementPolicy():
+        case DeclarePlacementPolicy() | DeclareFailoverPolicy():
             return declare.declare_policy(draft, command)
         case DeclareHost():
             return declare.declare_host(draft, command)
@@ -188,7 +190,7 @@ def _fingerprint(command: Command) -> str:
 
 
 def _fingerprint_of_one(command: Command) -> str:
-    if isinstance(command, DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM):
+    if isinstance(command, Declaration):
         command = replace(command, uid="")
     plain = _as_of_old(command) if isinstance(command, DeclareMicroVM) else _encoder.encode(command)
     return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
@@ -232,8 +234,8 @@ def _exists(state: State, known: Made) -> bool:
             return known.uid in state.microvms
         case Kind.NAMESPACE:
             return any(each.meta.uid == known.uid for each in state.namespaces.values())
-        case Kind.PLACEMENT_POLICY:
-            return any(each.meta.uid == known.uid for each in state.policies.values())
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+            return any(each.meta.uid == known.uid for each in state.policies_of(known.kind).values())
         case Kind.HOST:
             return any(each.meta.uid == known.uid and each.declared for each in state.hosts.values())
         case Kind.OPERATION:

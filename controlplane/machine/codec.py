@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from immutables import Map
@@ -21,8 +21,10 @@ from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, di
 from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
+from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
+    FailoverPolicy,
     Host,
     IdempotencyRecord,
     Incarnation,
@@ -32,6 +34,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
 )
+from controlplane.model.types import Kind
 
 FORMAT = 2
 RECORDS_PER_CHUNK = 16
@@ -71,6 +74,9 @@ class _Namespaces(_Records[Namespace], tag="namespaces", frozen=True): ...
 class _Policies(_Records[PlacementPolicy], tag="policies", frozen=True): ...
 
 
+class _FailoverPolicies(_Records[FailoverPolicy], tag="failover_policies", frozen=True): ...
+
+
 class _MicroVMs(_Records[MicroVM], tag="microvms", frozen=True): ...
 
 
@@ -95,7 +101,20 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
     keys: list[str]
 
 
-_Chunk = _Hosts | _Namespaces | _Policies | _MicroVMs | _Operations | _Keys | _Incarnations | _Finished | _KeyOrder
+_TableChunk = _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations
+_Chunk = _TableChunk | _Finished | _KeyOrder
+
+TABLES: tuple[str, ...] = (
+    "hosts",
+    "namespaces",
+    "policies",
+    "microvms",
+    "operations",
+    "keys",
+    "incarnations",
+    "failover_policies",
+)
+"""The fields of State that are tables of records; their chunks are tagged with the same names."""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
@@ -113,17 +132,8 @@ def full_digest(state: State) -> int:
 
 
 def _tables(state: State) -> tuple[tuple[str, Table[Record]], ...]:
-    tables = (
-        ("hosts", state.hosts),
-        ("namespaces", state.namespaces),
-        ("policies", state.policies),
-        ("microvms", state.microvms),
-        ("operations", state.operations),
-        ("keys", state.keys),
-        ("incarnations", state.incarnations),
-    )
     # Only read here, so that a table of hosts is one of records.
-    return cast("tuple[tuple[str, Table[Record]], ...]", tables)
+    return tuple((name, cast("Table[Record]", getattr(state, name))) for name in TABLES)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -214,13 +224,7 @@ class Loader:
         """Raises ValueError."""
         self.header = read_header(header)
         self._digest = 0
-        self._hosts = _TableBuilder[Host]()
-        self._namespaces = _TableBuilder[Namespace]()
-        self._policies = _TableBuilder[PlacementPolicy]()
-        self._microvms = _TableBuilder[MicroVM]()
-        self._operations = _TableBuilder[Operation]()
-        self._keys = _TableBuilder[IdempotencyRecord]()
-        self._incarnations = _TableBuilder[Incarnation]()
+        self._tables = {name: _TableBuilder[Any]() for name in TABLES}
         self._finished: dict[int, tuple[str, ...]] = {}
         self._key_order: dict[int, tuple[str, ...]] = {}
         self._indexes = _Indexes()
@@ -236,50 +240,33 @@ class Loader:
                 self._finished[read.number] = tuple(read.keys)
             case _KeyOrder():
                 self._key_order[read.number] = tuple(read.keys)
-            case _Hosts():
-                self._take(self._hosts, read.items)
-            case _Namespaces():
-                self._take(self._namespaces, read.items)
-            case _Policies():
-                self._take(self._policies, read.items)
-            case _MicroVMs():
-                self._take(self._microvms, read.items)
-                for _, vm in read.items:
-                    self._indexes.add(vm)
-            case _Operations():
-                self._take(self._operations, read.items)
-            case _Keys():
-                self._take(self._keys, read.items)
-            case _Incarnations():
-                self._take(self._incarnations, read.items)
+            case _:
+                self._take(read)
 
-    def _take(self, builder: _TableBuilder[V], items: list[tuple[str, V]]) -> None:
-        builder.add(items)
-        self._digest += sum([digest_of(key, value) for key, value in items])
+    def _take(self, read: _TableChunk) -> None:
+        self._tables[str(read.__struct_config__.tag)].add(read.items)
+        self._digest += sum([digest_of(key, value) for key, value in read.items])
+        if isinstance(read, _MicroVMs):
+            for _, vm in read.items:
+                self._indexes.add(vm)
 
     def finish(self) -> State:
         """The state. Raises ValueError if the chunks do not make the one that the header describes."""
         header, indexes = self.header, self._indexes
-        operations, keys = self._operations.table(), self._keys.table()
+        tables: dict[str, Table[Any]] = {name: builder.table() for name, builder in self._tables.items()}
         state = State(
             cluster_id=header.cluster_id,
             machine_version=header.machine_version,
             revision=header.revision,
             digest=self._digest % DIGEST_MODULUS,
-            hosts=self._hosts.table(),
-            namespaces=self._namespaces.table(),
-            policies=self._policies.table(),
-            microvms=self._microvms.table(),
-            operations=operations,
-            keys=keys,
-            incarnations=self._incarnations.table(),
             names=indexes.names.finish(),
             pending=indexes.pending.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
-            finished=_queue("finished", self._finished, header.finished, operations),
-            key_order=_queue("key_order", self._key_order, header.key_order, keys),
+            finished=_queue("finished", self._finished, header.finished, tables["operations"]),
+            key_order=_queue("key_order", self._key_order, header.key_order, tables["keys"]),
+            **tables,
         )
         # An older build may have reckoned it otherwise; every chunk still has the hash that the manifest names.
         if header.digest_format == DIGEST_FORMAT and digest_text(state) != header.digest:
@@ -315,7 +302,7 @@ class _Indexes:
         self.pending = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
         self.usage: dict[str, Amount] = {}
-        self.policy_users: dict[str, int] = {}
+        self.policy_users: dict[tuple[Kind, str], int] = {}
 
     def add(self, vm: MicroVM) -> None:
         meta = vm.meta
@@ -329,8 +316,8 @@ class _Indexes:
             uids.add(meta.uid)
         namespace = str(meta.namespace)
         self.usage[namespace] = self.usage.get(namespace, Amount()) + amount_of(vm.spec)
-        policy = vm.spec.placement.policy
-        if policy is not None:
+        for named in policies_named(vm.spec):
+            policy = (named.kind, named.name)
             self.policy_users[policy] = self.policy_users.get(policy, 0) + 1
 
 

@@ -10,9 +10,9 @@ from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEven
 from controlplane.machine.operations import begin
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.placement_rules import capacity_refusal
+from controlplane.machine.policy_rules import policy_refusal, reference_refusal
 from controlplane.machine.recovery_rules import fencing_refusal, most_permissive, recovery_refusal
 from controlplane.machine.refusals import (
-    Declaration,
     amount_refusal,
     conflict,
     declaration_refusal,
@@ -24,11 +24,13 @@ from controlplane.model.commands import (
     POWER_OF_ACTION,
     Act,
     Action,
+    Declaration,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
-    DeclarePlacementPolicy,
+    DeclarePolicy,
 )
+from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -37,7 +39,7 @@ from controlplane.model.resources import (
     MicroVMPhase,
     Namespace,
     OperationKind,
-    PlacementPolicy,
+    Policy,
 )
 from controlplane.model.spec import MicroVMSpec, OnDetach, detach_action
 from controlplane.model.types import Kind, replace
@@ -66,13 +68,16 @@ def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
     return _declared(draft, Kind.NAMESPACE, meta, created=old is None)
 
 
-def declare_policy(draft: Draft, command: DeclarePlacementPolicy) -> Result:
-    old = draft.state.policies.get(command.name)
-    if (refused := declaration_refusal(command, old.meta if old is not None else None)) is not None:
+def declare_policy(draft: Draft, command: DeclarePolicy) -> Result:
+    kind = KIND_DECLARED[type(command)]
+    old = draft.state.policies_of(kind).get(command.name)
+    if (
+        refused := declaration_refusal(command, old.meta if old is not None else None) or policy_refusal(command.spec)
+    ) is not None:
         return refused
-    meta = _meta(draft, command, Kind.PLACEMENT_POLICY, old, spec_changed=old is not None and old.spec != command.spec)
-    draft.put_policy(PlacementPolicy(meta=meta, spec=command.spec))
-    return _declared(draft, Kind.PLACEMENT_POLICY, meta, created=old is None)
+    meta = _meta(draft, command, kind, old, spec_changed=old is not None and old.spec != command.spec)
+    draft.put_policy(POLICIES[kind].record(meta=meta, spec=command.spec))
+    return _declared(draft, kind, meta, created=old is None)
 
 
 def declare_host(draft: Draft, command: DeclareHost) -> Result:
@@ -102,7 +107,6 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
             pointer="/namespace",
         )
     old = draft.state.microvm(command.namespace, command.name)
-    policy = command.spec.placement.policy
     if (
         refused := declaration_refusal(command, old.meta if old is not None else None)
         or amount_refusal(command.spec)
@@ -116,12 +120,8 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
             pointer="/name",
             uid=old.meta.uid,
         )
-    if policy is not None and policy not in draft.state.policies:
-        return Rejected(
-            code=Code.POLICY_NOT_FOUND,
-            message=f"placement policy {policy} does not exist",
-            pointer="/spec/placement/policy",
-        )
+    if (refused := reference_refusal(draft.state, command.spec)) is not None:
+        return refused
     if old is not None and (refused := replacement_refusal(old.spec, command.spec)) is not None:
         return refused
     before = amount_of(old.spec) if old is not None else Amount()
@@ -231,7 +231,7 @@ def _meta(
     draft: Draft,
     command: Declaration,
     kind: Kind,
-    old: Namespace | PlacementPolicy | Host | MicroVM | None,
+    old: Namespace | Policy | Host | MicroVM | None,
     *,
     spec_changed: bool,
     namespace: str | None = None,

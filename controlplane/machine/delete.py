@@ -15,6 +15,7 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.state import State
 from controlplane.model.commands import Delete
+from controlplane.model.policies import POLICIES
 from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind, replace
@@ -28,7 +29,7 @@ def delete(draft: Draft, command: Delete) -> Result:
     match command.kind:
         case Kind.NAMESPACE:
             return _delete_namespace(draft, command)
-        case Kind.PLACEMENT_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
             return _delete_policy(draft, command)
         case Kind.HOST:
             return _delete_host(draft, command)
@@ -57,21 +58,21 @@ def _delete_namespace(draft: Draft, command: Delete) -> Result:
 
 
 def _delete_policy(draft: Draft, command: Delete) -> Result:
-    policy = draft.state.policies.get(command.name)
+    policy = draft.state.policies_of(command.kind).get(command.name)
     if policy is None:
-        return missing(Kind.PLACEMENT_POLICY, command.name)
+        return missing(command.kind, command.name)
     if command.revision is not None and command.revision != policy.meta.intent_revision:
         return conflict(policy.meta, command.revision)
-    users = draft.state.policy_users.get(command.name, 0)
+    users = draft.state.policy_users.get((command.kind, command.name), 0)
     if users:
         return Rejected(
             code=Code.POLICY_IN_USE,
-            message=f"placement policy {command.name} is named by {_microvms(users)}",
+            message=f"{POLICIES[command.kind].noun} {command.name} is named by {_microvms(users)}",
             pointer="/name",
             uid=policy.meta.uid,
         )
     draft.drop_policy(policy)
-    return _deleted(draft, Kind.PLACEMENT_POLICY, policy.meta)
+    return _deleted(draft, command.kind, policy.meta)
 
 
 def _delete_host(draft: Draft, command: Delete) -> Result:

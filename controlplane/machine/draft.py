@@ -16,6 +16,7 @@ from immutables import Map
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
 from controlplane.machine.state import State
+from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -25,12 +26,12 @@ from controlplane.model.resources import (
     MicroVMPhase,
     Namespace,
     Operation,
-    PlacementPolicy,
+    Policy,
 )
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 3
+DIGEST_FORMAT = 4
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """
@@ -40,8 +41,8 @@ KEPT_KEYS = 10_000
 KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
-Stamped = TypeVar("Stamped", Host, Namespace, PlacementPolicy, MicroVM)
-Record = Host | Namespace | PlacementPolicy | MicroVM | Operation | IdempotencyRecord | Incarnation
+Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
+Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -83,16 +84,18 @@ class Draft:
         self.state = replace(self.state, namespaces=self.state.namespaces.delete(value.meta.name))
         self._note(Kind.NAMESPACE, value.meta.name, value, None)
 
-    def put_policy(self, value: PlacementPolicy) -> None:
-        key = value.meta.name
-        old = self.state.policies.get(key)
+    def put_policy(self, value: Policy) -> None:
+        kind, key = value.meta.kind, value.meta.name
+        policies = self.state.policies_of(kind)
+        old = policies.get(key)
         if (new := self._stamp(old, value)) is not None:
-            self.state = replace(self.state, policies=self.state.policies.set(key, new))
-            self._note(Kind.PLACEMENT_POLICY, key, old, new)
+            self.state = self.state.with_policies(kind, policies.set(key, new))
+            self._note(kind, key, old, new)
 
-    def drop_policy(self, value: PlacementPolicy) -> None:
-        self.state = replace(self.state, policies=self.state.policies.delete(value.meta.name))
-        self._note(Kind.PLACEMENT_POLICY, value.meta.name, value, None)
+    def drop_policy(self, value: Policy) -> None:
+        kind, key = value.meta.kind, value.meta.name
+        self.state = self.state.with_policies(kind, self.state.policies_of(kind).delete(key))
+        self._note(kind, key, value, None)
 
     def put_host(self, value: Host) -> None:
         key = value.meta.name
@@ -210,8 +213,8 @@ def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> S
             left = on_host[old.placement.host].delete(old.meta.uid)
             on_host = on_host.set(old.placement.host, left) if left else on_host.delete(old.placement.host)
         usage = _add(usage, str(old.meta.namespace), Amount() - amount_of(old.spec))
-        if old.spec.placement.policy is not None:
-            users = _count(users, old.spec.placement.policy, -1)
+        for named in policies_named(old.spec):
+            users = _count(users, (named.kind, named.name), -1)
     if new is not None:
         names = names.set(f"{new.meta.namespace}/{new.meta.name}", new.meta.uid)
         if new.phase is MicroVMPhase.PENDING:
@@ -220,8 +223,8 @@ def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> S
             there = on_host.get(new.placement.host) or Map[str, None]()
             on_host = on_host.set(new.placement.host, there.set(new.meta.uid, None))
         usage = _add(usage, str(new.meta.namespace), amount_of(new.spec))
-        if new.spec.placement.policy is not None:
-            users = _count(users, new.spec.placement.policy, +1)
+        for named in policies_named(new.spec):
+            users = _count(users, (named.kind, named.name), +1)
     return replace(state, names=names, pending=pending, on_host=on_host, usage=usage, policy_users=users)
 
 
@@ -230,6 +233,6 @@ def _add(usage: Map[str, Amount], namespace: str, amount: Amount) -> Map[str, Am
     return usage.delete(namespace) if total == Amount() else usage.set(namespace, total)
 
 
-def _count(users: Map[str, int], policy: str, change: int) -> Map[str, int]:
+def _count(users: Map[tuple[Kind, str], int], policy: tuple[Kind, str], change: int) -> Map[tuple[Kind, str], int]:
     total = users.get(policy, 0) + change
     return users.delete(policy) if total == 0 else users.set(policy, total)

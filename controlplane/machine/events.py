@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from controlplane.model.resources import Host, MicroVM, Namespace, Operation, PlacementPolicy
+from controlplane.model.resources import Host, MicroVM, Namespace, Operation, Policy
 from controlplane.model.types import Kind, record
 
-Declared = Host | Namespace | PlacementPolicy | MicroVM | Operation
+Declared = Host | Namespace | Policy | MicroVM | Operation
 
 
 class EventType(StrEnum):

@@ -15,12 +15,10 @@ from typing import Any
 
 from controlplane.machine.draft import Draft
 from controlplane.machine.outcome import Code, Rejected
-from controlplane.model.commands import DeclareHost, DeclareMicroVM, DeclareNamespace, DeclarePlacementPolicy
+from controlplane.model.commands import Declaration
 from controlplane.model.resources import Amount, Bid, Meta, Namespace
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, Effect, MicroVMSpec
 from controlplane.model.types import NAME_PATTERN, Kind
-
-Declaration = DeclareNamespace | DeclarePlacementPolicy | DeclareHost | DeclareMicroVM
 
 MAX_AMOUNT = 1 << 40
 _name = re.compile(NAME_PATTERN)

@@ -9,12 +9,15 @@ part of the digest, and are rebuilt on load.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 from immutables import Map
 
 from controlplane.machine.table import Table
+from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
     Amount,
+    FailoverPolicy,
     Host,
     IdempotencyRecord,
     Incarnation,
@@ -22,8 +25,9 @@ from controlplane.model.resources import (
     Namespace,
     Operation,
     PlacementPolicy,
+    Policy,
 )
-from controlplane.model.types import record
+from controlplane.model.types import Kind, record, replace
 
 BLOCK = 256
 FOUNDING = 1
@@ -75,6 +79,7 @@ class State:
     hosts: Table[Host] = Table()
     namespaces: Table[Namespace] = Table()
     policies: Table[PlacementPolicy] = Table()
+    failover_policies: Table[FailoverPolicy] = Table()
     microvms: Table[MicroVM] = Table()
     """By uid."""
     operations: Table[Operation] = Table()
@@ -91,8 +96,8 @@ class State:
     """Index: host to the uids placed on it, tombstones included."""
     usage: Map[str, Amount] = Map()
     """Index: namespace to what its microVMs ask for."""
-    policy_users: Map[str, int] = Map()
-    """Index: placement policy to the number of microVMs that name it."""
+    policy_users: Map[tuple[Kind, str], int] = Map()
+    """Index: kind and name of a policy to the number of microVMs that name it."""
     finished: Queue = Queue()
     """Index: ended operations, in the order in which they are to be forgotten."""
     key_order: Queue = Queue()
@@ -107,6 +112,14 @@ class State:
     def incarnation(self) -> int:
         """The one whose hosts were waited for: while the log's is higher, nothing may be granted or placed."""
         return self.begun.number if self.begun is not None else FOUNDING
+
+    def policies_of(self, kind: Kind) -> Table[Policy]:
+        """The policies of one kind, by name. Raises KeyError for what is no kind of policy."""
+        return cast("Table[Policy]", getattr(self, POLICIES[kind].table))
+
+    def with_policies(self, kind: Kind, policies: Table[Policy]) -> State:
+        changed: dict[str, Any] = {POLICIES[kind].table: policies}
+        return replace(self, **changed)
 
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")

@@ -14,7 +14,14 @@ import msgspec
 from msgspec import field
 
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
-from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec, PowerState
+from controlplane.model.spec import (
+    FailoverPolicySpec,
+    HostSpec,
+    MicroVMSpec,
+    NamespaceSpec,
+    PlacementPolicySpec,
+    PowerState,
+)
 from controlplane.model.types import Kind, record
 
 ENTRY_VERSION = 1
@@ -54,6 +61,19 @@ class DeclarePlacementPolicy:
 
 
 @record
+class DeclareFailoverPolicy:
+    name: str
+    uid: str
+    spec: FailoverPolicySpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy
+
+
+@record
 class DeclareHost:
     name: str
     uid: str
@@ -72,6 +92,9 @@ class DeclareMicroVM:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     annotations: dict[str, str] = field(default_factory=dict[str, str])
     when: Precondition = Precondition()
+
+
+Declaration = DeclareNamespace | DeclarePolicy | DeclareHost | DeclareMicroVM
 
 
 @record
@@ -281,6 +304,7 @@ Command = (
     | Resurrect
     | BeginIncarnation
     | ConfirmOff
+    | DeclareFailoverPolicy
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -304,6 +328,7 @@ KINDS: dict[str, type[Command]] = {
     "resurrect": Resurrect,
     "begin_incarnation": BeginIncarnation,
     "confirm_off": ConfirmOff,
+    "declare_failover_policy": DeclareFailoverPolicy,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -10,7 +10,14 @@ from enum import StrEnum
 
 from msgspec import field
 
-from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PlacementPolicySpec
+from controlplane.model.spec import (
+    FailoverPolicySpec,
+    HostSpec,
+    MicroVMSpec,
+    NamespaceSpec,
+    OnDetach,
+    PlacementPolicySpec,
+)
 from controlplane.model.types import Kind, record
 
 
@@ -104,6 +111,15 @@ class Namespace:
 class PlacementPolicy:
     meta: Meta
     spec: PlacementPolicySpec
+
+
+@record
+class FailoverPolicy:
+    meta: Meta
+    spec: FailoverPolicySpec
+
+
+Policy = PlacementPolicy | FailoverPolicy
 
 
 @record

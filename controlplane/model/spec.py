@@ -49,6 +49,15 @@ class HostFailure(StrEnum):
     RESTART_ELSEWHERE = "restart_elsewhere"
 
 
+class Restart(StrEnum):
+    """When a failover policy lets what may be restarted elsewhere be restarted."""
+
+    IMMEDIATE = "immediate"
+    DELAYED = "delayed"
+    """Once its host has been fenced for `delay_s` and is not back."""
+    NEVER = "never"
+
+
 class OnDetach(StrEnum):
     """What a host does with a microVM when its lease ends (docs/adr/0100)."""
 
@@ -160,6 +169,22 @@ class PlacementPolicySpec:
 
 
 @spec
+class FailoverPolicySpec:
+    """When, in what order and how fast what `restart_elsewhere` allows is done, for the microVMs that name it.
+
+    What a host does when its lease ends is no part of it: that stays in each microVM's own recovery.
+    """
+
+    restart: Restart = Restart.IMMEDIATE
+    delay_s: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] | None = None
+    """Since the host was fenced; `delayed` needs it, and nothing else has it."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """The higher, the earlier; of equal ones, the oldest microVM first."""
+    max_per_minute: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """None: as many as there are."""
+
+
+@spec
 class Placement:
     """Constraints of one microVM; `policy` names a PlacementPolicy whose constraints are added."""
 
@@ -178,6 +203,8 @@ class Recovery:
     """None: `pause` with `restart_elsewhere`, `keep` with `never`."""
     allow_data_loss: bool = False
     """Restart elsewhere although it has a local volume, without what is on it."""
+    policy: Name | None = None
+    """Names a FailoverPolicy that says when and in what order; None: at once, the oldest first."""
 
 
 @spec

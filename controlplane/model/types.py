@@ -91,3 +91,4 @@ class Kind(StrEnum):
     MICROVM = "MicroVM"
     PLACEMENT_POLICY = "PlacementPolicy"
     OPERATION = "Operation"
+    FAILOVER_POLICY = "FailoverPolicy"

@@ -75,7 +75,7 @@ class FailoverRunner:
             self._held, self._open = {}, False
             return
         self._tell_breaker(state)
-        decided = failover(state, term=term, limits=self._limits)
+        decided = failover(state, term=term, limits=self._limits, now_ms=self._clock.now_ms())
         self._tell_held(decided.held)
         calm = self._clock.monotonic_s() - self._opened_s >= CALM_S
         due = [each for each in decided.resurrect if calm or state.hosts[each.host].confirmed_by is not None]

@@ -66,6 +66,25 @@ resource "flintlock_placement_policy" "plain" {
   name = "plain"
 }
 
+resource "flintlock_failover_policy" "patient" {
+  name           = "patient"
+  labels         = { kind = "web" }
+  annotations    = { note = var.note }
+  restart        = "delayed"
+  delay_s        = 300
+  priority       = 10
+  max_per_minute = 20
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_failover_policy" "plain" {
+  name = "plain"
+}
+
 resource "flintlock_microvm" "full" {
   name         = "full"
   namespace    = flintlock_namespace.all.name
@@ -135,7 +154,11 @@ resource "flintlock_microvm" "spread" {
     required_host_labels = { rack = each.key == "a" ? "r2" : "r3" }
     spread               = { by = "host", max_per = 1, match_labels = { app = "spread" } }
   }
-  recovery   = { on_host_failure = "restart_elsewhere", on_detach = "stop" }
+  recovery = {
+    on_host_failure = "restart_elsewhere"
+    on_detach       = "stop"
+    policy          = flintlock_failover_policy.patient.name
+  }
   depends_on = [flintlock_host.this, flintlock_host.plain]
 }
 

@@ -76,7 +76,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     before = microvm(cluster, "full")
 
     planned = change(tf, note="second", frozen="running", drift_policy="repair")
-    assert "0 to add, 8 to change, 0 to destroy" in planned, planned
+    assert "0 to add, 9 to change, 0 to destroy" in planned, planned
     assert "restart" not in planned, planned
     apply_and_settle(tf)
     assert microvm(cluster, "full")["uid"] == before["uid"]
@@ -94,7 +94,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     within(20, lambda: starts(cluster, "full") == 2, "the guest was restarted once")
 
     planned = change(tf, root_image="demo/root:2", memory_in_mb=512, console="hvc0")
-    assert "1 to add, 7 to change, 1 to destroy" in planned, planned
+    assert "1 to add, 8 to change, 1 to destroy" in planned, planned
     assert "forces replacement" in planned
     assert "microVM all/full will be replaced, and its ephemeral volumes with it" in planned
     apply_and_settle(tf)
@@ -111,6 +111,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
         "flintlock_host.plain": {"name": "h3"},
         "flintlock_namespace.plain": {"name": "plain"},
         "flintlock_placement_policy.plain": {"name": "plain"},
+        "flintlock_failover_policy.plain": {"name": "plain"},
     }
     before = tf.resources()
     tf.run("state", "rm", *blocks)
@@ -129,6 +130,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     assert_import_by_command(tf, 'flintlock_host.this["h1"]', "h1", ignore=local)
     assert_import_by_command(tf, "flintlock_namespace.all", "all", ignore=local)
     assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
+    assert_import_by_command(tf, "flintlock_failover_policy.patient", "patient", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
     generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
     apply_and_settle(tf)
@@ -139,10 +141,11 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     kept = declared(client)
     client.request("DELETE", "/namespaces/all/microvms/full")
     client.request("DELETE", "/placementpolicies/plain")
+    client.request("DELETE", "/failoverpolicies/plain")
     client.request("DELETE", "/namespaces/plain")
     within(20, lambda: len(declared(client)) == MICROVMS - 1, "the microVM is gone")
     planned = assert_plan_differs(tf)
-    assert "3 to add, 0 to change, 0 to destroy" in planned, planned
+    assert "4 to add, 0 to change, 0 to destroy" in planned, planned
     apply_and_settle(tf)
     assert_witnesses_agree(cluster, tf, count=MICROVMS)
     assert len(set(kept) & set(declared(client))) == MICROVMS - 1

@@ -49,12 +49,17 @@ class Fleet:
     client: Client
     microvms: dict[str, dict[str, str]] = field(default_factory=dict)
     """Name to the HCL of its fields."""
+    failover_policies: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The same of policies."""
     before: dict[str, Any] = field(default_factory=dict)
     """What a later sentence compares with."""
     last: Result | None = None
 
     def write(self) -> None:
         blocks = [HEADER]
+        for name, fields in self.failover_policies.items():
+            lines = "\n".join(f"  {key} = {value}" for key, value in fields.items())
+            blocks.append(f'resource "flintlock_failover_policy" "{name}" {{\n  name = "{name}"\n{lines}\n}}\n')
         for name, fields in self.microvms.items():
             lines = "\n".join(f"  {key} = {value}" for key, value in fields.items())
             blocks.append(

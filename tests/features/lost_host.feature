@@ -27,6 +27,18 @@ Feature: A host is lost, and what may move comes back elsewhere, once
     Then microVM "pet" is in sync and running within 20 seconds
     And it was not restarted
 
+  Scenario: A patient failover policy lets a host come back
+    Given a failover policy "patient" that waits for 300 seconds, and that every microVM which moves names
+    When the agent of the host of "vm-0" is killed
+    Then the host is fenced within 40 seconds
+    And flintctl says that "vm-0" waits for its host by the policy "patient"
+    And a plan is empty, with and without refresh
+    When that agent is started again
+    Then the host is ready within 20 seconds
+    And microVM "vm-0" is in sync and running within 20 seconds
+    And it is where it was
+    And no microVM ever ran twice
+
   Scenario: A frozen agent comes back too late
     When the agent of the host of "vm-0" is frozen
     Then microVM "vm-0" is ready on another host within 40 seconds

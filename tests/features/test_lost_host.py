@@ -65,6 +65,20 @@ def _applied(fleet: Fleet, count: int) -> None:
     fleet.before["homes"] = {name: fleet.host_of(name) for name in fleet.microvms}
 
 
+@given(
+    parsers.parse(
+        'a failover policy "{name}" that waits for {seconds:d} seconds, and that every microVM which moves names'
+    )
+)
+def _patient(fleet: Fleet, name: str, seconds: int) -> None:
+    fleet.failover_policies[name] = {"restart": '"delayed"', "delay_s": str(seconds)}
+    for each in fleet.microvms.values():
+        if "recovery" in each:
+            policy = f"flintlock_failover_policy.{name}.name"
+            each["recovery"] = f'{{ on_host_failure = "restart_elsewhere", policy = {policy} }}'
+    fleet.apply()
+
+
 @given("somebody watches every host for second copies")
 def _watched(copies: SecondCopies) -> None:
     copies.start()
@@ -169,6 +183,20 @@ def _stays(fleet: Fleet, name: str) -> None:
     code, output = fleet.flintctl("microvm", "why", f"fleet/{name}")
     assert code == 0, output
     assert "on_host_failure is never" in " ".join(output.split()), output
+
+
+@then(parsers.parse('flintctl says that "{name}" waits for its host by the policy "{policy}"'))
+def _waits_by_policy(fleet: Fleet, name: str, policy: str) -> None:
+    code, output = fleet.flintctl("microvm", "why", f"fleet/{name}")
+    assert code == 0, output
+    assert f"failover policy {policy} waits 300 s from when host {fleet.before['host']} was fenced" in " ".join(
+        output.split()
+    ), output
+
+
+@then("it is where it was")
+def _where_it_was(fleet: Fleet) -> None:
+    assert fleet.host_of(fleet.before["name"]) == fleet.before["host"]
 
 
 @then("it was not restarted")

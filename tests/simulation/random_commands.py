@@ -21,6 +21,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -53,6 +54,7 @@ from controlplane.model.resources import (
     Unmanaged,
 )
 from controlplane.model.spec import (
+    FailoverPolicySpec,
     HostFailure,
     HostSpec,
     Kernel,
@@ -63,6 +65,7 @@ from controlplane.model.spec import (
     PlacementPolicySpec,
     PowerState,
     Recovery,
+    Restart,
     Spread,
     Volume,
     VolumeKind,
@@ -213,6 +216,17 @@ class RandomCommands:
 
     def _policy(self, state: State) -> Command:
         name = self._name()
+        if self._source.chance(3):
+            delayed = self._source.chance(2)
+            return DeclareFailoverPolicy(
+                name=name,
+                uid=self._uid(),
+                spec=FailoverPolicySpec(
+                    restart=Restart.DELAYED if delayed else Restart.IMMEDIATE,
+                    delay_s=60 if delayed else None,
+                    max_per_minute=self._pick((None, 1)),
+                ),
+            )
         old = state.policies.get(name)
         spec = PlacementPolicySpec(
             required_host_labels=self._pick(({}, {}, {"zone": "a"})),

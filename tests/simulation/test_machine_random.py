@@ -78,10 +78,13 @@ def _check_never_overfilled(before: State, after: State) -> None:
         assert not capacity.microvms or held.microvms <= max(was.microvms, capacity.microvms)
 
 
+FAR_MS = 1 << 50
+
+
 def _check_failover(state: State) -> None:
     """Everything on a lost host is either given up, which the machine takes, or held for a reason."""
     for limits in (FailoverLimits(), FailoverLimits(max_unhealthy=1.0, per_round=1)):
-        found = failover(state, term=1, limits=limits)
+        found = failover(state, term=1, limits=limits, now_ms=FAR_MS)
         decided = {each.uid for each in found.resurrect}
         lost = [name for name, host in state.hosts.items() if host.phase in (HostPhase.DETACHED, HostPhase.FENCED)]
         assert decided | set(found.held) == {vm.meta.uid for name in lost for vm in state.microvms_on(name)}

@@ -9,6 +9,7 @@ from controlplane.model.commands import (
     BeginIncarnation,
     ConfirmFenced,
     ConfirmOff,
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -33,7 +34,14 @@ from controlplane.model.resources import (
     Observation,
     ObservedPower,
 )
-from controlplane.model.spec import HostSpec, Kernel, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import (
+    FailoverPolicySpec,
+    HostSpec,
+    Kernel,
+    MicroVMSpec,
+    NamespaceSpec,
+    PlacementPolicySpec,
+)
 
 KERNEL = Kernel(image="demo/kernel:6.1")
 ALWAYS = Precondition()
@@ -50,6 +58,10 @@ def declare_namespace(name: str = "demo", *, when: Precondition = ALWAYS, **quot
 
 def declare_policy(name: str = "spread", *, when: Precondition = ALWAYS, **spec: Any) -> DeclarePlacementPolicy:
     return DeclarePlacementPolicy(name=name, uid=f"policy-{name}", spec=PlacementPolicySpec(**spec), when=when)
+
+
+def declare_failover_policy(name: str, *, when: Precondition = ALWAYS, **spec: Any) -> DeclareFailoverPolicy:
+    return DeclareFailoverPolicy(name=name, uid=f"policy-{name}", spec=FailoverPolicySpec(**spec), when=when)
 
 
 def declare_host(

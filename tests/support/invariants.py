@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from controlplane.machine.codec import full_digest
+from controlplane.machine.codec import TABLES, full_digest
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
 from controlplane.machine.events import Declared, Event, EventType
@@ -14,6 +14,7 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import Batch, BeginIncarnation, Command, Destroyed, Place, Report, Resurrect
+from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
     Host,
@@ -23,7 +24,7 @@ from controlplane.model.resources import (
     Namespace,
     Operation,
     OperationPhase,
-    PlacementPolicy,
+    Policy,
 )
 from controlplane.model.spec import OnDetach
 from controlplane.model.types import Kind
@@ -50,7 +51,7 @@ def check_snapshot(state: State) -> None:
     loaded = load(data)
     assert loaded.digest == state.digest
     assert dump(loaded) == data
-    for name in ("hosts", "namespaces", "policies", "microvms", "operations", "keys", "incarnations"):
+    for name in TABLES:
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("names", "pending", "on_host"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -143,8 +144,7 @@ def _check_phases(state: State) -> None:
         assert vm.unplaced is None or not placed
         assert (vm.phase is MicroVMPhase.DELETING) == (vm.meta.deletion_requested_at is not None)
         assert vm.meta.namespace in state.namespaces
-        policy = vm.spec.placement.policy
-        assert policy is None or policy in state.policies
+        assert all(named.name in state.policies_of(named.kind) for named in policies_named(vm.spec))
     for host in state.hosts.values():
         assert host.declared == (host.phase is not HostPhase.PENDING)
         if host.phase is not HostPhase.SUSPECT:  # it has none where it was lost before there were leases
@@ -298,14 +298,14 @@ def _key(value: Declared) -> str:
 
 def _records(
     state: State, kind: Kind
-) -> Table[Host] | Table[Namespace] | Table[PlacementPolicy] | Table[MicroVM] | Table[Operation]:
+) -> Table[Host] | Table[Namespace] | Table[Policy] | Table[MicroVM] | Table[Operation]:
     match kind:
         case Kind.HOST:
             return state.hosts
         case Kind.NAMESPACE:
             return state.namespaces
-        case Kind.PLACEMENT_POLICY:
-            return state.policies
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+            return state.policies_of(kind)
         case Kind.MICROVM:
             return state.microvms
         case Kind.OPERATION:

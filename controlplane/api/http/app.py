@@ -26,6 +26,7 @@ from controlplane.api.http.routes import (
     batch,
     cluster,
     drift,
+    failover_policies,
     hosts,
     microvms,
     namespaces,
@@ -54,7 +55,21 @@ from controlplane.ports import (
 )
 
 PREFIX = "/api/v2"
-_ROUTERS = (namespaces, hosts, policies, microvms, actions, operations, batch, watch, drift, cluster, raft, snapshots)
+_ROUTERS = (
+    namespaces,
+    hosts,
+    policies,
+    failover_policies,
+    microvms,
+    actions,
+    operations,
+    batch,
+    watch,
+    drift,
+    cluster,
+    raft,
+    snapshots,
+)
 
 
 def create_app(

@@ -7,17 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
 
 from controlplane.model.commands import (
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Precondition,
 )
-from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
 from controlplane.model.types import Annotations, Kind, Labels, Name
 
 MAX_ITEMS = 10_000
-Declaration = DeclareMicroVM | DeclareHost | DeclareNamespace | DeclarePlacementPolicy
 _ALWAYS = Precondition()
 
 
@@ -78,7 +78,19 @@ class PlacementPolicyBody(Body):
         )
 
 
+class FailoverPolicyBody(Body):
+    spec: FailoverPolicySpec = FailoverPolicySpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareFailoverPolicy:
+        return DeclareFailoverPolicy(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
+
+
+DeclaredKind = Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY, Kind.FAILOVER_POLICY]
 
 
 class Identity(BaseModel):
@@ -86,7 +98,7 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY]
+    kind: DeclaredKind
     namespace: Name | None = None
     name: Name
 
@@ -124,18 +136,27 @@ class PlacementPolicyItem(PlacementPolicyBody):
         return self.command(self.name, uid=uid)
 
 
-Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem
+class FailoverPolicyItem(FailoverPolicyBody):
+    kind: Literal[Kind.FAILOVER_POLICY]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareFailoverPolicy:
+        return self.command(self.name, uid=uid)
+
+
+Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem
 ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
+    Kind.FAILOVER_POLICY: FailoverPolicyItem,
 }
 ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 
 
 class Removal(Input):
-    kind: Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY]
+    kind: DeclaredKind
     namespace: Name | None = Field(default=None, description="Of microVMs.")
     name: Name
 

@@ -13,9 +13,8 @@ from starlette.responses import Response
 from controlplane.api.http import dryrun, params, reads, writes
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal, principal_of
-from controlplane.api.http.declarations import Declaration
 from controlplane.api.http.services import Services, services_in
-from controlplane.model.commands import Precondition
+from controlplane.model.commands import Declaration, Precondition
 
 
 @dataclass(frozen=True, slots=True)

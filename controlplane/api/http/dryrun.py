@@ -14,13 +14,12 @@ from typing import Any, Literal, cast
 
 from controlplane.api.http import problems, reads, shapes, views
 from controlplane.api.http.auth import Principal
-from controlplane.api.http.declarations import Declaration
 from controlplane.api.http.services import Services
 from controlplane.decide import changes, placement
 from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import Command, DeclareMicroVM, Place, seal
+from controlplane.model.commands import Command, Declaration, DeclareMicroVM, Place, seal
 from controlplane.model.resources import Bid, MicroVM, MicroVMPhase
 from controlplane.model.spec import Effect
 from controlplane.ports import BidRequestItem, HostUnreachableError

@@ -13,8 +13,8 @@ from controlplane.api.http import problems, shapes
 TITLE = "Flintlock control plane"
 _REF = "#/components/schemas/{model}"
 _DESCRIPTION = (
-    "Declares microVMs, their namespaces, hosts and placement policies. Every answer carries `Flintlock-Revision`, the"
-    " state revision of the replica that answered. Reads see every write acknowledged before them unless"
+    "Declares microVMs, their namespaces, hosts and policies. Every answer carries `Flintlock-Revision`, the state"
+    " revision of the replica that answered. Reads see every write acknowledged before them unless"
     " `consistency=stale`; those, and every answer of a node without a leader, carry `Flintlock-Age`: what was"
     " acknowledged elsewhere in the last so many seconds may be missing. Refusals are RFC 9457 problems with a stable"
     " `code` and JSON pointers to the fields."

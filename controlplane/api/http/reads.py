@@ -26,17 +26,19 @@ from controlplane.model.commands import (
     Act,
     Command,
     ConfirmOff,
+    DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Delete,
 )
-from controlplane.model.resources import Host, Meta, MicroVM, Namespace, PlacementPolicy
+from controlplane.model.policies import KIND_DECLARED, POLICIES
+from controlplane.model.resources import FailoverPolicy, Host, Meta, MicroVM, Namespace, PlacementPolicy
 from controlplane.model.types import Kind
 
 Item = TypeVar("Item")
-Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy)
+Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy)
 
 
 async def snapshot(services: Services, *, stale: bool = False) -> State:
@@ -75,8 +77,8 @@ def find(state: State, kind: Kind, namespace: str | None, name: str) -> Record |
             return host if host is not None and host.declared else None
         case Kind.NAMESPACE:
             return state.namespaces.get(name)
-        case Kind.PLACEMENT_POLICY:
-            return state.policies.get(name)
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+            return state.policies_of(kind).get(name)
         case Kind.OPERATION:
             return None
 
@@ -92,8 +94,8 @@ def find_for(state: State, command: Command) -> Record | None:
             return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)
-        case DeclarePlacementPolicy():
-            return state.policies.get(command.name)
+        case DeclarePlacementPolicy() | DeclareFailoverPolicy():
+            return find(state, KIND_DECLARED[type(command)], None, command.name)
         case Delete():
             return find(state, command.kind, command.namespace, command.name)
         case _:
@@ -123,8 +125,16 @@ def namespace(state: State, name: str) -> Namespace:
 
 
 def placement_policy(state: State, name: str) -> PlacementPolicy:
-    if (found := state.policies.get(name)) is None:
-        raise problems.not_found("placement policy", name)
+    return _known(state.policies.get(name), Kind.PLACEMENT_POLICY, name)
+
+
+def failover_policy(state: State, name: str) -> FailoverPolicy:
+    return _known(state.failover_policies.get(name), Kind.FAILOVER_POLICY, name)
+
+
+def _known(found: Item | None, kind: Kind, name: str) -> Item:
+    if found is None:
+        raise problems.not_found(POLICIES[kind].noun, name)
     return found
 
 

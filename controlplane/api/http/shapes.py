@@ -15,7 +15,15 @@ from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
 from controlplane.machine.outcome import Change
 from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
-from controlplane.model.spec import Effect, HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PlacementPolicySpec
+from controlplane.model.spec import (
+    Effect,
+    FailoverPolicySpec,
+    HostSpec,
+    MicroVMSpec,
+    NamespaceSpec,
+    OnDetach,
+    PlacementPolicySpec,
+)
 from controlplane.model.types import Kind
 
 
@@ -180,7 +188,7 @@ class NamespaceResource(Resource):
     status: NamespaceStatus
 
 
-class PlacementPolicyStatus(Shape):
+class PolicyStatus(Shape):
     phase: Literal["active", "deleting"]
     used_by: int = Field(description="MicroVMs that name it.")
 
@@ -188,10 +196,16 @@ class PlacementPolicyStatus(Shape):
 class PlacementPolicyResource(Resource):
     kind: Literal[Kind.PLACEMENT_POLICY] = Kind.PLACEMENT_POLICY
     spec: PlacementPolicySpec
-    status: PlacementPolicyStatus
+    status: PolicyStatus
 
 
-AnyResource = MicroVMResource | HostResource | NamespaceResource | PlacementPolicyResource
+class FailoverPolicyResource(Resource):
+    kind: Literal[Kind.FAILOVER_POLICY] = Kind.FAILOVER_POLICY
+    spec: FailoverPolicySpec
+    status: PolicyStatus
+
+
+AnyResource = MicroVMResource | HostResource | NamespaceResource | PlacementPolicyResource | FailoverPolicyResource
 
 
 # -- answers to writes -------------------------------------------------------------------------------------------------
@@ -214,7 +228,10 @@ class DeclaredNamespace(Declared, NamespaceResource): ...
 class DeclaredPlacementPolicy(Declared, PlacementPolicyResource): ...
 
 
-AnyDeclared = DeclaredMicroVM | DeclaredHost | DeclaredNamespace | DeclaredPlacementPolicy
+class DeclaredFailoverPolicy(Declared, FailoverPolicyResource): ...
+
+
+AnyDeclared = DeclaredMicroVM | DeclaredHost | DeclaredNamespace | DeclaredPlacementPolicy | DeclaredFailoverPolicy
 
 
 class ChangeShape(Shape):
@@ -311,6 +328,12 @@ class NamespaceList(Shape):
 
 class PlacementPolicyList(Shape):
     items: list[PlacementPolicyResource]
+    revision: int
+    continue_: Continue
+
+
+class FailoverPolicyList(Shape):
+    items: list[FailoverPolicyResource]
     revision: int
     continue_: Continue
 

@@ -15,16 +15,18 @@ from controlplane.machine.state import State
 from controlplane.model.resources import (
     Amount,
     Bid,
+    FailoverPolicy,
     Host,
     Meta,
     MicroVM,
     Namespace,
     Operation,
     PlacementPolicy,
+    Policy,
 )
-from controlplane.model.spec import HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
 
-Record = MicroVM | Host | Namespace | PlacementPolicy
+Record = MicroVM | Host | Namespace | Policy
 
 
 class _Common(TypedDict):
@@ -74,7 +76,12 @@ class _Namespace(_Common):
 
 class _PlacementPolicy(_Common):
     spec: PlacementPolicySpec
-    status: shapes.PlacementPolicyStatus
+    status: shapes.PolicyStatus
+
+
+class _FailoverPolicy(_Common):
+    spec: FailoverPolicySpec
+    status: shapes.PolicyStatus
 
 
 def resource(state: State, record: Record) -> shapes.AnyResource:
@@ -87,6 +94,8 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
             return namespace(state, record)
         case PlacementPolicy():
             return placement_policy(state, record)
+        case FailoverPolicy():
+            return failover_policy(state, record)
 
 
 def declared(state: State, record: Record, *, warnings: list[str], changed: bool) -> shapes.AnyDeclared:
@@ -99,7 +108,11 @@ def declared(state: State, record: Record, *, warnings: list[str], changed: bool
         case Namespace():
             return shapes.DeclaredNamespace(**_namespace(state, record), warnings=warnings, changed=changed)
         case PlacementPolicy():
-            return shapes.DeclaredPlacementPolicy(**_policy(state, record), warnings=warnings, changed=changed)
+            return shapes.DeclaredPlacementPolicy(
+                **_placement_policy(state, record), warnings=warnings, changed=changed
+            )
+        case FailoverPolicy():
+            return shapes.DeclaredFailoverPolicy(**_failover_policy(state, record), warnings=warnings, changed=changed)
 
 
 def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
@@ -211,18 +224,24 @@ def _namespace(state: State, record: Namespace) -> _Namespace:
 
 
 def placement_policy(state: State, record: PlacementPolicy) -> shapes.PlacementPolicyResource:
-    return shapes.PlacementPolicyResource(**_policy(state, record))
+    return shapes.PlacementPolicyResource(**_placement_policy(state, record))
 
 
-def _policy(state: State, record: PlacementPolicy) -> _PlacementPolicy:
-    deleting = record.meta.deletion_requested_at is not None
-    return {
-        **_common(record.meta),
-        "spec": record.spec,
-        "status": shapes.PlacementPolicyStatus(
-            phase="deleting" if deleting else "active", used_by=state.policy_users.get(record.meta.name, 0)
-        ),
-    }
+def _placement_policy(state: State, record: PlacementPolicy) -> _PlacementPolicy:
+    return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
+
+
+def failover_policy(state: State, record: FailoverPolicy) -> shapes.FailoverPolicyResource:
+    return shapes.FailoverPolicyResource(**_failover_policy(state, record))
+
+
+def _failover_policy(state: State, record: FailoverPolicy) -> _FailoverPolicy:
+    return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
+
+
+def _policy_status(state: State, meta: Meta) -> shapes.PolicyStatus:
+    phase = "deleting" if meta.deletion_requested_at is not None else "active"
+    return shapes.PolicyStatus(phase=phase, used_by=state.policy_users.get((meta.kind, meta.name), 0))
 
 
 def operation(record: Operation) -> shapes.OperationShape:
@@ -244,7 +263,7 @@ def bids(found: Iterable[Bid]) -> list[shapes.BidShape]:
     return [shapes.BidShape(host=bid.host, score=bid.score, parts=bid.parts, refused=bid.refused) for bid in found]
 
 
-def why(state: State, vm: MicroVM, limits: FailoverLimits) -> shapes.Why:
+def why(state: State, vm: MicroVM, limits: FailoverLimits, now_ms: int) -> shapes.Why:
     decision, unplaced = vm.placement, vm.unplaced
     return shapes.Why(
         microvm=shapes.MicroVMRef(namespace=str(vm.meta.namespace), name=vm.meta.name, uid=vm.meta.uid, phase=vm.phase),
@@ -266,7 +285,7 @@ def why(state: State, vm: MicroVM, limits: FailoverLimits) -> shapes.Why:
             bids=bids(unplaced.bids),
         ),
         resurrection=_resurrection(vm),
-        held=failover(state, term=0, limits=limits).held.get(vm.meta.uid, ""),
+        held=failover(state, term=0, limits=limits, now_ms=now_ms).held.get(vm.meta.uid, ""),
         waits=waits_for_lease(state, vm),
     )
 

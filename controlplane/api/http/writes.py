@@ -12,12 +12,11 @@ from starlette.responses import Response
 from controlplane.api.http import problems, reads, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal
-from controlplane.api.http.declarations import Declaration
 from controlplane.api.http.services import Services
 from controlplane.machine.outcome import Applied, Change, Rejected
 from controlplane.machine.recovery_rules import local_volumes
 from controlplane.machine.state import State
-from controlplane.model.commands import Act, Command, Delete
+from controlplane.model.commands import Act, Command, Declaration, Delete
 from controlplane.model.resources import OperationPhase
 from controlplane.model.spec import HostFailure, MicroVMSpec, OnDetach, detach_action
 

@@ -33,6 +33,9 @@ class ResourceKind:
 HOST = ResourceKind("Host", "host", "hosts", "/hosts", columns.HOST)
 NAMESPACE = ResourceKind("Namespace", "namespace", "namespaces", "/namespaces", columns.NAMESPACE)
 POLICY = ResourceKind("PlacementPolicy", "placement policy", "placement policies", "/placementpolicies", columns.POLICY)
+FAILOVER_POLICY = ResourceKind(
+    "FailoverPolicy", "failover policy", "failover policies", "/failoverpolicies", columns.FAILOVER_POLICY
+)
 MICROVM = ResourceKind("MicroVM", "microVM", "microVMs", "/microvms", columns.MICROVM)
 OPERATION = ResourceKind("Operation", "operation", "operations", "/operations", columns.OPERATION)
 
@@ -161,6 +164,7 @@ def report_deletions(client: Client, kind: ResourceKind, targets: Sequence[tuple
 
 namespaces = cluster_wide(NAMESPACE, "Namespaces and their quotas.")
 policies = cluster_wide(POLICY, "Placement policies.")
+failover_policies = cluster_wide(FAILOVER_POLICY, "Failover policies: when and in what order microVMs are restarted.")
 operations = options.new_app("Long work that accepted commands started.")
 
 

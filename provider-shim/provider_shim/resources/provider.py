@@ -8,6 +8,7 @@ from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
+from provider_shim.resources.failover_policy import FailoverPolicyResource
 from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
@@ -49,7 +50,13 @@ class FlintlockProvider(Provider):
     def __init__(self) -> None:
         super().__init__()
         self.connection = Connection(self.cancel)
-        resources = (NamespaceResource, HostResource, PlacementPolicyResource, MicroVMResource)
+        resources = (
+            NamespaceResource,
+            HostResource,
+            PlacementPolicyResource,
+            FailoverPolicyResource,
+            MicroVMResource,
+        )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}
         sources = (ClusterSource, HostsSource, MicroVMsSource, UpstreamVMsSource)
         self._data_sources: dict[str, DataSource] = {each.type_name: each(self.connection) for each in sources}

@@ -18,7 +18,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from acceptance.terraform.certificates import write_certificates
 from acceptance.terraform.fake_store import Key, ProblemError, Store, not_found
 
-COLLECTIONS = {"namespaces": "Namespace", "hosts": "Host", "placementpolicies": "PlacementPolicy"}
+COLLECTIONS = {
+    "namespaces": "Namespace",
+    "hosts": "Host",
+    "placementpolicies": "PlacementPolicy",
+    "failoverpolicies": "FailoverPolicy",
+}
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from controlplane.model.spec import (
     MICROVM_FIELD_EFFECTS,
     Effect,
+    FailoverPolicySpec,
     HostSpec,
     MicroVMSpec,
     NamespaceSpec,
@@ -32,6 +33,7 @@ SPECS: dict[str, TypeAdapter[Any]] = {
     "Host": TypeAdapter(HostSpec),
     "Namespace": TypeAdapter(NamespaceSpec),
     "PlacementPolicy": TypeAdapter(PlacementPolicySpec),
+    "FailoverPolicy": TypeAdapter(FailoverPolicySpec),
 }
 _LABELS = TypeAdapter[dict[str, str]](Labels)
 _ANNOTATIONS = TypeAdapter[dict[str, str]](Annotations)

@@ -41,6 +41,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/hosts/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{name}"): {"spec": {}},
     ("PUT", "/api/v2/placementpolicies/{name}"): {"spec": {}},
+    ("PUT", "/api/v2/failoverpolicies/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
     ("POST", "/api/v2/raft/actions/transfer-leadership"): {},
     ("POST", "/api/v2/raft/members"): {"node": "n2", "address": "10.0.0.2:7101"},

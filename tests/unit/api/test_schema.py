@@ -18,6 +18,8 @@ PATHS = {
     "/api/v2/namespaces/{name}": {"put", "get", "delete"},
     "/api/v2/hosts": {"get"},
     "/api/v2/hosts/{name}": {"put", "get", "delete"},
+    "/api/v2/failoverpolicies": {"get"},
+    "/api/v2/failoverpolicies/{name}": {"put", "get", "delete"},
     "/api/v2/placementpolicies": {"get"},
     "/api/v2/placementpolicies/{name}": {"put", "get", "delete"},
     "/api/v2/microvms": {"get"},

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import agent_connected, confirm_fenced, declare_host, detached, fenced, suspected
+from support.builders import (
+    agent_connected,
+    confirm_fenced,
+    declare_failover_policy,
+    declare_host,
+    detached,
+    fenced,
+    suspected,
+)
 from support.driven import DrivenMachine
 
 from controlplane.decide.failover import Breaker, FailoverLimits, breaker, failover
 from controlplane.machine.outcome import Applied
 from controlplane.model.commands import Delete
 from controlplane.model.resources import MicroVM
-from controlplane.model.spec import HostFailure, Placement, Recovery, Volume, VolumeKind
+from controlplane.model.spec import HostFailure, Placement, Recovery, Restart, Volume, VolumeKind
 from controlplane.model.types import Kind
 
 MOVES = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
@@ -25,18 +33,18 @@ def fleet(count: int) -> DrivenMachine:
 
 
 def uids(machine: DrivenMachine, limits: FailoverLimits = LIMITS) -> list[str]:
-    return [each.uid for each in failover(machine.state, term=machine.term, limits=limits).resurrect]
+    return [each.uid for each in failover(machine.state, term=machine.term, limits=limits, now_ms=machine.at).resurrect]
 
 
 def held(machine: DrivenMachine, vm: MicroVM, limits: FailoverLimits = LIMITS) -> str | None:
-    return failover(machine.state, term=machine.term, limits=limits).held.get(vm.meta.uid)
+    return failover(machine.state, term=machine.term, limits=limits, now_ms=machine.at).held.get(vm.meta.uid)
 
 
 def test_nothing_is_lost_and_nothing_is_given_up() -> None:
     machine = fleet(2)
     machine.active(recovery=MOVES)
     machine.accept(suspected())
-    found = failover(machine.state, term=1, limits=LIMITS)
+    found = failover(machine.state, term=1, limits=LIMITS, now_ms=machine.at)
     assert (found.resurrect, dict(found.held)) == ((), {})
 
 
@@ -47,7 +55,7 @@ def test_what_is_decided_is_what_the_machine_takes() -> None:
     machine.placed("b", recovery=MOVES)
     machine.active("c", host="h2", recovery=MOVES)
     machine.lose()
-    decided = failover(machine.state, term=7, limits=LIMITS).resurrect
+    decided = failover(machine.state, term=7, limits=LIMITS, now_ms=machine.at).resurrect
     assert [(each.uid, each.epoch, each.host, each.term) for each in decided] == [
         ("vm-a", 1, "h1", 7),
         ("vm-b", 1, "h1", 7),
@@ -74,7 +82,7 @@ def test_an_operators_word_is_the_reason() -> None:
     machine.active(recovery=MOVES)
     machine.accept(suspected())
     machine.accept(confirm_fenced(), actor="bob")
-    (decided,) = failover(machine.state, term=1, limits=LIMITS).resurrect
+    (decided,) = failover(machine.state, term=1, limits=LIMITS, now_ms=machine.at).resurrect
     assert decided.reason == "confirmed as off by bob"
 
 
@@ -165,3 +173,76 @@ def test_the_breaker_holds_all_but_what_was_on_hosts_known_to_be_off() -> None:
     machine.accept(agent_connected("h4"))
     assert not breaker(machine.state, LIMITS).open
     assert uids(machine) == ["vm-on-1", "vm-on-2", "vm-on-3"]
+
+
+# -- policies ----------------------------------------------------------------------------------------------------------
+
+
+def moves_by(policy: str) -> Recovery:
+    return Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE, policy=policy)
+
+
+def test_a_higher_priority_comes_first_and_then_the_oldest() -> None:
+    machine = fleet(3)
+    machine.accept(declare_failover_policy("first", priority=10))
+    machine.accept(declare_failover_policy("last", priority=-1))
+    for name, recovery in (("a", moves_by("last")), ("b", MOVES), ("c", moves_by("first")), ("d", moves_by("first"))):
+        machine.active(name, recovery=recovery)
+    machine.lose()
+    assert uids(machine) == ["vm-c", "vm-d", "vm-b", "vm-a"]
+    assert uids(machine, FailoverLimits(per_round=1)) == ["vm-c"]
+
+
+def test_a_delay_counts_from_the_fence() -> None:
+    machine = fleet(3)
+    machine.accept(declare_failover_policy("patient", restart=Restart.DELAYED, delay_s=60))
+    machine.active("a", recovery=moves_by("patient"))
+    machine.lose()
+    since = machine.host().since
+    assert held(machine, machine.vm("a")) == "failover policy patient waits 60 s from when host h1 was fenced"
+    machine.at = since + 59_999
+    assert uids(machine) == []
+    machine.at = since + 60_000
+    assert uids(machine) == ["vm-a"]
+
+
+def test_a_host_that_is_certainly_off_is_not_waited_for() -> None:
+    machine = fleet(3)
+    machine.accept(declare_failover_policy("patient", restart=Restart.DELAYED, delay_s=60))
+    machine.active("a", recovery=moves_by("patient"))
+    machine.lose()
+    machine.accept(confirm_fenced("h1"))
+    assert uids(machine) == ["vm-a"]
+
+
+def test_a_policy_may_say_never() -> None:
+    machine = fleet(3)
+    machine.accept(declare_failover_policy("stay", restart=Restart.NEVER))
+    machine.active("a", recovery=moves_by("stay"))
+    machine.lose()
+    machine.accept(confirm_fenced("h1"))
+    assert held(machine, machine.vm("a")) == "failover policy stay says restart = never: it waits for host h1"
+    machine.accept(declare_failover_policy("stay"))
+    assert uids(machine) == ["vm-a"]
+
+
+def test_a_rate_holds_over_rounds_and_leaders_and_drops_nothing() -> None:
+    machine = fleet(3)
+    machine.accept(declare_failover_policy("slow", max_per_minute=2))
+    for name in "abcde":
+        machine.active(name, recovery=moves_by("slow"))
+    machine.active("z", recovery=MOVES)
+    machine.lose()
+    moved: list[list[str]] = []
+    for _ in range(4):
+        # Each round begins from the state alone, as a new leader's does.
+        decided = failover(machine.state, term=machine.term, limits=LIMITS, now_ms=machine.at)
+        moved.append([each.uid for each in decided.resurrect])
+        assert len(decided.resurrect) + len(decided.held) == 6 - sum(map(len, moved[:-1]))
+        for each in decided.resurrect:
+            machine.accept(each)
+        machine.at += 40_000
+        waiting = decided.held.get("vm-e")
+        assert waiting == "its turn comes: failover policy slow has 2 restarted in a minute"
+    assert moved == [["vm-a", "vm-b", "vm-z"], [], ["vm-c", "vm-d"], []]
+    assert uids(machine) == ["vm-e"]

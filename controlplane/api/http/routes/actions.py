@@ -45,7 +45,7 @@ async def why(
 ) -> Response:
     """Why it is where it is, or nowhere: the decision and every bid; and what a lost host means for it."""
     limits = FailoverLimits(max_unhealthy=services.settings.max_unhealthy)
-    return respond(views.why(state, reads.microvm(state, namespace, name), limits), state)
+    return respond(views.why(state, reads.microvm(state, namespace, name), limits, services.clock.now_ms()), state)
 
 
 @router.get(

@@ -146,6 +146,13 @@ _RECOVERY = Nested(
             default=False,
             description="Whether to restart it elsewhere although it has a `local` volume, without what is on it.",
         ),
+        "policy": Attribute(
+            type=STRING,
+            optional=True,
+            validators=(NAME,),
+            description="Name of a `flintlock_failover_policy` that says when and in what order it is restarted "
+            "elsewhere; unset: as soon as its host is fenced, the oldest first.",
+        ),
     },
 )
 

@@ -1,0 +1,1 @@
+terraform import flintlock_failover_policy.patient patient
