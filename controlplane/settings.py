@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails
 from controlplane.identity.check import check
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import Party
+from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import NAME_PATTERN
 from controlplane.strict_yaml import YamlError, load_one
 
@@ -219,6 +220,14 @@ class FailoverSettings(_Settings):
     per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
+class GCSettings(_Settings):
+    """What is collected, and at what pace. The same on every node."""
+
+    policy: GCPolicySpec = GCPolicySpec()
+    every_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 5.0
+    per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
 class BackupSettings(_Settings):
     """Snapshots that the leading node saves by itself."""
 
@@ -257,6 +266,7 @@ class NodeSettings(_Settings):
     backup: BackupSettings | None = None
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
+    gc: GCSettings = GCSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

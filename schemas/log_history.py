@@ -15,6 +15,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
@@ -26,6 +27,8 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    Hold,
+    HoldKind,
     HostDetached,
     HostFenced,
     HostHeard,
@@ -33,10 +36,12 @@ from controlplane.model.commands import (
     MarkUnplaced,
     Place,
     Precondition,
+    Release,
     Report,
     Resurrect,
     seal,
 )
+from controlplane.model.gc import Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -253,6 +258,15 @@ _COMMANDS: list[Command] = [
         spec=FailoverPolicySpec(restart=Restart.DELAYED, delay_s=300, priority=10, max_per_minute=20),
     ),
     _declared("waits", dataclasses.replace(_MOVES, recovery=dataclasses.replace(_MOVES.recovery, policy="patient"))),
+    Hold(kind=HoldKind.MICROVM, namespace="demo", name="bad", reason="somebody looks at it"),
+    Collect(
+        trigger=Trigger.FAILED_MICROVM,
+        subject=Subject(kind=SubjectKind.MICROVM, namespace="demo", name="bad", uid="uid-of-bad", host="h1"),
+        since=START_MS + 15_000,
+        epoch=1,
+        reason="it failed: ImageNotFound: no such image",
+    ),
+    Release(kind=HoldKind.MICROVM, namespace="demo", name="bad"),
 ]
 
 

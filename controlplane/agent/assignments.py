@@ -25,6 +25,8 @@ class Assignment:
     spec: MicroVMSpec | None
     """None for tombstones: nobody needs to know what is to be removed."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    reason: str = ""
+    """Of a tombstone: who ordered it, and why."""
 
     @property
     def is_tombstone(self) -> bool:

@@ -92,7 +92,7 @@ def observe(
     )
 
 
-def stranger(found: Found) -> Unmanaged:
+def stranger(found: Found, cluster_id: str) -> Unmanaged:
     instance = found.instance
     return Unmanaged(
         native_id=instance.native_id,
@@ -102,6 +102,7 @@ def stranger(found: Found) -> Unmanaged:
         name=instance.name,
         epoch=instance.epoch,
         power=instance.power,
+        ours=instance.cluster_id == cluster_id,
     )
 
 

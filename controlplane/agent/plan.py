@@ -312,7 +312,8 @@ def _toward_nothing(
         repair_seq=record.repair_seq if record is not None else 0,
         restart_seq=record.restart_seq if record is not None else 0,
     )
-    return Destroy(assignment.uid, driver, "tombstone", epoch=assignment.epoch, before=begun)
+    reason = f"tombstone: {assignment.reason}" if assignment.reason else "tombstone"
+    return Destroy(assignment.uid, driver, reason, epoch=assignment.epoch, before=begun)
 
 
 def _newer_than(assignment: Assignment, record: Record | None, copies: Iterable[Found]) -> _Held | None:

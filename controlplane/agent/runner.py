@@ -255,7 +255,7 @@ class Runner:
         view = HostView(
             revision=assignments.revision,
             observed=self._observed(assignments, listing, decided, unsettled, before),
-            unmanaged=self._unmanaged(listing, decided, before),
+            unmanaged=self._unmanaged(assignments.cluster_id, listing, decided, before),
             destroyed={uid: epoch for uid, epoch in decided.confirmed.items() if uid not in unsettled},
         )
         async with self._published:
@@ -309,8 +309,10 @@ class Runner:
         why = f"driver {driver} takes none: {problem}" if problem is not None else "none was granted to its host"
         return Failure(code=WAITS_FOR_LEASE, message=f"waits for a lease since {since}: {why}"[:MAX_TEXT])
 
-    def _unmanaged(self, listing: Listing, decided: Plan, before: HostView | None) -> tuple[Unmanaged, ...]:
-        strangers = [stranger(found) for found in decided.unmanaged if found.instance.uid not in self._busy]
+    def _unmanaged(
+        self, cluster_id: str, listing: Listing, decided: Plan, before: HostView | None
+    ) -> tuple[Unmanaged, ...]:
+        strangers = [stranger(found, cluster_id) for found in decided.unmanaged if found.instance.uid not in self._busy]
         if before is not None:  # of a driver that cannot list, what was last known stands
             strangers += [old for old in before.unmanaged if old.driver in listing.blind]
         return tuple(sorted(strangers, key=lambda each: (each.driver, each.native_id)))

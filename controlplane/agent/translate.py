@@ -40,6 +40,7 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
         restart_seq=message.restart_seq,
         spec=spec,
         labels=dict(message.labels),
+        reason=message.reason,
     )
 
 
@@ -113,6 +114,7 @@ def _encode_unmanaged(strangers: Iterable[Unmanaged]) -> list[wire.Unmanaged]:
             name=found.name or "",
             epoch=found.epoch or 0,
             power=found.power.value,
+            ours=found.ours,
         )
         for found in strangers
     ]

@@ -26,6 +26,7 @@ from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
 from controlplane.reconcile.failover import FailoverRunner
+from controlplane.reconcile.gc import GCRunner
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.reconcile.ledger import Ledger
@@ -95,6 +96,8 @@ async def run_front(settings: NodeSettings) -> None:
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
             max_unhealthy=settings.failover.max_unhealthy,
+            gc_policy=settings.gc.policy,
+            gc_per_round=settings.gc.per_round,
         ),
     )
     host, port = split_address(settings.http.listen)
@@ -106,8 +109,9 @@ async def run_front(settings: NodeSettings) -> None:
 
     limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
+    collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
     async with asyncio.TaskGroup() as tasks:
-        for runner in (replica.run(), scheduler.run(), failover.run(), announcer.run()):
+        for runner in (replica.run(), scheduler.run(), failover.run(), collector.run(), announcer.run()):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())

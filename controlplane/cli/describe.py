@@ -58,13 +58,15 @@ def _tables(resource: Json, now_ms: int) -> None:
         output.table(["FIELD", "DESIRED", "OBSERVED", "SINCE", "CAUSE"], drift, empty="")
     stale = objects(resource, "status", "stale")
     if stale:
-        print("\nOrders to destroy what was given up here, not yet confirmed")
-        output.table(
-            ["UID", "EPOCH"], [[text(order.get("uid")), text(order.get("epoch"))] for order in stale], empty=""
-        )
+        print("\nOrders to destroy copies here, not yet confirmed")
+        rows = [
+            [text(order.get("uid")), text(order.get("epoch")), text(dig(order, "deletion", "reason"))]
+            for order in stale
+        ]
+        output.table(["UID", "EPOCH", "REASON"], rows, empty="")
     unmanaged = objects(resource, "status", "unmanaged")
     if unmanaged:
-        print("\nUnmanaged microVMs (reported, never destroyed)")
+        print("\nUnmanaged microVMs (reported; `flintctl gc plan` says what becomes of them)")
         rows = [[text(vm.get("uid")), text(vm.get("name")), text(vm.get("power_state"))] for vm in unmanaged]
         output.table(["UID", "NAME", "POWER"], rows, empty="")
 

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from controlplane.cli import errors
-from controlplane.cli.commands import apply, cluster, host, image, microvm, process, provider, raft, resources, snapshot
+from controlplane.cli.commands import (
+    apply,
+    cluster,
+    gc,
+    host,
+    image,
+    microvm,
+    process,
+    provider,
+    raft,
+    resources,
+    snapshot,
+)
 from controlplane.cli.context import Connection, Flags
 from controlplane.cli.dev import commands as dev
 from controlplane.cli.errors import CliError
@@ -52,6 +64,9 @@ app.command("drift")(cluster.drift)
 app.command("watch")(cluster.watch)
 app.command("apply")(apply.apply)
 app.command("delete")(apply.delete)
+app.add_typer(gc.app, name="gc")
+app.command("hold")(gc.hold)
+app.command("release")(gc.release)
 app.add_typer(image.app, name="image")
 app.add_typer(provider.app, name="provider")
 app.add_typer(process.node, name="node")

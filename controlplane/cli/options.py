@@ -20,6 +20,7 @@ LabelOption = Annotated[
     typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only what carries this label; may be repeated."),
 ]
 VmArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the microVM, or NAMESPACE/NAME.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; shown wherever the deletion is.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

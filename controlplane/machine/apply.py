@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.machine import declare, hosts, incarnations, lost_hosts, placing
+from controlplane.machine import collect, declare, holding, hosts, incarnations, lost_hosts, placing
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -24,6 +24,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
@@ -35,12 +36,14 @@ from controlplane.model.commands import (
     DeclarePlacementPolicy,
     Delete,
     Envelope,
+    Hold,
     HostDetached,
     HostFenced,
     HostHeard,
     HostSuspected,
     MarkUnplaced,
     Place,
+    Release,
     Report,
     Resurrect,
     open_payload,
@@ -63,6 +66,7 @@ _Own = (
     | HostFenced
     | Resurrect
     | BeginIncarnation
+    | Collect
 )
 """What the product itself reports and decides."""
 
@@ -115,6 +119,10 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return declare.act(draft, command)
         case ConfirmFenced() | ConfirmOff():
             return lost_hosts.confirm_off(draft, command)
+        case Hold():
+            return holding.hold(draft, command)
+        case Release():
+            return holding.release(draft, command)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case _:
@@ -145,6 +153,8 @@ def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
             return lost_hosts.resurrect(draft, command, term=term)
         case BeginIncarnation():
             return incarnations.begin_incarnation(draft, command, term=term)
+        case Collect():
+            return collect.collect(draft, command)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:
@@ -192,7 +202,13 @@ def _fingerprint(command: Command) -> str:
 def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, Declaration):
         command = replace(command, uid="")
-    plain = _as_of_old(command) if isinstance(command, DeclareMicroVM) else _encoder.encode(command)
+    match command:
+        case DeclareMicroVM():
+            plain = _as_of_old(command)
+        case Delete(reason=""):
+            plain = _without_reason(command)
+        case _:
+            plain = _encoder.encode(command)
     return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
 
 
@@ -203,6 +219,12 @@ def _as_of_old(command: DeclareMicroVM) -> bytes:
     for name, unset in _ADDED_TO_RECOVERY:
         if recovery[name] == unset:
             del recovery[name]
+    return msgspec.msgpack.encode(plain)
+
+
+def _without_reason(command: Delete) -> bytes:
+    plain: dict[str, object] = msgspec.to_builtins(command, order="deterministic")
+    del plain["reason"]
     return msgspec.msgpack.encode(plain)
 
 

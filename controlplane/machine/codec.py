@@ -21,6 +21,7 @@ from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, di
 from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
+from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -89,6 +90,9 @@ class _Keys(_Records[IdempotencyRecord], tag="keys", frozen=True): ...
 class _Incarnations(_Records[Incarnation], tag="incarnations", frozen=True): ...
 
 
+class _Tallies(_Records[Tally], tag="tallies", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -101,7 +105,9 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
     keys: list[str]
 
 
-_TableChunk = _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations
+_TableChunk = (
+    _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations | _Tallies
+)
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
 TABLES: tuple[str, ...] = (
@@ -113,6 +119,7 @@ TABLES: tuple[str, ...] = (
     "keys",
     "incarnations",
     "failover_policies",
+    "tallies",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 
@@ -261,6 +268,7 @@ class Loader:
             digest=self._digest % DIGEST_MODULUS,
             names=indexes.names.finish(),
             pending=indexes.pending.finish(),
+            failed=indexes.failed.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
@@ -300,6 +308,7 @@ class _Indexes:
     def __init__(self) -> None:
         self.names = Map[str, str]().mutate()
         self.pending = Map[str, None]().mutate()
+        self.failed = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
         self.usage: dict[str, Amount] = {}
         self.policy_users: dict[tuple[Kind, str], int] = {}
@@ -309,6 +318,8 @@ class _Indexes:
         self.names[f"{meta.namespace}/{meta.name}"] = meta.uid
         if vm.phase is MicroVMPhase.PENDING:
             self.pending[meta.uid] = None
+        if vm.phase is MicroVMPhase.FAILED:
+            self.failed[meta.uid] = None
         if vm.placement is not None:
             uids = self.on_host.get(vm.placement.host)
             if uids is None:

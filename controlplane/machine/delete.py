@@ -1,13 +1,15 @@
 """The command by which a user asks for the end of a declared resource.
 
 A microVM that may exist on a host becomes a tombstone: the record itself, in phase `deleting`, until the host confirms
-(docs/adr/0005). Everything else ends at once, or is refused because something still needs it. A lost host confirms
-nothing: its tombstones wait for it, or for an operator to say that it is off and to delete it (docs/adr/0100).
+(docs/adr/0005). Everything else ends at once, or is refused because something still needs it, or somebody holds it. A
+lost host confirms nothing: its tombstones wait for it, or for an operator to say that it is off and to delete it
+(docs/adr/0100). Whatever ends, the order says who gave it and why (docs/adr/0108).
 """
 
 from __future__ import annotations
 
 from controlplane.machine.draft import Draft
+from controlplane.machine.holding import MAX_REASON, held_refusal, host_hold, microvm_hold
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import begin, finish
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
@@ -15,17 +17,23 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.state import State
 from controlplane.model.commands import Delete
+from controlplane.model.gc import Deletion
 from controlplane.model.policies import POLICIES
-from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVMPhase, OperationKind
+from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVM, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
+ON_REQUEST = "on request"
+"""The reason of whoever gives none."""
 _NAMED = 3
 """So many of the microVMs that are in the way are named; the rest is a number."""
 
 
 def delete(draft: Draft, command: Delete) -> Result:
+    if len(command.reason) > MAX_REASON:
+        message = f"a reason has at most {MAX_REASON} characters"
+        return Rejected(code=Code.INVALID, message=message, pointer="/query/reason")
     match command.kind:
         case Kind.NAMESPACE:
             return _delete_namespace(draft, command)
@@ -53,7 +61,7 @@ def _delete_namespace(draft: Draft, command: Delete) -> Result:
             pointer="/name",
             uid=namespace.meta.uid,
         )
-    draft.drop_namespace(namespace)
+    draft.drop_namespace(namespace, _asked(draft, command))
     return _deleted(draft, Kind.NAMESPACE, namespace.meta)
 
 
@@ -71,7 +79,7 @@ def _delete_policy(draft: Draft, command: Delete) -> Result:
             pointer="/name",
             uid=policy.meta.uid,
         )
-    draft.drop_policy(policy)
+    draft.drop_policy(policy, _asked(draft, command))
     return _deleted(draft, command.kind, policy.meta)
 
 
@@ -81,12 +89,19 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
         return missing(Kind.HOST, command.name)
     if command.revision is not None and command.revision != host.meta.intent_revision:
         return conflict(host.meta, command.revision)
-    if (reason := _still_used(draft.state, host)) is not None:
+    if (held := host_hold(host)) is not None:
+        return held_refusal(held, host.meta.uid)
+    if (reason := still_used(draft.state, host)) is not None:
         return Rejected(code=Code.HOST_IN_USE, message=reason, pointer="/name", uid=host.meta.uid)
-    host = _without_tombstones(draft, host)
+    return end_host(draft, host, _asked(draft, command))
+
+
+def end_host(draft: Draft, host: Host, why: Deletion) -> Applied:
+    """The end of a host that nothing needs any more (see `still_used`)."""
+    host = _without_tombstones(draft, host, why)
     phase = HOST[host.phase, HostEvent.DELETED]
     if phase is None:
-        draft.drop_host(host)
+        draft.drop_host(host, why)
     else:
         # Its agent is still connected: it falls back to what an undeclared agent is.
         meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
@@ -96,7 +111,7 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
     return _deleted(draft, Kind.HOST, host.meta)
 
 
-def _still_used(state: State, host: Host) -> str | None:
+def still_used(state: State, host: Host) -> str | None:
     """Why `host` cannot go, and what to do about it. An operator's word that it is off stands for its confirmations."""
     name, off = host.meta.name, is_off(host)
     held = [vm for vm in state.microvms_on(name) if not (off and vm.phase is MicroVMPhase.DELETING)]
@@ -124,11 +139,11 @@ def _confirm(host: str) -> str:
     return f"`flintctl host confirm-fenced {host}`"
 
 
-def _without_tombstones(draft: Draft, host: Host) -> Host:
+def _without_tombstones(draft: Draft, host: Host, why: Deletion) -> Host:
     """`host` once nothing is placed there: of a host that is off for good, nobody else confirms the tombstones."""
     for vm in list(draft.state.microvms_on(host.meta.name)):
         finish(draft, vm.operation, OperationEvent.SETTLED, f"host {host.meta.name} was confirmed off and deleted")
-        draft.drop_microvm(vm)
+        draft.drop_microvm(vm, vm.deletion or why)
     return draft.state.hosts[host.meta.name]
 
 
@@ -146,17 +161,28 @@ def _delete_microvm(draft: Draft, command: Delete) -> Result:
             uid=vm.meta.uid,
             operation=vm.operation,
         )
+    if (held := microvm_hold(vm)) is not None:
+        return held_refusal(held, vm.meta.uid)
+    return end_microvm(draft, vm, _asked(draft, command))
+
+
+def end_microvm(draft: Draft, vm: MicroVM, why: Deletion) -> Applied:
+    """The tombstone of a microVM that has none, or its end at once."""
     phase = MICROVM[vm.phase, MicroVMEvent.TOMBSTONED]
-    vm = begin(draft, vm, OperationKind.DELETE)
+    vm = begin(draft, vm, OperationKind.DELETE, reason=why.reason)
     if phase is None:
         finish(draft, vm.operation, OperationEvent.SETTLED, "it has no host" if vm.epoch else "it was never placed")
-        draft.drop_microvm(vm)
+        draft.drop_microvm(vm, why)
         return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
     meta = replace(vm.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)
-    draft.put_microvm(replace(vm, meta=meta, phase=phase, since=draft.at, drifted_since=None))
+    draft.put_microvm(replace(vm, meta=meta, phase=phase, since=draft.at, drifted_since=None, deletion=why))
     return Applied(
         revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
     )
+
+
+def _asked(draft: Draft, command: Delete) -> Deletion:
+    return draft.because(command.reason or ON_REQUEST)
 
 
 def _microvms(count: int) -> str:

@@ -16,6 +16,7 @@ from immutables import Map
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
 from controlplane.machine.state import State
+from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -42,7 +43,7 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation
+Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -71,6 +72,10 @@ class Draft:
         """The state that the accepted commands lead to."""
         return replace(self.state, digest=self.digest, revision=self.revision)
 
+    def because(self, reason: str, trigger: Trigger | None = None) -> Deletion:
+        """An order to end something, given by this command."""
+        return Deletion(actor=self.actor, at=self.at, reason=reason, trigger=trigger)
+
     # -- records -------------------------------------------------------------------------------------------------------
 
     def put_namespace(self, value: Namespace) -> None:
@@ -80,9 +85,9 @@ class Draft:
             self.state = replace(self.state, namespaces=self.state.namespaces.set(key, new))
             self._note(Kind.NAMESPACE, key, old, new)
 
-    def drop_namespace(self, value: Namespace) -> None:
+    def drop_namespace(self, value: Namespace, why: Deletion) -> None:
         self.state = replace(self.state, namespaces=self.state.namespaces.delete(value.meta.name))
-        self._note(Kind.NAMESPACE, value.meta.name, value, None)
+        self._note(Kind.NAMESPACE, value.meta.name, value, None, why)
 
     def put_policy(self, value: Policy) -> None:
         kind, key = value.meta.kind, value.meta.name
@@ -92,10 +97,10 @@ class Draft:
             self.state = self.state.with_policies(kind, policies.set(key, new))
             self._note(kind, key, old, new)
 
-    def drop_policy(self, value: Policy) -> None:
+    def drop_policy(self, value: Policy, why: Deletion) -> None:
         kind, key = value.meta.kind, value.meta.name
         self.state = self.state.with_policies(kind, self.state.policies_of(kind).delete(key))
-        self._note(kind, key, value, None)
+        self._note(kind, key, value, None, why)
 
     def put_host(self, value: Host) -> None:
         key = value.meta.name
@@ -104,9 +109,9 @@ class Draft:
             self.state = replace(self.state, hosts=self.state.hosts.set(key, new))
             self._note(Kind.HOST, key, old, new)
 
-    def drop_host(self, value: Host) -> None:
+    def drop_host(self, value: Host, why: Deletion) -> None:
         self.state = replace(self.state, hosts=self.state.hosts.delete(value.meta.name))
-        self._note(Kind.HOST, value.meta.name, value, None)
+        self._note(Kind.HOST, value.meta.name, value, None, why)
 
     def put_microvm(self, value: MicroVM) -> None:
         key = value.meta.uid
@@ -117,12 +122,12 @@ class Draft:
             self._hold(old, new)
             self._note(Kind.MICROVM, key, old, new)
 
-    def drop_microvm(self, value: MicroVM) -> None:
+    def drop_microvm(self, value: MicroVM, why: Deletion) -> None:
         old = self.state.microvms[value.meta.uid]
         self.state = replace(self.state, microvms=self.state.microvms.delete(value.meta.uid))
         self.state = reindex_microvm(self.state, old, None)
         self._hold(old, None)
-        self._note(Kind.MICROVM, value.meta.uid, old, None)
+        self._note(Kind.MICROVM, value.meta.uid, old, None, why)
 
     def put_operation(self, value: Operation) -> None:
         old = self.state.operations.get(value.id)
@@ -138,6 +143,13 @@ class Draft:
                     operations=self.state.operations.delete(oldest.id),
                 )
                 self._digest(oldest.id, oldest, None)
+
+    def drop_oldest_operation(self, why: Deletion) -> None:
+        """Forget the ended operation that is the next to be forgotten anyway."""
+        oldest = self.state.operations[self.state.finished.first()]
+        operations = self.state.operations.delete(oldest.id)
+        self.state = replace(self.state, finished=self.state.finished.pop(), operations=operations)
+        self._note(Kind.OPERATION, oldest.id, oldest, None, why)
 
     def put_key(self, key: str, value: IdempotencyRecord) -> None:
         old = self.state.keys.get(key)
@@ -158,6 +170,11 @@ class Draft:
         old = self.state.incarnations.get(key)
         self.state = replace(self.state, incarnations=self.state.incarnations.set(key, value))
         self._digest(key, old, value)
+
+    def put_tally(self, trigger: Trigger, value: Tally) -> None:
+        old = self.state.tallies.get(trigger.value)
+        self.state = replace(self.state, tallies=self.state.tallies.set(trigger.value, value))
+        self._digest(trigger.value, old, value)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -181,13 +198,13 @@ class Draft:
                 held = host.allocated + vm.held if sign > 0 else host.allocated - vm.held
                 self.put_host(replace(host, allocated=held))
 
-    def _note(self, kind: Kind, key: str, old: Record | None, new: Record | None) -> None:
+    def _note(self, kind: Kind, key: str, old: Record | None, new: Record | None, why: Deletion | None = None) -> None:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord | Incarnation)
+        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
-        self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject))
+        self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 
     def _digest(self, key: str, old: Record | None, new: Record | None) -> None:
         total = self.digest
@@ -205,10 +222,13 @@ def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:
 def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> State:
     """The state with its indexes moved from `old` to `new`."""
     names, pending, on_host, usage, users = state.names, state.pending, state.on_host, state.usage, state.policy_users
+    failed = state.failed
     if old is not None:
         names = names.delete(f"{old.meta.namespace}/{old.meta.name}")
         if old.phase is MicroVMPhase.PENDING:
             pending = pending.delete(old.meta.uid)
+        if old.phase is MicroVMPhase.FAILED:
+            failed = failed.delete(old.meta.uid)
         if old.placement is not None:
             left = on_host[old.placement.host].delete(old.meta.uid)
             on_host = on_host.set(old.placement.host, left) if left else on_host.delete(old.placement.host)
@@ -219,13 +239,15 @@ def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> S
         names = names.set(f"{new.meta.namespace}/{new.meta.name}", new.meta.uid)
         if new.phase is MicroVMPhase.PENDING:
             pending = pending.set(new.meta.uid, None)
+        if new.phase is MicroVMPhase.FAILED:
+            failed = failed.set(new.meta.uid, None)
         if new.placement is not None:
             there = on_host.get(new.placement.host) or Map[str, None]()
             on_host = on_host.set(new.placement.host, there.set(new.meta.uid, None))
         usage = _add(usage, str(new.meta.namespace), amount_of(new.spec))
         for named in policies_named(new.spec):
             users = _count(users, (named.kind, named.name), +1)
-    return replace(state, names=names, pending=pending, on_host=on_host, usage=usage, policy_users=users)
+    return replace(state, names=names, pending=pending, failed=failed, on_host=on_host, usage=usage, policy_users=users)
 
 
 def _add(usage: Map[str, Amount], namespace: str, amount: Amount) -> Map[str, Amount]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from controlplane.model.gc import Deletion
 from controlplane.model.resources import Host, MicroVM, Namespace, Operation, Policy
 from controlplane.model.types import Kind, record
 
@@ -23,3 +24,5 @@ class Event:
     kind: Kind
     object: Declared
     """After the change; before it, for a deletion."""
+    deletion: Deletion | None = None
+    """Of a deletion, who ordered it, and why."""

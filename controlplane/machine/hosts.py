@@ -70,7 +70,7 @@ def agent_lost(draft: Draft, command: AgentLost) -> Result:
         return stale(f"host {command.host} is {host.phase.value}")
     phase = HOST[host.phase, HostEvent.LOST]
     if phase is None:
-        draft.drop_host(host)
+        draft.drop_host(host, draft.because(command.reason))
     else:
         # Without its reason, as in snapshots of before leases: such a one and a replayed log must give one state.
         draft.put_host(replace(host, phase=phase, since=draft.at, session=None, node=None, last_seen_at=draft.at))
@@ -124,14 +124,16 @@ def _observe(draft: Draft, host: str, seen: Observation) -> None:
 def _confirm_destroyed(draft: Draft, name: str, gone: Destroyed) -> None:
     host = draft.state.hosts[name]
     if (ordered := host.stale.get(gone.uid)) is not None and ordered <= gone.epoch:
-        draft.put_host(replace(host, stale={uid: epoch for uid, epoch in host.stale.items() if uid != gone.uid}))
+        stale = {uid: epoch for uid, epoch in host.stale.items() if uid != gone.uid}
+        orders = {uid: order for uid, order in host.orders.items() if uid != gone.uid}
+        draft.put_host(replace(host, stale=stale, orders=orders))
     vm = draft.state.microvms.get(gone.uid)
     if vm is None or vm.placement is None or vm.placement.host != name or vm.epoch != gone.epoch:
         return
     if (vm.phase, MicroVMEvent.DESTROYED) not in MICROVM:
         return
     finish(draft, vm.operation, OperationEvent.SETTLED, f"host {name} confirmed that nothing is left")
-    draft.drop_microvm(vm)
+    draft.drop_microvm(vm, vm.deletion or draft.because(f"host {name} confirmed its tombstone"))
 
 
 def _rejoin(draft: Draft, host: Host) -> None:

@@ -14,7 +14,7 @@ from controlplane.machine.operations import describe
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.refusals import conflict, missing
-from controlplane.machine.steps import Result, applied, move, other_term, stale
+from controlplane.machine.steps import Result, applied, move, order_end, other_term, stale
 from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
@@ -139,7 +139,7 @@ def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
     draft.put_microvm(vm)
     # Read again: the room that the microVM held there is given back by now.
     host = draft.state.hosts[command.host]
-    draft.put_host(replace(host, stale={**host.stale, command.uid: command.epoch}))
+    draft.put_host(order_end(host, command.uid, command.epoch, draft.because(f"given up here: {command.reason}")))
     return applied(draft, command.uid)
 
 

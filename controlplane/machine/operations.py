@@ -8,7 +8,7 @@ from controlplane.model.resources import MicroVM, Operation, OperationKind, Oper
 from controlplane.model.types import Kind, replace
 
 
-def begin(draft: Draft, vm: MicroVM, kind: OperationKind) -> MicroVM:
+def begin(draft: Draft, vm: MicroVM, kind: OperationKind, *, reason: str = "") -> MicroVM:
     """`vm` with a new running operation; an older one on it that still runs is superseded."""
     finish(draft, vm.operation, OperationEvent.SUPERSEDED, f"superseded by {kind.value}")
     id_ = f"op-{draft.revision:012d}-{len(draft.events):03d}"
@@ -21,6 +21,7 @@ def begin(draft: Draft, vm: MicroVM, kind: OperationKind) -> MicroVM:
             generation=vm.meta.generation,
             started_at=draft.at,
             actor=draft.actor,
+            reason=reason,
         )
     )
     return replace(vm, operation=id_)

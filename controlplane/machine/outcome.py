@@ -23,6 +23,7 @@ class Code(StrEnum):
     HOST_NOT_FOUND = "host_not_found"
     HOST_IN_USE = "host_in_use"
     HOST_NOT_LOST = "host_not_lost"
+    HELD = "held"
     QUOTA_EXCEEDED = "quota_exceeded"
     INSUFFICIENT_CAPACITY = "insufficient_capacity"
     CONSTRAINT_VIOLATED = "constraint_violated"

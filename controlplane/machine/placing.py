@@ -10,7 +10,7 @@ from controlplane.machine.outcome import Code, Rejected
 from controlplane.machine.placement_rules import refusal, withheld
 from controlplane.machine.recovery_rules import applied_action
 from controlplane.machine.refusals import score_refusal
-from controlplane.machine.state import FOUNDING
+from controlplane.machine.state import FOUNDING, State
 from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import MicroVMPhase, PlacementDecision, Unplaced
@@ -34,7 +34,7 @@ def place(draft: Draft, command: Place) -> Result:
     everywhere = withheld(draft.state, vm) if host.lease_ttl_ms else None
     if (reason := everywhere or refusal(draft.state, vm, host)) is not None:
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=f"host {command.host}: {reason}", uid=command.uid)
-    epoch = max(vm.epoch, (draft.state.incarnation - FOUNDING) * EPOCHS_PER_INCARNATION) + 1
+    epoch = max(vm.epoch, epochs_before(draft.state)) + 1
     decision = PlacementDecision(host=command.host, epoch=epoch, at=draft.at, score=command.score, bids=command.bids)
     vm = replace(
         vm,
@@ -50,6 +50,11 @@ def place(draft: Draft, command: Place) -> Result:
     describe(draft, vm.operation, f"placed on {command.host}")
     draft.put_microvm(vm)
     return applied(draft, vm.meta.uid)
+
+
+def epochs_before(state: State) -> int:
+    """No placement of the present incarnation has an epoch up to this, and every one of an earlier one has."""
+    return (state.incarnation - FOUNDING) * EPOCHS_PER_INCARNATION
 
 
 def mark_unplaced(draft: Draft, command: MarkUnplaced) -> Result:

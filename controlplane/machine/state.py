@@ -14,6 +14,7 @@ from typing import Any, cast
 from immutables import Map
 
 from controlplane.machine.table import Table
+from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
     Amount,
@@ -87,11 +88,15 @@ class State:
     """By actor and idempotency key."""
     incarnations: Table[Incarnation] = Table()
     """By number: those that began after the founding one, whose log needs no wait."""
+    tallies: Table[Tally] = Table()
+    """By trigger: what was collected."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""
     pending: Map[str, None] = Map()
     """Index: uids of the microVMs that wait for a host."""
+    failed: Map[str, None] = Map()
+    """Index: uids of the microVMs whose host cannot run them."""
     on_host: Map[str, Map[str, None]] = Map()
     """Index: host to the uids placed on it, tombstones included."""
     usage: Map[str, Amount] = Map()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import MICROVM, MicroVMEvent
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
-from controlplane.model.resources import MicroVM
+from controlplane.model.gc import Deletion
+from controlplane.model.resources import Host, MicroVM
 from controlplane.model.types import replace
 
 Result = Applied | Rejected
@@ -16,6 +17,11 @@ def move(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
     phase = MICROVM[vm.phase, event]
     assert phase is not None
     return vm if phase is vm.phase else replace(vm, phase=phase, since=draft.at)
+
+
+def order_end(host: Host, uid: str, epoch: int, why: Deletion) -> Host:
+    """`host` with the order to destroy what it has of `uid` up to `epoch`, which lives until it confirms."""
+    return replace(host, stale={**host.stale, uid: epoch}, orders={**host.orders, uid: why})
 
 
 def applied(draft: Draft, uid: str) -> Applied:

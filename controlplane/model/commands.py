@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import field
 
+from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -105,6 +106,7 @@ class Delete:
     name: str
     namespace: str | None = None
     revision: int | None = None
+    reason: str = ""
 
 
 class Action(StrEnum):
@@ -276,6 +278,51 @@ class MarkUnplaced:
     bids: list[Bid] = field(default_factory=list[Bid])
 
 
+class HoldKind(StrEnum):
+    MICROVM = "MicroVM"
+    HOST = "Host"
+    """And with it whatever is found there."""
+    FOUND = "Found"
+    """A microVM that a host reports and nobody declared."""
+
+
+@record
+class Hold:
+    """Neither collect nor delete this until it is released."""
+
+    kind: HoldKind
+    name: str
+    """Of what was found, how its driver names it."""
+    reason: str
+    namespace: str | None = None
+    host: str | None = None
+    """Where it was found."""
+
+
+@record
+class Release:
+    """The end of a hold."""
+
+    kind: HoldKind
+    name: str
+    namespace: str | None = None
+    host: str | None = None
+
+
+@record
+class Collect:
+    """The end of one thing that the policy keeps no longer. Refused unless it still is as it was when this was decided,
+    and nobody holds it."""
+
+    trigger: Trigger
+    subject: Subject
+    since: int
+    """Of what is true of it: the phase, the report, the end."""
+    reason: str
+    epoch: int = 0
+    """Of a microVM's copy: the order covers it and every one before it."""
+
+
 @record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
@@ -305,6 +352,9 @@ Command = (
     | BeginIncarnation
     | ConfirmOff
     | DeclareFailoverPolicy
+    | Hold
+    | Release
+    | Collect
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -329,6 +379,9 @@ KINDS: dict[str, type[Command]] = {
     "begin_incarnation": BeginIncarnation,
     "confirm_off": ConfirmOff,
     "declare_failover_policy": DeclareFailoverPolicy,
+    "hold": Hold,
+    "release": Release,
+    "collect": Collect,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import field
 
+from controlplane.model.gc import Deletion, Held
 from controlplane.model.spec import (
     FailoverPolicySpec,
     HostSpec,
@@ -180,6 +181,13 @@ class Unmanaged:
     epoch: int | None = None
     power: ObservedPower = ObservedPower.RUNNING
     since: int = 0
+    ours: bool = False
+    """It carries our cluster's id."""
+
+    @property
+    def key(self) -> str:
+        """Names it among all that was found on its host."""
+        return f"{self.driver}/{self.native_id}"
 
 
 @record
@@ -207,6 +215,11 @@ class Host:
     allocated: Amount = Amount()
     """Sum over every microVM placed here and not confirmed destroyed, ambiguous creates included."""
     unmanaged: list[Unmanaged] = field(default_factory=list[Unmanaged])
+    orders: dict[str, Deletion] = field(default_factory=dict[str, Deletion])
+    """Who gave the orders of `stale`, and why, by uid; without those of before reasons were kept."""
+    hold: Held | None = None
+    holds: dict[str, Held] = field(default_factory=dict[str, Held])
+    """Of what was found there, by its key; one stays while nothing is told of what it holds."""
 
 
 @record
@@ -318,6 +331,9 @@ class MicroVM:
     detach: OnDetach = OnDetach.KEEP
     """The most permissive of what its host may be applying when its lease ends."""
     resurrection: Resurrection | None = None
+    deletion: Deletion | None = None
+    """Who asked for the tombstone, and why."""
+    hold: Held | None = None
 
 
 @record
@@ -342,6 +358,8 @@ class Operation:
     finished_revision: int | None = None
     message: str = ""
     actor: str = ""
+    reason: str = ""
+    """Why it was asked for; given with deletions."""
 
 
 @record

@@ -259,6 +259,24 @@ class HostSpec:
     schedulable: bool = True
 
 
+GraceSeconds = Annotated[int, Field(ge=0, le=10 * 365 * 86_400)]
+_WEEK_S = 7 * 86_400
+
+
+@spec
+class GCPolicySpec:
+    """How long what nobody needs is kept before it is collected, in seconds since it is so; none means for ever.
+
+    What only a person can judge (a failed microVM, one that nobody declared, a lost host) is kept unless told
+    otherwise.
+    """
+
+    failed_microvm_after_s: GraceSeconds | None = None
+    unmanaged_microvm_after_s: GraceSeconds | None = None
+    lost_host_after_s: GraceSeconds | None = None
+    finished_operation_after_s: GraceSeconds | None = _WEEK_S
+
+
 @spec
 class NamespaceSpec:
     """Quotas; none means unlimited."""

@@ -32,6 +32,8 @@ BRIDGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$"
 PATH_PATTERN = r"^[^\x00\n]+$"
 KERNEL_ARG_NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 KERNEL_ARG_PATTERN = r"^[^\s\x00]*$"
+LINE_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+"""What people write to be read by others, such as a reason."""
 DRIVER_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 
 PATTERN_WORDS = {
@@ -45,6 +47,7 @@ PATTERN_WORDS = {
     PATH_PATTERN: "must be a path on one line",
     KERNEL_ARG_NAME_PATTERN: "must be letters, digits, '.', '_' and '-', at most 64",
     KERNEL_ARG_PATTERN: "must hold no space and no line break",
+    LINE_PATTERN: "must be on one line, without control characters",
     DRIVER_PATTERN: "must be a driver, such as qemu or flintlockd",
 }
 """What each pattern allows, for those who read refusals."""

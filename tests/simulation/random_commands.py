@@ -8,8 +8,9 @@ failure and a plain seed can replay one in another process.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from controlplane.decide.gc import plan
 from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
@@ -18,6 +19,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
@@ -29,6 +31,8 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    Hold,
+    HoldKind,
     HostDetached,
     HostFenced,
     HostHeard,
@@ -36,10 +40,12 @@ from controlplane.model.commands import (
     MarkUnplaced,
     Place,
     Precondition,
+    Release,
     Report,
     Resurrect,
     seal,
 )
+from controlplane.model.gc import Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -55,6 +61,7 @@ from controlplane.model.resources import (
 )
 from controlplane.model.spec import (
     FailoverPolicySpec,
+    GCPolicySpec,
     HostFailure,
     HostSpec,
     Kernel,
@@ -73,6 +80,9 @@ from controlplane.model.spec import (
 from controlplane.model.types import Kind
 
 T = TypeVar("T")
+KEEPS_NOTHING = GCPolicySpec(
+    failed_microvm_after_s=0, unmanaged_microvm_after_s=0, lost_host_after_s=0, finished_operation_after_s=0
+)
 
 NAMES = ("a", "b", "c")
 STRANGE = ("", "a/b", "A", "a" * 64, "\x00", "é\n", "None")
@@ -128,6 +138,9 @@ class RandomCommands:
             self._rejoined,
             self._rejoined,
             self._begin,
+            self._hold,
+            self._release,
+            self._collect,
         )
 
     def opening(self) -> list[Envelope]:
@@ -216,14 +229,13 @@ class RandomCommands:
 
     def _policy(self, state: State) -> Command:
         name = self._name()
-        if self._source.chance(3):
-            delayed = self._source.chance(2)
+        if self._source.chance(40):
             return DeclareFailoverPolicy(
                 name=name,
                 uid=self._uid(),
                 spec=FailoverPolicySpec(
-                    restart=Restart.DELAYED if delayed else Restart.IMMEDIATE,
-                    delay_s=60 if delayed else None,
+                    restart=self._pick(tuple(Restart)),
+                    delay_s=self._pick((None, None, 60)),
                     max_per_minute=self._pick((None, 1)),
                 ),
             )
@@ -403,6 +415,45 @@ class RandomCommands:
             driver=self._pick(("qemu", "simulated")),
             uid=self._pick((None, self._uid())),
             since=self._integer(0),
+            epoch=self._pick((None, 1, self._integer(3))),
+            ours=self._source.chance(70),
+        )
+
+    # -- garbage collection --------------------------------------------------------------------------------------------
+
+    def _held(self, state: State) -> dict[str, Any]:
+        vm, host = self._vm(state), self._name()
+        found = state.hosts[host].unmanaged if host in state.hosts else []
+        return self._pick(
+            (
+                {"kind": HoldKind.HOST, "name": host},
+                {"kind": HoldKind.FOUND, "host": host, "name": found[0].native_id if found else "1"},
+                {
+                    "kind": HoldKind.MICROVM,
+                    "namespace": vm.meta.namespace if vm is not None else None,
+                    "name": vm.meta.name if vm is not None else self._name(),
+                },
+            )
+        )
+
+    def _hold(self, state: State) -> Command:
+        return Hold(**self._held(state), reason=self._pick(("look", "look", "")))
+
+    def _release(self, state: State) -> Command:
+        return Release(**self._held(state))
+
+    def _collect(self, state: State) -> Command:
+        """Of a plan of now, mostly; else something like it."""
+        due = plan(state, KEEPS_NOTHING, now_ms=2**50).collect
+        if due and not self._nonsense():
+            return self._pick(due).command
+        subject = Subject(kind=SubjectKind.HOST, name=self._name(), uid=self._uid(), host=self._name(), driver="qemu")
+        return Collect(
+            trigger=self._pick(tuple(Trigger)),
+            subject=subject,
+            since=self._integer(0),
+            epoch=self._integer(1),
+            reason="x",
         )
 
     # -- leases --------------------------------------------------------------------------------------------------------

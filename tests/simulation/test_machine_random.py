@@ -13,17 +13,19 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulation.random_commands import RandomCommands
+from simulation.random_commands import KEEPS_NOTHING, RandomCommands
 from simulation.replay import Seeded
 from support.invariants import check_snapshot, check_state, check_step
 from support.snapshots import dump, load
 
 from controlplane.decide.failover import FailoverLimits, failover
+from controlplane.decide.gc import plan
 from controlplane.machine import draft
 from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import KINDS, open_payload, seal
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import HostPhase, MicroVMPhase
 
 T = TypeVar("T")
@@ -55,6 +57,7 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         if state is not before:
             check_state(state)
             _check_failover(state)
+            _check_collection(state)
         if seen is not None:
             seen[_label(envelope.kind, outcome)] += 1
             seen.update(f"phase {vm.phase}" for vm in state.microvms.values())
@@ -79,6 +82,31 @@ def _check_never_overfilled(before: State, after: State) -> None:
 
 
 FAR_MS = 1 << 50
+
+
+def _check_collection(state: State) -> None:
+    """A plan is its run: the machine takes every command of it, in order, and what waits is as it was."""
+    for limit in (1, 1000):
+        made = plan(state, KEEPS_NOTHING, now_ms=2**50, limit=limit)
+        again = plan(state, KEEPS_NOTHING, now_ms=2**50, limit=limit)
+        assert again == made
+        assert again.digest == made.digest
+        after = state
+        for each in made.collect:
+            envelope = seal(each.command, id="", at=1, actor="gc")
+            after, outcome, _ = apply(after, envelope, index=1, term=1)
+            assert isinstance(outcome, Applied), (each, outcome)
+        check_state(after)
+        left = plan(after, KEEPS_NOTHING, now_ms=2**50, limit=1000)
+        known = {(each.trigger, each.subject) for each in left.waiting}
+        known |= {(each.command.trigger, each.command.subject) for each in left.collect}
+        gone = {each.command.subject.host for each in made.collect if each.command.trigger is Trigger.LOST_HOST}
+        assert all((each.trigger, each.subject) in known or each.subject.host in gone for each in made.waiting), (
+            "nothing that waits is lost"
+        )
+        assert not {(each.command.trigger, each.command.subject) for each in made.collect} & {
+            (each.command.trigger, each.command.subject) for each in left.collect
+        }, "nothing is collected twice"
 
 
 def _check_failover(state: State) -> None:

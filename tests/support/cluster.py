@@ -28,6 +28,7 @@ T = TypeVar("T")
 POLL_S = 0.1
 NODES = 3
 HOSTS = 3
+GC_SETTINGS = "gc: {every_s: 0.5, policy: {failed_microvm_after_s: 8, unmanaged_microvm_after_s: 4}}\n"
 Existing = tuple[str, str, str]
 """NAMESPACE/NAME, uid, host."""
 
@@ -50,6 +51,9 @@ def within(seconds: float, look: Callable[[], T | None], what: str) -> T:
 def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
     directory = tmp_path_factory.mktemp("cluster")
     layout = setup.create(directory / "c", nodes=NODES, hosts=HOSTS, driver="simulated", say=lambda _: None)
+    for node in layout.plan.nodes:
+        with layout.settings(node.name).open("a") as settings:
+            settings.write(GC_SETTINGS)
     cluster = DevCluster(layout, Progress())
     cluster.start()
     cluster.await_ready()

@@ -14,6 +14,7 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import Batch, BeginIncarnation, Command, Destroyed, Place, Report, Resurrect
+from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -53,7 +54,7 @@ def check_snapshot(state: State) -> None:
     assert dump(loaded) == data
     for name in TABLES:
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("names", "pending", "on_host"):
+    for name in ("names", "pending", "failed", "on_host"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "finished", "key_order"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -89,7 +90,7 @@ def _check_indexes(state: State) -> None:
     for uid in sorted(state.microvms):
         assert state.microvms[uid].meta.uid == uid
         rebuilt = reindex_microvm(rebuilt, None, state.microvms[uid])
-    for name in ("names", "pending", "on_host", "usage", "policy_users"):
+    for name in ("names", "pending", "failed", "on_host", "usage", "policy_users"):
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
     assert sorted(state.key_order) == sorted(state.keys)
@@ -162,8 +163,11 @@ def _check_phases(state: State) -> None:
 def _check_copies(state: State) -> None:
     """At most one host may run a microVM, and what may run elsewhere has an order to destroy."""
     for name, host in state.hosts.items():
-        assert not host.stale or host.phase in _WITH_ORDERS, f"host {name} has orders and is {host.phase.value}"
-        for uid, epoch in host.stale.items():
+        assert set(host.orders) <= set(host.stale), "a reason is of an order"
+        # A copy that nobody declares is collected from a host that is well.
+        given_up = {uid: epoch for uid, epoch in host.stale.items() if not _is_collected(host, uid)}
+        assert not given_up or host.phase in _WITH_ORDERS, f"host {name} has orders and is {host.phase.value}"
+        for uid, epoch in given_up.items():
             vm = state.microvms.get(uid)
             if vm is not None:
                 assert 0 < epoch <= vm.epoch, "an order is for a copy that there was"
@@ -174,6 +178,11 @@ def _check_copies(state: State) -> None:
         if vm.detach is not OnDetach.KEEP:
             assert host is not None
             assert host.lease_ttl_ms > 0, "what no lease ends is kept"
+
+
+def _is_collected(host: Host, uid: str) -> bool:
+    order = host.orders.get(uid)
+    return order is not None and order.trigger is Trigger.UNMANAGED_MICROVM
 
 
 def _check_incarnations(state: State) -> None:

@@ -28,12 +28,13 @@ def test_together(costly, number):
     time.sleep(0.05)
 """
 SINGLE = """
-import json, os, pathlib
+import json, os, pathlib, time
 import pytest
 from support.ports import free_ports
 
 @pytest.mark.parametrize("number", range(8))
 def test_anywhere(number):
+    time.sleep(0.2)
     pathlib.Path(os.environ["PORTS"], os.environ["PYTEST_XDIST_WORKER"]).write_text(json.dumps(free_ports(3000)))
 """
 

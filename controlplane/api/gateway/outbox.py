@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from controlplane.api.gateway.translate import encode_assignment, encode_order
+from controlplane.model.gc import Deletion
 from controlplane.model.resources import MicroVM, MicroVMPhase
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -26,10 +27,14 @@ class Outbox:
         self._specs: set[tuple[str, int, int]] = set()
 
     def messages(
-        self, revision: int, placed: Iterable[MicroVM], stale: Mapping[str, int] = MappingProxyType({})
+        self,
+        revision: int,
+        placed: Iterable[MicroVM],
+        stale: Mapping[str, int] = MappingProxyType({}),
+        orders: Mapping[str, Deletion] = MappingProxyType({}),
     ) -> list[wire.Assignments]:
         """What to send for the agent to know `placed`, and that it is to destroy what `stale` gives the epochs of by
-        uid; empty when it does.
+        uid, and `orders` the reasons; empty when it does.
         """
         vms = list(placed)
         essence = {uid: _order(epoch) for uid, epoch in stale.items()}
@@ -38,7 +43,7 @@ class Outbox:
             return []
         known = self._specs
         encoded = [encode_assignment(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
-        encoded += [encode_order(uid, epoch) for uid, epoch in sorted(stale.items())]
+        encoded += [encode_order(uid, epoch, orders.get(uid)) for uid, epoch in sorted(stale.items())]
         self._sent = essence
         self._specs = {_spec_key(vm) for vm in vms if vm.phase is not MicroVMPhase.DELETING}
         return _cut(revision, encoded)

@@ -176,7 +176,8 @@ class AgentSession:
             # After a restore the host may still have a lease of the lost history, and another host what runs under one:
             # until all of them have ended, it is told nothing that it could start (docs/adr/0103).
             if host.declared and self._reader.begun:
-                for message in self._outbox.messages(state.revision, state.microvms_on(self.host), host.stale):
+                placed = state.microvms_on(self.host)
+                for message in self._outbox.messages(state.revision, placed, host.stale, host.orders):
                     await self._outgoing.put(wire.ToAgent(assignments=message))
             try:
                 async with asyncio.timeout(RESYNC_S):

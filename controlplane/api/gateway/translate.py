@@ -8,6 +8,7 @@ from math import floor, isfinite
 import msgspec
 
 from controlplane.model.commands import Destroyed
+from controlplane.model.gc import Deletion
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -138,6 +139,7 @@ def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
             name=_text("unmanaged.name", each.name, MAX_NAME) or None,
             epoch=each.epoch or None,
             power=_power("unmanaged.power", each.power),
+            ours=each.ours,
         )
         for each in found
     ]
@@ -189,12 +191,17 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
         destroy=destroy,
         spec_json=msgspec.json.encode(vm.spec) if with_spec and not destroy else b"",
         labels=vm.meta.labels,
+        reason=_reason(vm.deletion),
     )
 
 
-def encode_order(uid: str, epoch: int) -> wire.Assignment:
+def encode_order(uid: str, epoch: int, order: Deletion | None) -> wire.Assignment:
     """To destroy the copy of a microVM that was given up on the host: of the microVM nothing else is known any more."""
-    return wire.Assignment(uid=uid, epoch=epoch, destroy=True)
+    return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=_reason(order))
+
+
+def _reason(order: Deletion | None) -> str:
+    return f"{order.reason} ({order.actor})" if order is not None else ""
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from controlplane.api.http.routes import (
     cluster,
     drift,
     failover_policies,
+    gc,
     hosts,
     microvms,
     namespaces,
@@ -69,6 +70,7 @@ _ROUTERS = (
     cluster,
     raft,
     snapshots,
+    gc,
 )
 
 

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Path, Query
 
 from controlplane.api.http import problems
 from controlplane.model.commands import Precondition
-from controlplane.model.types import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, NAME_PATTERN
+from controlplane.model.types import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, LINE_PATTERN, NAME_PATTERN
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 5000
@@ -36,6 +36,15 @@ ConsistencyParam = Annotated[
         alias="consistency",
         description="`stale` reads this node's replica as it is, and `Flintlock-Age` tells how many seconds old that"
         " may be; otherwise every write acknowledged before is seen, or the answer is 503.",
+    ),
+]
+ReasonParam = Annotated[
+    str,
+    Query(
+        alias="reason",
+        max_length=1024,
+        pattern=LINE_PATTERN,
+        description="Why it is deleted; shown wherever the deletion is.",
     ),
 ]
 DryRunParam = Annotated[bool, Query(alias="dry_run", description="Say what would happen; change nothing.")]

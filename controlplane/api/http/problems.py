@@ -119,6 +119,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
         "The host is not lost",
         "Only a host that is suspect, detached or fenced can be confirmed as off; see `flintctl host show`.",
     ),
+    Code.HELD: (409, "It is held", "Release it with `flintctl release KIND/NAME` once it need not stay."),
     Code.QUOTA_EXCEEDED: (409, "The namespace's quota is used up", "Raise the quota or delete what is not needed."),
     Code.INSUFFICIENT_CAPACITY: (409, "The host has no room", "Ask for less, or free capacity on the host."),
     Code.CONSTRAINT_VIOLATED: (409, "A placement constraint would be violated", ""),

@@ -32,6 +32,9 @@ from controlplane.model.commands import (
     DeclareNamespace,
     DeclarePlacementPolicy,
     Delete,
+    Hold,
+    HoldKind,
+    Release,
 )
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import FailoverPolicy, Host, Meta, MicroVM, Namespace, PlacementPolicy
@@ -96,10 +99,22 @@ def find_for(state: State, command: Command) -> Record | None:
             return state.namespaces.get(command.name)
         case DeclarePlacementPolicy() | DeclareFailoverPolicy():
             return find(state, KIND_DECLARED[type(command)], None, command.name)
+        case Hold() | Release():
+            return _held(state, command)
         case Delete():
             return find(state, command.kind, command.namespace, command.name)
         case _:
             return None
+
+
+def _held(state: State, command: Hold | Release) -> Record | None:
+    match command.kind:
+        case HoldKind.MICROVM:
+            return state.microvm(command.namespace or "", command.name)
+        case HoldKind.HOST:
+            return find(state, Kind.HOST, None, command.name)
+        case HoldKind.FOUND:
+            return state.hosts.get(command.host or "")
 
 
 def microvm(state: State, namespace: str, name: str) -> MicroVM:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from controlplane.model.spec import GCPolicySpec
 
 MIB = 1024 * 1024
 
@@ -27,6 +29,9 @@ class ApiSettings:
     max_watchers: int = 1000
     max_unhealthy: float = 0.5
     """As the failover has it: the share of lost hosts above which the breaker is open."""
+    gc_policy: GCPolicySpec = field(default_factory=GCPolicySpec)
+    gc_per_round: int = 100
+    """As the collector has them: what is kept for how long, and how much a plan collects at a time."""
     body_limit_bytes: int = MIB
     apply_limit_bytes: int = 16 * MIB
     body_timeout_s: float = 30.0

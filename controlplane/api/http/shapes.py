@@ -14,6 +14,7 @@ from controlplane.api.http.times import Timestamp
 from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
 from controlplane.machine.outcome import Change
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
 from controlplane.model.spec import (
     Effect,
@@ -55,6 +56,23 @@ class ConditionShape(Shape):
     reason: str = Field(description="CamelCase, for machines.")
     message: str
     since: Timestamp | None
+
+
+class DeletionShape(Shape):
+    """The order that ends something."""
+
+    actor: str
+    at: Timestamp
+    reason: str
+    trigger: Trigger | None = Field(description="Why the garbage collector gave it; null where somebody asked for it.")
+
+
+class HoldShape(Shape):
+    """Somebody's word that it is to stay: it is neither collected nor deleted until it is released."""
+
+    actor: str
+    at: Timestamp
+    reason: str
 
 
 # -- microVMs ----------------------------------------------------------------------------------------------------------
@@ -103,6 +121,8 @@ class MicroVMStatus(Shape):
         " the host has not confirmed the intent; null without a host."
     )
     resurrection: ResurrectionShape | None = Field(description="The last time that its host was lost for good.")
+    deletion: DeletionShape | None = Field(description="Who asked for its end, and why.")
+    hold: HoldShape | None
     conditions: list[ConditionShape]
     drift: DriftShape
 
@@ -138,13 +158,17 @@ class UnmanagedShape(Shape):
     uid: str | None
     namespace: str | None
     name: str | None
+    epoch: int | None
+    ours: bool = Field(description="It carries this cluster's id.")
     power_state: ObservedPower
     since: Timestamp
+    hold: HoldShape | None
 
 
 class StaleShape(Shape):
     uid: str
     epoch: int = Field(description="Of the copy; the microVM's present one is elsewhere.")
+    deletion: DeletionShape | None = Field(description="Null for orders of before reasons were kept.")
 
 
 class HostStatus(Shape):
@@ -164,6 +188,7 @@ class HostStatus(Shape):
     capacity: CapacityShape | None
     allocated: AllocatedShape
     unmanaged: list[UnmanagedShape]
+    hold: HoldShape | None = Field(description="Of the host, and with it of all that is found there.")
     conditions: list[ConditionShape]
 
 
@@ -279,6 +304,7 @@ class OperationShape(Shape):
     finished_at: Timestamp | None
     message: str
     actor: str
+    reason: str = Field(description="Why it was asked for; given with deletions.")
 
 
 class OperationStarted(Shape):
@@ -575,3 +601,4 @@ class WatchData(Shape):
     revision: int
     kind: Kind
     object: AnyResource | OperationShape
+    deletion: DeletionShape | None = Field(description="Of a deletion, who ordered it, and why.")

@@ -11,7 +11,9 @@ from controlplane.decide.conditions import Condition, conditions, host_condition
 from controlplane.decide.drift import DriftField, classify
 from controlplane.decide.failover import Breaker, FailoverLimits, failover
 from controlplane.machine.convergence import current_observation
+from controlplane.machine.holding import found_hold
 from controlplane.machine.state import State
+from controlplane.model.gc import Deletion, Held
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -23,6 +25,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
     Policy,
+    Unmanaged,
 )
 from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
 
@@ -151,6 +154,8 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
         operation=vm.operation,
         on_detach=vm.detach if vm.placement is not None else None,
         resurrection=_resurrection(vm),
+        deletion=deletion(vm.deletion),
+        hold=_hold(vm.hold),
         conditions=_conditions(conditions(state, vm)),
         drift=shapes.DriftShape(class_=drift.klass, fields=drift_fields(drift.fields)),
     )
@@ -179,7 +184,10 @@ def _host(state: State, record: Host) -> _Host:
             reason=record.reason,
             confirmed_by=record.confirmed_by,
             lease_ttl_s=record.lease_ttl_ms / 1000 if record.lease_ttl_ms else None,
-            stale=[shapes.StaleShape(uid=uid, epoch=epoch) for uid, epoch in sorted(record.stale.items())],
+            stale=[
+                shapes.StaleShape(uid=uid, epoch=epoch, deletion=deletion(record.orders.get(uid)))
+                for uid, epoch in sorted(record.stale.items())
+            ],
             driver=drivers[0] if drivers else None,
             drivers=drivers,
             fences=inventory is not None and any(facts.fences for facts in inventory.drivers[:1]),
@@ -192,21 +200,41 @@ def _host(state: State, record: Host) -> _Host:
                 vcpu=capacity.vcpu, memory_in_mb=capacity.memory_in_mb, microvms=capacity.microvms
             ),
             allocated=_amount(record.allocated),
-            unmanaged=[
-                shapes.UnmanagedShape(
-                    native_id=found.native_id,
-                    driver=found.driver,
-                    uid=found.uid,
-                    namespace=found.namespace,
-                    name=found.name,
-                    power_state=found.power,
-                    since=iso(found.since),
-                )
-                for found in record.unmanaged
-            ],
+            unmanaged=[_unmanaged(record, found) for found in record.unmanaged],
+            hold=_hold(record.hold),
             conditions=_conditions(host_conditions(state, record)),
         ),
     }
+
+
+def _unmanaged(host: Host, found: Unmanaged) -> shapes.UnmanagedShape:
+    return shapes.UnmanagedShape(
+        native_id=found.native_id,
+        driver=found.driver,
+        uid=found.uid,
+        namespace=found.namespace,
+        name=found.name,
+        epoch=found.epoch,
+        ours=found.ours,
+        power_state=found.power,
+        since=iso(found.since),
+        hold=_found_hold(host, found.key),
+    )
+
+
+def _found_hold(host: Host, key: str) -> shapes.HoldShape | None:
+    holding = found_hold(host, key)
+    return _hold(holding.held) if holding is not None else None
+
+
+def _hold(held: Held | None) -> shapes.HoldShape | None:
+    return shapes.HoldShape(actor=held.actor, at=iso(held.at), reason=held.reason) if held is not None else None
+
+
+def deletion(order: Deletion | None) -> shapes.DeletionShape | None:
+    if order is None:
+        return None
+    return shapes.DeletionShape(actor=order.actor, at=iso(order.at), reason=order.reason, trigger=order.trigger)
 
 
 def namespace(state: State, record: Namespace) -> shapes.NamespaceResource:
@@ -256,6 +284,7 @@ def operation(record: Operation) -> shapes.OperationShape:
         finished_at=iso(record.finished_at),
         message=record.message,
         actor=record.actor,
+        reason=record.reason,
     )
 
 

@@ -59,7 +59,12 @@ def frames(state: State, events: Sequence[Event]) -> bytes:
     """The events of whole revisions, the last of each revision with its id."""
     parts: list[str] = []
     for event, following in zip(events, [*events[1:], None], strict=True):
-        data = shapes.WatchData(revision=event.revision, kind=event.kind, object=document(state, event.object))
+        data = shapes.WatchData(
+            revision=event.revision,
+            kind=event.kind,
+            object=document(state, event.object),
+            deletion=views.deletion(event.deletion),
+        )
         if following is None or following.revision != event.revision:
             parts.append(f"id: {event.revision}\n")
         parts.append(f"event: {event.type.value}\ndata: {data.model_dump_json()}\n\n")

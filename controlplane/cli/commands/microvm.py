@@ -11,7 +11,7 @@ import typer
 from controlplane.cli import options, output
 from controlplane.cli.commands import resources
 from controlplane.cli.errors import CliError
-from controlplane.cli.options import NamespaceOption, VmArgument, YesOption, microvm_path
+from controlplane.cli.options import NamespaceOption, ReasonOption, VmArgument, YesOption, microvm_path
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, dig, mapping, objects, text
 
@@ -47,12 +47,13 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names, or NAMESPACE/NAME.")],
     namespace: NamespaceOption = None,
     wait: Annotated[bool, typer.Option(help="Wait until the host confirms that nothing is left.")] = True,
+    reason: ReasonOption = None,
     yes: YesOption = False,
 ) -> None:
     """Delete microVMs, with their volumes."""
     targets = [(name, microvm_path(ctx, name, namespace)) for name in names]
     resources.confirm(f"Delete microVM {', '.join(names)} with its volumes?", yes=yes)
-    resources.report_deletions(options.client(ctx), resources.MICROVM, targets, wait=wait)
+    resources.report_deletions(options.client(ctx), resources.MICROVM, targets, wait=wait, reason=reason)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from controlplane.cli import columns, describe, options, output
 from controlplane.cli.client import Client
 from controlplane.cli.columns import Column
 from controlplane.cli.errors import CliError, ProblemError
-from controlplane.cli.options import LabelOption, NamespaceOption, YesOption
+from controlplane.cli.options import LabelOption, NamespaceOption, ReasonOption, YesOption
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, objects
 
@@ -86,10 +86,10 @@ def check_labels(labels: list[str] | None) -> list[str]:
     return labels or []
 
 
-def delete_path(client: Client, path: str, name: str, *, wait: bool) -> str:
-    """Ask for the deletion; gives `deleted`, `deleting` or `not found`."""
+def delete_path(client: Client, path: str, name: str, *, wait: bool, reason: str | None = None) -> str:
+    """Ask for the deletion, for `reason`; gives `deleted`, `deleting` or `not found`."""
     try:
-        answer = client.request("DELETE", path)
+        answer = client.request("DELETE", path, params={"reason": reason} if reason else None)
     except ProblemError as problem:
         if problem.code == "not_found":
             return "not found"
@@ -143,19 +143,29 @@ def cluster_wide(kind: ResourceKind, help_text: str) -> typer.Typer:
 
     @app.command(help=f"Delete {kind.plural}.")
     def delete(
-        ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...")], yes: YesOption = False
+        ctx: typer.Context,
+        names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+        reason: ReasonOption = None,
+        yes: YesOption = False,
     ) -> None:
         paths = [f"{kind.path}/{options.segment(name, 'name')}" for name in names]
         confirm(f"Delete {kind.noun} {', '.join(names)}?", yes=yes)
-        report_deletions(options.client(ctx), kind, list(zip(names, paths, strict=True)), wait=True)
+        report_deletions(options.client(ctx), kind, list(zip(names, paths, strict=True)), wait=True, reason=reason)
 
     return app
 
 
-def report_deletions(client: Client, kind: ResourceKind, targets: Sequence[tuple[str, str]], *, wait: bool) -> None:
+def report_deletions(
+    client: Client,
+    kind: ResourceKind,
+    targets: Sequence[tuple[str, str]],
+    *,
+    wait: bool,
+    reason: str | None = None,
+) -> None:
     missing = 0
     for name, path in targets:
-        outcome = delete_path(client, path, f"{kind.noun} {name}", wait=wait)
+        outcome = delete_path(client, path, f"{kind.noun} {name}", wait=wait, reason=reason)
         missing += outcome == "not found"
         print(f"{kind.noun} {name}: {outcome}")
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -500,3 +501,10 @@ def test_a_shutdown_that_did_not_happen_is_forgotten() -> None:
     step = only(world)
     assert isinstance(step, Acknowledge)
     assert not step.after.shut_down
+
+
+def test_who_destroys_says_on_whose_order() -> None:
+    ordered = dataclasses.replace(assignment(tombstone=True), reason="not needed (alice)")
+    step = only(World({"a": ordered}).add(instance()))
+    assert isinstance(step, Destroy)
+    assert step.reason == "tombstone: not needed (alice)"

@@ -40,7 +40,9 @@ def test_what_was_restarted_elsewhere_tells_and_is_no_drift(fleet: Rig) -> None:
     assert (status["phase"], status["host"], status["epoch"], status["on_detach"]) == ("pending", None, 1, None)
     assert (status["resurrection"]["host"], status["resurrection"]["epoch"]) == ("h1", 1)
     assert (status["drift"], fleet.get(VM).headers["ETag"]) == ({"class": "progressing", "fields": []}, etag)
-    assert fleet.get("/hosts/h1").json()["status"]["stale"] == [{"uid": fleet.vm().meta.uid, "epoch": 1}]
+    (order,) = fleet.get("/hosts/h1").json()["status"]["stale"]
+    assert (order["uid"], order["epoch"]) == (fleet.vm().meta.uid, 1)
+    assert order["deletion"]["reason"].startswith("given up here: ")
     fleet.do(place(fleet.vm(), "h2"))
     fleet.report()
     status = fleet.get(VM).json()["status"]

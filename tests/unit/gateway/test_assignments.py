@@ -11,6 +11,7 @@ from controlplane.agent.assignments import Assignments
 from controlplane.agent.inbox import Inbox
 from controlplane.agent.translate import WireError
 from controlplane.api.gateway.outbox import Outbox
+from controlplane.model.gc import Deletion
 from controlplane.model.resources import Meta, MicroVM, MicroVMPhase
 from controlplane.model.types import Kind, replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
@@ -132,3 +133,16 @@ def test_orders_to_destroy_what_was_given_up_travel_beside_what_is_placed() -> N
     known = inbox.take(message)
     assert known is not None
     assert known.by_uid.keys() == {"a"}
+
+
+def test_an_order_travels_with_who_gave_it_and_why() -> None:
+    asked, given_up = (
+        Deletion(actor="alice", at=1, reason="not needed"),
+        Deletion(actor="gc", at=1, reason="nobody's"),
+    )
+    placed = replace(microvm("a", phase=MicroVMPhase.DELETING), deletion=asked)
+    (message,) = Outbox().messages(1, [placed], {"b": 3, "c": 1}, {"b": given_up})
+    known = Inbox("test").take(message)
+    assert known is not None
+    reasons = {uid: each.reason for uid, each in known.by_uid.items()}
+    assert reasons == {"a": "not needed (alice)", "b": "nobody's (gc)", "c": ""}

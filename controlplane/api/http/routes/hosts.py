@@ -46,10 +46,15 @@ async def read_host(
 
 @router.delete("/hosts/{name}", response_model=shapes.HostResource)
 async def delete_host(
-    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    revision: params.ExpectedRevision,
+    key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Delete a host."""
-    command = Delete(kind=Kind.HOST, name=name, revision=revision)
+    command = Delete(kind=Kind.HOST, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 

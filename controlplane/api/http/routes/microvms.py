@@ -80,9 +80,10 @@ async def delete_microvm(
     name: params.NameParam,
     revision: params.ExpectedRevision,
     key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Ask for its end: 202 until its host confirms that nothing is left, 200 when it is gone at once."""
-    command = Delete(kind=Kind.MICROVM, namespace=namespace, name=name, revision=revision)
+    command = Delete(kind=Kind.MICROVM, namespace=namespace, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 

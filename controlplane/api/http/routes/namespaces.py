@@ -39,10 +39,15 @@ async def read_namespace(state: reads.Snapshot, name: params.NameParam) -> Respo
 
 @router.delete("/namespaces/{name}", response_model=shapes.NamespaceResource)
 async def delete_namespace(
-    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    revision: params.ExpectedRevision,
+    key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Delete a namespace."""
-    command = Delete(kind=Kind.NAMESPACE, name=name, revision=revision)
+    command = Delete(kind=Kind.NAMESPACE, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 

@@ -39,10 +39,15 @@ async def read_placement_policy(state: reads.Snapshot, name: params.NameParam) -
 
 @router.delete("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
 async def delete_placement_policy(
-    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    revision: params.ExpectedRevision,
+    key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Delete a placement policy."""
-    command = Delete(kind=Kind.PLACEMENT_POLICY, name=name, revision=revision)
+    command = Delete(kind=Kind.PLACEMENT_POLICY, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 

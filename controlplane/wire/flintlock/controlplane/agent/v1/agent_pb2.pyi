@@ -427,6 +427,7 @@ class Unmanaged(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     POWER_FIELD_NUMBER: _builtins.int
+    OURS_FIELD_NUMBER: _builtins.int
     native_id: _builtins.str
     driver: _builtins.str
     uid: _builtins.str
@@ -434,6 +435,8 @@ class Unmanaged(_message.Message):
     name: _builtins.str
     epoch: _builtins.int
     power: _builtins.str
+    ours: _builtins.bool
+    """it carries the id of the cluster that the agent serves"""
     def __init__(
         self,
         *,
@@ -444,10 +447,11 @@ class Unmanaged(_message.Message):
         name: _builtins.str = ...,
         epoch: _builtins.int = ...,
         power: _builtins.str = ...,
+        ours: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "epoch", b"epoch", "name", b"name", "namespace", b"namespace", "native_id", b"native_id", "power", b"power", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "epoch", b"epoch", "name", b"name", "namespace", b"namespace", "native_id", b"native_id", "ours", b"ours", "power", b"power", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -693,6 +697,7 @@ class Assignment(_message.Message):
     DESTROY_FIELD_NUMBER: _builtins.int
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     namespace: _builtins.str
     name: _builtins.str
@@ -704,6 +709,8 @@ class Assignment(_message.Message):
     """a tombstone: stop it and remove every trace, then confirm"""
     spec_json: _builtins.bytes
     """MicroVMSpec; empty for tombstones, and when this session has carried it for the same uid, epoch and generation"""
+    reason: _builtins.str
+    """of a tombstone: who ordered it, and why"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -719,10 +726,11 @@ class Assignment(_message.Message):
         destroy: _builtins.bool = ...,
         spec_json: _builtins.bytes = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,257 @@
+"""Garbage collection: what is collected now, what is not yet, and why, one line for each. Pure.
+
+A plan is a function of the state, a time and a policy, so whoever reckons it from the same gets the same. What it
+collects are commands that name what they were decided from; the machine verifies each again, by the same rules
+(machine.collection_rules). So a preview is the run, unless something it is about has changed, and then its digest is
+another one. What has no turn yet stays in the plan: nothing is remembered between two plans, so nothing is forgotten.
+
+The oldest goes first, whatever it is; only what is due and has nothing in its way counts for the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from controlplane.machine.collection_rules import (
+    Obstacle,
+    WaitsFor,
+    failed_obstacle,
+    lost_host_obstacle,
+    unmanaged_obstacle,
+)
+from controlplane.machine.state import State
+from controlplane.model.commands import Collect
+from controlplane.model.gc import Subject, SubjectKind, Trigger
+from controlplane.model.resources import Host, HostPhase, Unmanaged
+from controlplane.model.spec import GCPolicySpec
+from controlplane.model.types import record
+
+PER_ROUND = 100
+"""How much is collected at a time, unless told otherwise."""
+_EVERY = frozenset(Trigger)
+_MS = 1000
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+@record
+class Collection:
+    """What is collected now."""
+
+    due_at: int
+    policy: str
+    """The field of the policy, with its value."""
+    command: Collect
+
+
+@record
+class Waiting:
+    """What is not collected yet."""
+
+    trigger: Trigger
+    subject: Subject
+    since: int
+    reason: str
+    waits_for: WaitsFor
+    message: str
+    due_at: int | None
+    """When its time is over; None where the policy keeps such things."""
+
+
+@record
+class GCPlan:
+    at: int
+    """The time that it was reckoned for."""
+    revision: int
+    collect: tuple[Collection, ...]
+    """In the order in which it is done."""
+    waiting: tuple[Waiting, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal for two plans that collect the same of the same, in the same order."""
+        data = _encoder.encode([each.command for each in self.collect])
+        return blake2b(data, digest_size=16).hexdigest()
+
+
+@record
+class _Candidate:
+    trigger: Trigger
+    subject: Subject
+    since: int
+    reason: str
+    """Why it may go once its time is over."""
+    obstacle: Obstacle | None
+    epoch: int = 0
+
+
+def plan(
+    state: State, policy: GCPolicySpec, *, now_ms: int, limit: int = PER_ROUND, only: frozenset[Trigger] = _EVERY
+) -> GCPlan:
+    """What to collect at `now_ms`, `limit` of it at most, and what waits; of the triggers `only`."""
+    due: list[Collection] = []
+    waiting: list[Waiting] = []
+    for trigger, find in _FINDERS.items():
+        after_s = after_of(policy, trigger)
+        for each in find(state) if trigger in only else ():
+            due_at = each.since + after_s * _MS if after_s is not None else None
+            if due_at is None or due_at > now_ms or each.obstacle is not None:
+                waiting.append(_waiting(each, due_at, now_ms))
+                continue
+            command = Collect(
+                trigger=each.trigger,
+                subject=each.subject,
+                since=each.since,
+                epoch=each.epoch,
+                reason=each.reason,
+            )
+            due.append(Collection(due_at=due_at, policy=f"{field_of(each.trigger)} = {after_s}", command=command))
+    due.sort(key=lambda each: each.due_at)
+    waiting += [_throttled(each, limit) for each in due[limit:]]
+    return GCPlan(
+        at=now_ms,
+        revision=state.revision,
+        collect=tuple(due[:limit]),
+        waiting=tuple(waiting),
+    )
+
+
+def field_of(trigger: Trigger) -> str:
+    """The field of the policy that says how long such things are kept."""
+    return f"{trigger.value}_after_s"
+
+
+def after_of(policy: GCPolicySpec, trigger: Trigger) -> int | None:
+    match trigger:
+        case Trigger.FAILED_MICROVM:
+            return policy.failed_microvm_after_s
+        case Trigger.UNMANAGED_MICROVM:
+            return policy.unmanaged_microvm_after_s
+        case Trigger.LOST_HOST:
+            return policy.lost_host_after_s
+        case Trigger.FINISHED_OPERATION:
+            return policy.finished_operation_after_s
+
+
+def _waiting(candidate: _Candidate, due_at: int | None, now_ms: int) -> Waiting:
+    obstacle = candidate.obstacle
+    if obstacle is None and due_at is None:
+        message = f"the policy keeps it: {field_of(candidate.trigger)} is not set"
+        obstacle = Obstacle(waits_for=WaitsFor.POLICY, message=message)
+    if obstacle is None and due_at is not None:
+        left_s = max(-(-(due_at - now_ms) // _MS), 0)
+        obstacle = Obstacle(waits_for=WaitsFor.GRACE, message=f"it is kept for {left_s} s more")
+    assert obstacle is not None
+    return Waiting(
+        trigger=candidate.trigger,
+        subject=candidate.subject,
+        since=candidate.since,
+        reason=candidate.reason,
+        waits_for=obstacle.waits_for,
+        message=obstacle.message,
+        due_at=due_at,
+    )
+
+
+def _throttled(each: Collection, limit: int) -> Waiting:
+    command = each.command
+    return Waiting(
+        trigger=command.trigger,
+        subject=command.subject,
+        since=command.since,
+        reason=command.reason,
+        waits_for=WaitsFor.THROTTLE,
+        message=f"its turn comes: {limit} are collected at a time, the oldest first",
+        due_at=each.due_at,
+    )
+
+
+# -- what there is, trigger by trigger ---------------------------------------------------------------------------------
+
+
+def _failed_microvms(state: State) -> Iterator[_Candidate]:
+    for uid in sorted(state.failed):
+        vm = state.microvms[uid]
+        failure = vm.observed.failure if vm.observed is not None else None
+        host = vm.placement.host if vm.placement is not None else None
+        yield _Candidate(
+            trigger=Trigger.FAILED_MICROVM,
+            subject=Subject(
+                kind=SubjectKind.MICROVM, namespace=vm.meta.namespace, name=vm.meta.name, uid=uid, host=host
+            ),
+            since=vm.since,
+            epoch=vm.epoch,
+            reason="it failed" + (f": {failure.code}: {failure.message}" if failure is not None else ""),
+            obstacle=failed_obstacle(state, vm),
+        )
+
+
+def _unmanaged_microvms(state: State) -> Iterator[_Candidate]:
+    for name, host in sorted(state.hosts.items()):
+        copies: dict[str, list[Unmanaged]] = {}
+        for found in host.unmanaged:
+            copies.setdefault(found.uid or found.key, []).append(found)
+        for same in copies.values():
+            yield _unmanaged(state, name, host, same)
+
+
+def _unmanaged(state: State, name: str, host: Host, copies: list[Unmanaged]) -> _Candidate:
+    """Copies of one microVM on one host: an order ends all of them, so what is in the way of one is in all's."""
+    last = max(copies, key=lambda each: (each.since, each.key))
+    obstacles = [unmanaged_obstacle(state, host, each) for each in copies]
+    known = f"microVM {last.namespace}/{last.name}, epoch {last.epoch}" if last.ours else "no microVM of this cluster"
+    return _Candidate(
+        trigger=Trigger.UNMANAGED_MICROVM,
+        subject=Subject(
+            kind=SubjectKind.UNMANAGED,
+            namespace=last.namespace,
+            name=last.native_id,
+            uid=last.uid,
+            host=name,
+            driver=last.driver,
+        ),
+        since=last.since,
+        epoch=max(each.epoch or 0 for each in copies),
+        reason=f"nobody declares it ({known})",
+        obstacle=next((each for each in obstacles if each is not None), None),
+    )
+
+
+def _lost_hosts(state: State) -> Iterator[_Candidate]:
+    for name, host in sorted(state.hosts.items()):
+        if host.declared and host.phase in (HostPhase.DETACHED, HostPhase.FENCED):
+            owed = len(state.on_host.get(name, ())) + len(host.stale)
+            said = f"{host.confirmed_by} confirmed that it is off" if host.confirmed_by is not None else host.reason
+            yield _Candidate(
+                trigger=Trigger.LOST_HOST,
+                subject=Subject(kind=SubjectKind.HOST, name=name, uid=host.meta.uid, host=name),
+                since=host.since,
+                reason=f"{said}; {owed} tombstones and orders wait for it and go with it" if owed else said,
+                obstacle=lost_host_obstacle(state, host),
+            )
+
+
+def _finished_operations(state: State) -> Iterator[_Candidate]:
+    """In the order in which they ended, in which they are forgotten."""
+    since = 0
+    for id_ in state.finished:
+        operation = state.operations[id_]
+        # The nodes stamp ends by their own clocks: none is older than one that ended before.
+        since = max(since, operation.finished_at or 0)
+        yield _Candidate(
+            trigger=Trigger.FINISHED_OPERATION,
+            subject=Subject(kind=SubjectKind.OPERATION, name=id_),
+            since=since,
+            reason=f"it ended: {operation.kind.value} of {operation.target.name} {operation.phase.value}",
+            obstacle=None,
+        )
+
+
+_FINDERS: dict[Trigger, Callable[[State], Iterator[_Candidate]]] = {
+    Trigger.FAILED_MICROVM: _failed_microvms,
+    Trigger.UNMANAGED_MICROVM: _unmanaged_microvms,
+    Trigger.LOST_HOST: _lost_hosts,
+    Trigger.FINISHED_OPERATION: _finished_operations,
+}

@@ -1,0 +1,157 @@
+"""Steps of garbage.feature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from features.conftest import Fleet, listed
+from pytest_bdd import given, parsers, scenarios, then, when
+from support.cluster import within
+
+from controlplane.cli.errors import ProblemError
+from controlplane.drivers.simulated.store import Row, Store
+from controlplane.model.resources import ObservedPower
+
+scenarios("garbage.feature")
+
+HOSTS = ("h1", "h2", "h3")
+COPY, STRANGER = "01COPYTHATNOBODYDECLARES00", "9"
+NAMESPACE = {"spec": {}}
+SPEC = {"spec": {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}}}
+
+
+@pytest.fixture
+def broken(fleet: Fleet) -> Iterator[None]:
+    """No host can create anything, and trying again changes nothing."""
+    for host in HOSTS:
+        options = ("--call", "create", "--code", "ImageNotFound", "--message", "it is broken", "--permanent")
+        fleet.tamper("fail", "*", *options, host=host)
+    yield
+    for host in HOSTS:
+        fleet.tamper("heal", host=host)
+
+
+@pytest.fixture
+def stranger(fleet: Fleet) -> Iterator[None]:
+    """What only its owner may end is ended by the test."""
+    yield
+    store = Store(fleet.state_dir("h1"))
+    store.delete(STRANGER)
+    store.close()
+
+
+def admit(fleet: Fleet, *hosts: str) -> None:
+    for host in hosts:
+        fleet.client.request("PUT", f"/hosts/{host}", body={"spec": {}})
+
+
+def waits(fleet: Fleet) -> dict[str, str]:
+    """Name to what it waits for, of what flintctl says is not collected yet."""
+    code, output = fleet.flintctl("gc", "plan", "-o", "json")
+    assert code == 0, output
+    waiting: list[dict[str, Any]] = json.loads(output)["waiting"]
+    return {each["subject"]["name"]: each["waits_for"] for each in waiting}
+
+
+# -- failed microVMs ---------------------------------------------------------------------------------------------------
+
+
+@given(parsers.parse('microVMs "{one}" and "{other}" that no host can run'))
+def _failed(fleet: Fleet, broken: None, one: str, other: str) -> None:
+    admit(fleet, *HOSTS)
+    fleet.client.request("PUT", "/namespaces/fleet", body=NAMESPACE)
+    for name in (other, one):
+        fleet.client.request("PUT", f"/namespaces/fleet/microvms/{name}", body=SPEC)
+    for name in (other, one):
+        within(10, lambda name=name: fleet.get(name)["status"]["phase"] == "failed", f"{name} failed")
+
+
+@when(parsers.parse('the operator holds "{name}" because "{reason}"'))
+def _hold(fleet: Fleet, name: str, reason: str) -> None:
+    code, output = fleet.flintctl("hold", f"microvm/fleet/{name}", "--reason", reason)
+    assert code == 0, output
+
+
+@when(parsers.parse('the operator releases "{name}"'))
+def _release(fleet: Fleet, name: str) -> None:
+    code, output = fleet.flintctl("release", f"microvm/fleet/{name}")
+    assert code == 0, output
+
+
+@then(parsers.parse('flintctl gc plan says that "{one}" waits for grace and "{other}" for hold'))
+def _waits(fleet: Fleet, one: str, other: str) -> None:
+    found = waits(fleet)
+    assert (found.get(one), found.get(other)) == ("grace", "hold"), found
+
+
+@then(parsers.parse('"{name}" is gone within {seconds:d} seconds, and its operation says why'))
+def _gone(fleet: Fleet, name: str, seconds: int) -> None:
+    within(seconds, lambda: name not in [each["name"] for each in fleet.items("/microvms")], f"{name} is gone")
+    (deletion,) = [
+        each
+        for each in fleet.items("/operations")
+        if each["kind"] == "delete" and each["target"]["name"] == name and each["actor"] == "gc"
+    ]
+    assert deletion["reason"] == "it failed: ImageNotFound: it is broken"
+    assert deletion["phase"] == "succeeded"
+
+
+@then(parsers.parse('"{name}" is still there, and cannot be deleted: "{reason}"'))
+def _kept(fleet: Fleet, name: str, reason: str) -> None:
+    assert fleet.get(name)["status"]["phase"] == "failed"
+    with pytest.raises(ProblemError) as refused:
+        fleet.client.request("DELETE", f"/namespaces/fleet/microvms/{name}")
+    assert refused.value.code == "held"
+    assert reason in str(refused.value)
+
+
+# -- unmanaged microVMs ------------------------------------------------------------------------------------------------
+
+
+@given("host h1 is admitted, and has a copy of ours that nobody declares, and a stranger")
+def _unmanaged(fleet: Fleet, stranger: None) -> None:
+    admit(fleet, "h1")
+    cluster_id = fleet.client.get("/cluster").body["cluster_id"]
+    row = Row(
+        native_id=COPY,
+        uid=COPY,
+        cluster_id=cluster_id,
+        namespace="fleet",
+        name="forgotten",
+        epoch=1,
+        generation=1,
+        power=ObservedPower.RUNNING,
+        vcpu=1,
+        memory_in_mb=128,
+    )
+    store = Store(fleet.state_dir("h1"))
+    store.put(row)
+    store.put(Row(STRANGER, None, None, None, "stranger", None, None, ObservedPower.RUNNING, 1, 128))
+    store.close()
+    found = within(20, lambda: fleet.client.get("/hosts/h1").body["status"]["unmanaged"], "the host reports them")
+    fleet.before["unmanaged"] = found
+    counted = json.loads(fleet.flintctl("gc", "status", "-o", "json")[1])["triggers"]
+    fleet.before["collected"] = {each["trigger"]: each["collected"] for each in counted}
+
+
+@then("flintctl gc plan says that the copy waits for grace and the stranger for operator")
+def _reported(fleet: Fleet) -> None:
+    found = waits(fleet)
+    assert (found.get(COPY), found.get(STRANGER)) == ("grace", "operator"), found
+
+
+@then(parsers.parse("the copy is gone from the host within {seconds:d} seconds, and the stranger is not"))
+def _ended(fleet: Fleet, seconds: int) -> None:
+    within(seconds, lambda: not any(COPY in line for line in listed(fleet, "h1")), "the copy is gone")
+    assert any(line.startswith(f"{STRANGER}\t") for line in listed(fleet, "h1"))
+    within(10, lambda: not fleet.client.get("/hosts/h1").body["status"]["stale"], "the host has confirmed the order")
+
+
+@then("flintctl gc status says that 1 unmanaged microVM was collected")
+def _counted(fleet: Fleet) -> None:
+    counted = json.loads(fleet.flintctl("gc", "status", "-o", "json")[1])["triggers"]
+    now = {each["trigger"]: each["collected"] for each in counted}
+    assert now["unmanaged_microvm"] == fleet.before["collected"]["unmanaged_microvm"] + 1

@@ -1,0 +1,117 @@
+"""Garbage collection as a client meets it: a plan, exactly that run, holds, and a reason on every deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.builders import failure, observation, report
+from unit.api.rig import Rig
+
+from controlplane.api.http.settings import ApiSettings
+from controlplane.model.gc import Trigger
+from controlplane.model.resources import MicroVMPhase, ObservedPower, Unmanaged
+from controlplane.model.spec import GCPolicySpec
+
+VM = "/namespaces/demo/microvms/web"
+POLICY = GCPolicySpec(failed_microvm_after_s=0, unmanaged_microvm_after_s=0)
+
+
+@pytest.fixture
+def fleet(api: Rig) -> Iterator[Rig]:
+    """One host, on which demo/web failed; what failed is collected at once."""
+    services = api.server.app.state.services
+    settings: ApiSettings = services.settings
+    api.server.app.state.services = replace(services, settings=replace(settings, gc_policy=POLICY))
+    api.with_host()
+    api.put_vm()
+    api.place()
+    api.do(report(observation(api.vm(), power=ObservedPower.ABSENT, generation=None, failure=failure())))
+    yield api
+    api.server.app.state.services = services
+
+
+def due(api: Rig, **params: Any) -> dict[str, Any]:
+    answer = api.get("/gc/plan", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_run_does_what_the_plan_showed(fleet: Rig) -> None:
+    made = due(fleet, only="failed_microvm")
+    (collection,) = made["collect"]
+    assert collection["subject"]["name"] == "web"
+    assert collection["policy"] == "failed_microvm_after_s = 0"
+    assert "ImageNotFound" in collection["reason"]
+    done = fleet.post("/gc/run", {"plan": made["plan"], "only": ["failed_microvm"]})
+    assert done.status_code == 200, done.text
+    (result,) = done.json()["results"]
+    assert (result["outcome"], result["subject"], result["reason"]) == (
+        "collected",
+        collection["subject"],
+        collection["reason"],
+    )
+    status = fleet.get(VM).json()["status"]
+    assert status["phase"] == "deleting"
+    assert status["deletion"]["trigger"] == "failed_microvm"
+    assert status["deletion"]["reason"] == collection["reason"]
+    operation = fleet.get(f"/operations/{status['operation']}").json()
+    assert (operation["kind"], operation["reason"]) == ("delete", collection["reason"])
+    counted = {each["trigger"]: each["collected"] for each in fleet.get("/gc/status").json()["triggers"]}
+    assert counted["failed_microvm"] == 1
+
+
+def test_a_plan_that_is_not_true_any_more_is_refused_and_nothing_is_done(fleet: Rig) -> None:
+    made = due(fleet)
+    held = {"kind": "MicroVM", "namespace": "demo", "name": "web", "reason": "somebody looks at it"}
+    assert fleet.post("/gc/hold", held).status_code == 200
+    refused = fleet.post("/gc/run", {"plan": made["plan"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "stale")
+    assert fleet.vm().phase is MicroVMPhase.FAILED
+    (waiting,) = [each for each in due(fleet)["waiting"] if each["trigger"] == "failed_microvm"]
+    assert (waiting["waits_for"], "somebody looks at it" in waiting["message"]) == ("hold", True)
+
+
+def test_a_held_microvm_is_not_deleted_and_a_released_one_is_with_its_reason(fleet: Rig) -> None:
+    thing = {"kind": "MicroVM", "namespace": "demo", "name": "web"}
+    fleet.post("/gc/hold", {**thing, "reason": "somebody looks at it"})
+    (held,) = fleet.get("/gc/holds").json()["items"]
+    assert (held["name"], held["reason"]) == ("web", "somebody looks at it")
+    refused = fleet.delete(VM)
+    assert (refused.status_code, refused.json()["code"]) == (409, "held")
+    assert "somebody looks at it" in refused.json()["detail"]
+    assert fleet.post("/gc/release", thing).json()["items"] == []
+    assert fleet.delete(VM, params={"reason": "seen enough"}).status_code == 202
+    deletion = fleet.get(VM).json()["status"]["deletion"]
+    assert (deletion["reason"], deletion["trigger"]) == ("seen enough", None)
+
+
+def test_an_unmanaged_copy_is_ordered_away_and_the_host_says_why(fleet: Rig) -> None:
+    copy = Unmanaged(native_id="9", driver="simulated", uid="01OLD", namespace="demo", name="old", epoch=3, ours=True)
+    fleet.do(report(unmanaged=[copy]))
+    made = due(fleet, only=Trigger.UNMANAGED_MICROVM.value)
+    fleet.post("/gc/run", {"plan": made["plan"], "only": ["unmanaged_microvm"]})
+    (order,) = fleet.get("/hosts/h1").json()["status"]["stale"]
+    assert (order["uid"], order["epoch"], order["deletion"]["trigger"]) == ("01OLD", 3, "unmanaged_microvm")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/gc/run", {"plan": "x"}, "/plan"),
+        ("/gc/run", {"plan": "999999999999999.1." + "0" * 32}, "/plan"),
+        ("/gc/run", {"plan": "1.1." + "0" * 32, "only": ["everything"]}, "/only/0"),
+        ("/gc/hold", {"kind": "MicroVM", "name": "web", "namespace": "demo"}, "/reason"),
+        ("/gc/hold", {"kind": "MicroVM", "name": "web", "namespace": "demo", "reason": ""}, "/reason"),
+        ("/gc/hold", {"kind": "Found", "name": "9", "reason": "x"}, "/host"),
+        ("/gc/release", {"kind": "Namespace", "name": "demo"}, "/kind"),
+    ],
+)
+def test_bad_input_is_named_and_changes_nothing(fleet: Rig, path: str, body: dict[str, Any], pointer: str) -> None:
+    before = fleet.digest
+    refused = fleet.post(path, body)
+    assert refused.status_code == 422, refused.text
+    assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
+    assert fleet.digest == before
