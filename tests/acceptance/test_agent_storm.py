@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from acceptance.test_agent_session import Cluster, free_ports
+from acceptance.agent_session.world import Cluster
 from support.harness import Replica
+from support.ports import free_ports
 
 from controlplane.identity.authority import Authority
 from controlplane.model.commands import AgentConnected
