@@ -94,7 +94,7 @@ def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) ->
         name = vm.spec.recovery.policy
         if len(turn) >= limits.per_round:
             held[vm.meta.uid] = f"its turn comes: at most {limits.per_round} are restarted at a time, the oldest first"
-        elif name is not None and left.get(name, 1) <= 0:
+        elif left.get(name) == 0:
             rate = policy_of(state, vm).max_per_minute
             held[vm.meta.uid] = f"its turn comes: failover policy {name} has {rate} restarted in a minute"
         else:
@@ -128,9 +128,9 @@ def held_reason(vm: MicroVM, host: Host, policy: FailoverPolicySpec, cut: Breake
     return None
 
 
-def _left_this_minute(state: State, names: Iterable[str | None], now_ms: int) -> dict[str, int]:
+def _left_this_minute(state: State, names: Iterable[str | None], now_ms: int) -> dict[str | None, int]:
     """How many more each of these policies lets be restarted now; nothing of those that set no rate."""
-    rates = {
+    rates: dict[str | None, int] = {
         name: policy.spec.max_per_minute
         for name in names
         if name is not None
@@ -146,7 +146,7 @@ def _left_this_minute(state: State, names: Iterable[str | None], now_ms: int) ->
         and vm.resurrection is not None
         and 0 <= now_ms - vm.resurrection.at < _MINUTE_MS
     )
-    return {name: rate - done[name] for name, rate in rates.items()}
+    return {name: max(0, rate - done[name]) for name, rate in rates.items()}
 
 
 def _on_lost_hosts(state: State) -> Iterator[tuple[MicroVM, Host]]:

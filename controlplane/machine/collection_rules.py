@@ -12,6 +12,7 @@ from enum import StrEnum
 from controlplane.machine.delete import still_used
 from controlplane.machine.holding import Holding, found_hold, host_hold, microvm_hold
 from controlplane.machine.placing import epochs_before
+from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import State
 from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
 from controlplane.model.types import record
@@ -74,7 +75,7 @@ def lost_host_obstacle(state: State, host: Host) -> Obstacle | None:
     if (held := host_hold(host)) is not None:
         return _is_held(held)
     name = host.meta.name
-    if host.phase is not HostPhase.FENCED or host.confirmed_by is None:
+    if not is_off(host):
         words = f"it may come back; `flintctl host confirm-fenced {name}` says that it is off for good"
         return Obstacle(waits_for=WaitsFor.OPERATOR, message=words)
     if (reason := still_used(state, host)) is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 from linearizability.raft_check import PLANS
 from linearizability.rounds import Report
+from support.cluster import within
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MINUTES = 3
@@ -99,11 +99,3 @@ def inside(namespace: Path | None) -> list[str]:
             if each.name.isdigit() and (each / "ns/pid").readlink() == namespace:
                 found.append((each / "cmdline").read_text())
     return found
-
-
-def within(seconds: float, holds: object, what: str) -> None:
-    assert callable(holds)
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)

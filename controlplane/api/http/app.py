@@ -32,7 +32,7 @@ from controlplane.api.http.routes import (
     microvms,
     namespaces,
     operations,
-    policies,
+    placement_policies,
     raft,
     snapshots,
     watch,
@@ -59,7 +59,7 @@ PREFIX = "/api/v2"
 _ROUTERS = (
     namespaces,
     hosts,
-    policies,
+    placement_policies,
     failover_policies,
     microvms,
     actions,

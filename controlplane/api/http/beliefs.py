@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-from controlplane.api.http import shapes
+from controlplane.api.http import cluster_shapes
 from controlplane.machine.state import State
 from controlplane.ports import NodeView
 
@@ -17,9 +17,9 @@ Views = Mapping[str, NodeView | str]
 """By node, or why it could not be asked."""
 
 
-def shape(view: NodeView) -> shapes.BeliefShape:
+def shape(view: NodeView) -> cluster_shapes.BeliefShape:
     contact = view.contact
-    return shapes.BeliefShape(
+    return cluster_shapes.BeliefShape(
         role=contact.role,
         leader=contact.leader,
         term=contact.term,
@@ -70,7 +70,7 @@ def _names(nodes: tuple[str, ...] | list[str]) -> str:
     return ", ".join(nodes)
 
 
-def restore(state: State, incarnation: int, views: Views) -> shapes.RestoreShape | None:
+def restore(state: State, incarnation: int, views: Views) -> cluster_shapes.RestoreShape | None:
     """What is still waited for after a restore, or a recovery, to the log's `incarnation`; None when it is over."""
     begun = incarnation <= state.incarnation
     awaited = list(state.begun.awaited) if begun and state.begun is not None else []
@@ -78,7 +78,7 @@ def restore(state: State, incarnation: int, views: Views) -> shapes.RestoreShape
         return None
     waits = [view.waits_s for view in views.values() if isinstance(view, NodeView) and view.waits_s is not None]
     waits_s = round(min(waits), 1) if waits and not begun else None
-    return shapes.RestoreShape(
+    return cluster_shapes.RestoreShape(
         incarnation=max(incarnation, state.incarnation),
         begun=begun,
         waits_s=waits_s,

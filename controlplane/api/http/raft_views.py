@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from controlplane.api.http import shapes
+from controlplane.api.http import cluster_shapes
 from controlplane.ports import Latency, LogStatus, Member, PeerStatus
 
 
-def log_shape(log: LogStatus) -> shapes.LogShape:
-    return shapes.LogShape(
+def log_shape(log: LogStatus) -> cluster_shapes.LogShape:
+    return cluster_shapes.LogShape(
         node=log.node,
         role=log.role,
         leader=log.leader,
@@ -26,7 +26,9 @@ def log_shape(log: LogStatus) -> shapes.LogShape:
         state_hash_index=log.state_hash_index,
         checked_index=log.checked_index,
         divergences=[
-            shapes.DivergenceShape(node=each.node, index=each.index, state_hash=each.state_hash, expected=each.expected)
+            cluster_shapes.DivergenceShape(
+                node=each.node, index=each.index, state_hash=each.state_hash, expected=each.expected
+            )
             for each in log.divergences
         ],
         snapshot_index=log.snapshot_index,
@@ -42,8 +44,8 @@ def log_shape(log: LogStatus) -> shapes.LogShape:
     )
 
 
-def member_shape(member: Member) -> shapes.MemberShape:
-    return shapes.MemberShape(
+def member_shape(member: Member) -> cluster_shapes.MemberShape:
+    return cluster_shapes.MemberShape(
         node=member.node,
         address=member.address,
         role=member.role,
@@ -70,8 +72,8 @@ def concerns(log: LogStatus) -> list[str]:
     return found
 
 
-def _latency(latency: Latency) -> shapes.LatencyShape:
-    return shapes.LatencyShape(
+def _latency(latency: Latency) -> cluster_shapes.LatencyShape:
+    return cluster_shapes.LatencyShape(
         samples=latency.samples,
         p50_ms=round(latency.p50_ms, 3),
         p99_ms=round(latency.p99_ms, 3),
@@ -79,8 +81,8 @@ def _latency(latency: Latency) -> shapes.LatencyShape:
     )
 
 
-def _peer(peer: PeerStatus) -> shapes.PeerShape:
-    return shapes.PeerShape(
+def _peer(peer: PeerStatus) -> cluster_shapes.PeerShape:
+    return cluster_shapes.PeerShape(
         node=peer.node,
         address=peer.address,
         connected=peer.connected,

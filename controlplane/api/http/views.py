@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from controlplane.api.http import shapes
+from controlplane.api.http import cluster_shapes, shapes
 from controlplane.api.http.times import iso
 from controlplane.decide.conditions import Condition, conditions, host_conditions, waits_for_lease
 from controlplane.decide.drift import DriftField, classify
@@ -326,8 +326,8 @@ def _resurrection(vm: MicroVM) -> shapes.ResurrectionShape | None:
     return shapes.ResurrectionShape(host=last.host, epoch=last.epoch, at=iso(last.at), reason=last.reason)
 
 
-def failover_shape(found: Breaker) -> shapes.FailoverShape:
-    return shapes.FailoverShape(breaker_open=found.open, lost=found.lost, of=found.of, message=found.message)
+def failover_shape(found: Breaker) -> cluster_shapes.FailoverShape:
+    return cluster_shapes.FailoverShape(breaker_open=found.open, lost=found.lost, of=found.of, message=found.message)
 
 
 def drift_fields(fields: Iterable[DriftField]) -> list[shapes.DriftFieldShape]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from controlplane.api.http import beliefs, partition, problems, raft_views, shapes, views
+from controlplane.api.http import beliefs, cluster_shapes, partition, problems, raft_views, shapes, views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
@@ -25,7 +25,7 @@ router = APIRouter(tags=["Cluster"], route_class=StrictRoute)
 health = APIRouter(tags=["Health"], route_class=StrictRoute)
 
 
-@router.get("/cluster", response_model=shapes.ClusterShape)
+@router.get("/cluster", response_model=cluster_shapes.ClusterShape)
 async def cluster(services: With) -> Response:
     """The cluster as this node sees it: always its own replica, since it has to answer without a leader too."""
     timeout_s = services.settings.presence_timeout_s
@@ -33,7 +33,7 @@ async def cluster(services: With) -> Response:
         _log_status(services), _presence(services), services.nodes.views(timeout_s=timeout_s)
     )
     state = services.reader.state
-    document = shapes.ClusterShape(
+    document = cluster_shapes.ClusterShape(
         cluster_id=state.cluster_id,
         revision=state.revision,
         state_hash=digest_text(state),
@@ -75,10 +75,10 @@ async def _presence(services: Services) -> tuple[list[Presence], set[str]] | Non
     return list(sessions), set(silent)
 
 
-def _backup(backup: BackupStatus | None) -> shapes.BackupShape | None:
+def _backup(backup: BackupStatus | None) -> cluster_shapes.BackupShape | None:
     if backup is None:
         return None
-    return shapes.BackupShape(
+    return cluster_shapes.BackupShape(
         location=backup.location,
         every_s=backup.every_s,
         last_saved_at=iso(backup.last_saved_at_ms),
@@ -94,10 +94,10 @@ def _nodes(
     log: LogStatus | None,
     presence: tuple[list[Presence], set[str]] | None,
     views_of: Mapping[str, NodeView | str],
-) -> list[shapes.NodeShape]:
+) -> list[cluster_shapes.NodeShape]:
     own, addresses = services.settings.node, services.settings.addresses()
     peers = {peer.node: peer for peer in log.peers} if log is not None else {}
-    nodes: list[shapes.NodeShape] = []
+    nodes: list[cluster_shapes.NodeShape] = []
     for node in sorted({own, *peers, *addresses, *views_of}):
         peer = peers.get(node)
         reachable = node == own or (peer is not None and peer.connected)
@@ -110,7 +110,7 @@ def _nodes(
         if presence is not None and node not in presence[1]:
             agents = sum(1 for session in presence[0] if session.node == node)
         nodes.append(
-            shapes.NodeShape(
+            cluster_shapes.NodeShape(
                 node=node,
                 address=addresses.get(node) or None,
                 reachable=reachable,

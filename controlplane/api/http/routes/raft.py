@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from controlplane.api.http import raft_views, shapes
+from controlplane.api.http import cluster_shapes, raft_views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
@@ -57,19 +57,19 @@ class TransferLeadership(BaseModel):
     )
 
 
-@router.get("/raft", response_model=shapes.LogShape)
+@router.get("/raft", response_model=cluster_shapes.LogShape)
 async def read_raft(services: With) -> Response:
     """This node's view of the log. Answered without a leader, too; 503 where the log itself does not answer."""
     return respond(raft_views.log_shape(await services.log.status()), services.reader.state)
 
 
-@router.get("/raft/members", response_model=shapes.MemberList)
+@router.get("/raft/members", response_model=cluster_shapes.MemberList)
 async def list_members(services: With) -> Response:
     """The members by the newest configuration in this node's log."""
     return await _members(services)
 
 
-@router.post("/raft/members", response_model=shapes.MemberList)
+@router.post("/raft/members", response_model=cluster_shapes.MemberList)
 async def add_member(services: With, body: AddMember, timeout_s: Timeout = 30.0) -> Response:
     """Add a node as a learner and, unless it shall stay one, promote it once it has caught up.
 
@@ -81,30 +81,30 @@ async def add_member(services: With, body: AddMember, timeout_s: Timeout = 30.0)
     return await _members(services)
 
 
-@router.post("/raft/members/{node}/actions/promote", response_model=shapes.MemberList)
+@router.post("/raft/members/{node}/actions/promote", response_model=cluster_shapes.MemberList)
 async def promote_member(services: With, node: NodeParam, timeout_s: Timeout = 30.0) -> Response:
     """Make a learner a voter once it has caught up."""
     await services.members.promote_member(node, timeout_s=timeout_s)
     return await _members(services)
 
 
-@router.delete("/raft/members/{node}", response_model=shapes.MemberList)
+@router.delete("/raft/members/{node}", response_model=cluster_shapes.MemberList)
 async def remove_member(services: With, node: NodeParam, timeout_s: Timeout = 30.0) -> Response:
     """Take a node out for good: its id is never accepted again."""
     await services.members.remove_member(node, timeout_s=timeout_s)
     return await _members(services)
 
 
-@router.post("/raft/actions/transfer-leadership", response_model=shapes.Leadership)
+@router.post("/raft/actions/transfer-leadership", response_model=cluster_shapes.Leadership)
 async def transfer_leadership(services: With, body: TransferLeadership, timeout_s: Timeout = 10.0) -> Response:
     """Hand the leadership over without an election timeout."""
     leader = await services.members.transfer_leadership(body.target, timeout_s=timeout_s)
-    return respond(shapes.Leadership(leader=leader), services.reader.state)
+    return respond(cluster_shapes.Leadership(leader=leader), services.reader.state)
 
 
 async def _members(services: Services) -> Response:
     log = await services.log.status()
-    document = shapes.MemberList(
+    document = cluster_shapes.MemberList(
         items=[raft_views.member_shape(member) for member in log.members],
         configuration_index=log.configuration_index,
         committed=log.configuration_index <= log.commit_index,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from controlplane.api.http import problems, shapes
+from controlplane.api.http import cluster_shapes, problems
 from controlplane.api.http.answers import respond
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.api.http.routing import StrictRoute
@@ -37,7 +37,7 @@ class WantedChunks(BaseModel):
     names: Annotated[list[ChunkName], Field(min_length=1, max_length=MAX_CHUNKS)]
 
 
-@router.post("/snapshots", status_code=201, response_model=shapes.SnapshotShape)
+@router.post("/snapshots", status_code=201, response_model=cluster_shapes.SnapshotShape)
 async def take_snapshot(services: With) -> Response:
     """Hold the state as it is now: every write that was acknowledged before is in it."""
     try:
@@ -45,7 +45,7 @@ async def take_snapshot(services: With) -> Response:
     except SnapshotsBusyError as error:
         raise problems.problem("too_many_snapshots", str(error), retry_after_s=10) from None
     manifest = held.manifest
-    document = shapes.SnapshotShape(
+    document = cluster_shapes.SnapshotShape(
         id=held.id,
         cluster_id=manifest.cluster_id,
         node=services.settings.node,
@@ -85,11 +85,11 @@ async def read_chunks(services: With, id_: IdParam, body: WantedChunks) -> Respo
     return _binary(services, bytes(found))
 
 
-@router.delete("/snapshots/{id}", response_model=shapes.Released)
+@router.delete("/snapshots/{id}", response_model=cluster_shapes.Released)
 async def release_snapshot(services: With, id_: IdParam) -> Response:
     """It is not needed any more. Unknown is success."""
     await services.snapshots.release(id_)
-    return respond(shapes.Released(), services.reader.state)
+    return respond(cluster_shapes.Released(), services.reader.state)
 
 
 def _binary(services: Services, data: bytes) -> Response:

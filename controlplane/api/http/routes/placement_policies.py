@@ -52,7 +52,7 @@ async def delete_placement_policy(
 
 
 @router.get("/placementpolicies", response_model=shapes.PlacementPolicyList)
-async def list_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
+async def list_placement_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.policies)
     return await respond_list(items, views.placement_policy, state, following)
