@@ -17,7 +17,7 @@ from controlplane.agent.bids import Offer, Reservations, offer
 from controlplane.agent.inventory import Meter
 from controlplane.agent.plan import driver_for
 from controlplane.agent.runner import Runner
-from controlplane.agent.translate import WireError, decode_spec, encode_observation
+from controlplane.agent.translate import WireError, decode_spec, encode_observation, encode_plan
 from controlplane.model.resources import Amount
 from controlplane.model.spec import MicroVMSpec
 from controlplane.ports import Clock, DriverError, HostDriver
@@ -74,6 +74,8 @@ class Answers:
                 return wire.Answer(id=question.id, console=await self._console(question.console))
             case "detail":
                 return wire.Answer(id=question.id, detail=self._detail(question.detail.uid))
+            case "plan":
+                return wire.Answer(id=question.id, plan=encode_plan(await self._runner.look_ahead()))
             case None:
                 raise WireError("question: this agent is older than the node and does not know it")
 

@@ -27,6 +27,8 @@ class Assignment:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     reason: str = ""
     """Of a tombstone: who ordered it, and why."""
+    halt: bool = False
+    """Keep its guest shut down, whatever the spec's power state: the host is in maintenance."""
 
     @property
     def is_tombstone(self) -> bool:
@@ -49,6 +51,7 @@ class Goal:
     repair_seq: int
     restart_seq: int
     is_tombstone: bool
+    halt: bool = False
 
 
 def goal_of(assignment: Assignment) -> Goal:
@@ -58,6 +61,7 @@ def goal_of(assignment: Assignment) -> Goal:
         repair_seq=assignment.repair_seq,
         restart_seq=assignment.restart_seq,
         is_tombstone=assignment.is_tombstone,
+        halt=assignment.halt,
     )
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from typing import TypeVar
 
 from controlplane.agent.journal import Journal
 from controlplane.agent.lister import Lister
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.spec import PowerState
 from controlplane.ports import DriverError, HostDriver, Instance
+
+T = TypeVar("T")
 
 
 class Executor:
@@ -81,6 +84,8 @@ class Executor:
         left = await self._look(step.uid, step.driver, cluster_id)
         if left is not None:
             raise DriverError("NotConverged", f"destroyed, and still listed as {left.native_id} ({left.power.value})")
+        if still := await self._call(self._drivers[step.driver].leftovers(step.uid)):
+            raise DriverError("LeftBehind", f"destroyed, and still there: {', '.join(still)}")
         await self._journal.remove(step.uid)
 
     async def _ensure_power(self, uid: str, driver: str, cluster_id: str, power: PowerState) -> None:
@@ -114,9 +119,9 @@ class Executor:
     async def _power(self, uid: str, driver: str, power: PowerState) -> None:
         await self._call(self._drivers[driver].set_power(uid, power, grace_s=self._grace_s))
 
-    async def _call(self, call: Awaitable[None]) -> None:
+    async def _call(self, call: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self._call_timeout_s):
-                await call
+                return await call
         except TimeoutError:
             raise DriverError("Timeout", f"the driver did not answer within {self._call_timeout_s:g} s") from None

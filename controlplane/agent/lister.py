@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -19,6 +20,7 @@ from controlplane.agent.plan import Found, Listing
 from controlplane.ports import DriverError, HostDriver
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +69,31 @@ class Lister:
             results = await asyncio.gather(*(self._list(name, driver) for name, driver in self._drivers.items()))
             found = [each for part, _ in results for each in part]
             blind = {name: error for name, (_, error) in zip(self._drivers, results, strict=True) if error is not None}
-            return Stamped(began=began, listing=Listing(found=found, blind=blind))
+            leftovers = await self._leftovers() if not blind else None
+            return Stamped(began=began, listing=Listing(found=found, blind=blind, leftovers=leftovers))
+
+    async def _leftovers(self) -> list[str] | None:
+        answers = await asyncio.gather(*(self._ask(name, driver.leftovers()) for name, driver in self._drivers.items()))
+        if any(error is not None for _, error in answers):
+            return None
+        return sorted(
+            f"{name}: {each}" for name, (found, _) in zip(self._drivers, answers, strict=True) for each in found
+        )
 
     async def _list(self, name: str, driver: HostDriver) -> tuple[list[Found], str | None]:
+        instances, error = await self._ask(name, driver.list())
+        return [Found(driver=name, instance=instance) for instance in instances], error
+
+    async def _ask(self, name: str, answer: Awaitable[Sequence[T]]) -> tuple[Sequence[T], str | None]:
+        """What the driver says, or why it does not."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return [Found(driver=name, instance=instance) for instance in await driver.list()], None
+                return await answer, None
         except TimeoutError:
-            return [], f"no answer within {self._timeout_s:g} s"
+            return (), f"no answer within {self._timeout_s:g} s"
         except DriverError as error:
-            return [], f"{error.code}: {error.message}"
+            return (), f"{error.code}: {error.message}"
         except Exception as error:
             # A driver's bug must not stop the agent: it would leave every other microVM unattended.
-            log.exception("driver failed to list", driver=name)
-            return [], f"{type(error).__name__}: {error}"
+            log.exception("driver failed to tell what it has", driver=name)
+            return (), f"{type(error).__name__}: {error}"

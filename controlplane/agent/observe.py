@@ -15,11 +15,12 @@ from controlplane.agent.plan import Found
 from controlplane.model.commands import Destroyed
 from controlplane.model.resources import Failure, InterfaceFacts, Observation, ObservedPower, Unmanaged
 from controlplane.model.types import replace
-from controlplane.ports import LEASE_ENDED, DriverError, DriverInfo, Instance
+from controlplane.ports import LEASE_ENDED, MAINTENANCE, DriverError, DriverInfo, Instance
 
 MAX_TEXT = 1024
 """Characters of a message or cause that travel; what a hypervisor prints can be long."""
 MAX_DETAILS = 32
+MAX_LEFTOVERS = 100
 MAX_UNMANAGED = 1000
 """Strangers that are named; a host with more of them needs a person, not a longer list."""
 
@@ -33,6 +34,8 @@ class HostView:
     unmanaged: Sequence[Unmanaged] = ()
     destroyed: Mapping[str, int] = field(default_factory=dict[str, int])
     """uid to epoch of the tombstones of which nothing is left."""
+    leftovers: Sequence[str] | None = None
+    """What is there of microVMs that are gone; None while that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class ReportPart:
     observed: Sequence[Observation] = ()
     unmanaged: Sequence[Unmanaged] = ()
     destroyed: Sequence[Destroyed] = ()
+    leftovers: Sequence[str] | None = None
 
 
 def observe(
@@ -57,7 +61,7 @@ def observe(
 ) -> Observation | None:
     """What is seen of one assignment; None while there is nothing to tell."""
     mine = record if record is not None and record.epoch == assignment.epoch else None
-    if failure is None and (mine is None or assignment.is_tombstone):
+    if failure is None and (assignment.is_tombstone or (mine is None and not assignment.halt)):
         return None
     active = mine is not None and mine.phase is RecordPhase.ACTIVE
     seen = Observation(
@@ -72,18 +76,20 @@ def observe(
         driver=info.name if info is not None else None,
         simulated=info.simulated if info is not None else False,
         failure=failure,
+        halted=assignment.halt,
     )
     if instance is None:
         return seen
-    # What we asked it to do before the lease ended, it did because the lease ended.
+    # What we asked it to do, it did for our reason.
     shut_down = mine is not None and mine.shut_down and instance.power is ObservedPower.STOPPED
+    ours = MAINTENANCE if assignment.halt else LEASE_ENDED
     return replace(
         seen,
         power=instance.power,
         ready=instance.ready,
         vcpu=instance.vcpu,
         memory_in_mb=instance.memory_in_mb,
-        cause=LEASE_ENDED if shut_down else clip(instance.cause),
+        cause=ours if shut_down else clip(instance.cause),
         details={key[:64]: value[:MAX_TEXT] for key, value in sorted(instance.details.items())[:MAX_DETAILS]},
         interfaces={
             device: InterfaceFacts(host_device=status.host_device, mac_address=status.mac_address)
@@ -139,8 +145,8 @@ def report_parts(view: HostView, sent: HostView | None, *, max_items: int = 500)
     destroyed = [
         Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(view.destroyed.items()) if confirmed.get(uid) != epoch
     ]
-    complete = sent is None or list(sent.unmanaged) != list(view.unmanaged)
-    if complete:  # strangers travel in complete reports only, so those hold everything
+    complete = sent is None or list(sent.unmanaged) != list(view.unmanaged) or sent.leftovers != view.leftovers
+    if complete:  # strangers and leftovers travel in complete reports only, so those hold everything
         observed = [seen for _, seen in sorted(view.observed.items())]
         destroyed = [Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(view.destroyed.items())]
     if not complete and not observed and not destroyed:
@@ -150,6 +156,7 @@ def report_parts(view: HostView, sent: HostView | None, *, max_items: int = 500)
         revision=view.revision,
         observed=observed[:max_items],
         unmanaged=list(view.unmanaged)[:MAX_UNMANAGED] if complete else (),
+        leftovers=list(view.leftovers)[:MAX_LEFTOVERS] if complete and view.leftovers is not None else None,
         destroyed=destroyed[:max_items],
     )
     rest = [

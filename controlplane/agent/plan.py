@@ -4,6 +4,9 @@ Level-based: a plan looks only at how things are, never at how they came to be s
 interruption is right. At most one step per microVM comes out; whoever executes it plans again afterwards. The one rule
 above the others: only a tombstone destroys. What nobody accounts for is reported, whatever cluster it claims to be of.
 
+A guest that is to be halted (its host is in maintenance) is shut down in good order, and let run by no step while that
+lasts; what it was before, it becomes again afterwards, whatever its policy about drift.
+
 Without a live lease under its driver, no step lets run what needs one (`on_detach` other than `keep`); stopping and
 destroying go on. What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease,
 whatever its policy.
@@ -19,7 +22,7 @@ from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
-from controlplane.ports import LEASE_ENDED, Instance, VMDefinition
+from controlplane.ports import LEASE_ENDED, MAINTENANCE, Instance, VMDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Listing:
     found: Sequence[Found]
     blind: Mapping[str, str] = field(default_factory=dict[str, str])
     """Driver to the reason."""
+    leftovers: Sequence[str] | None = None
+    """What is there of microVMs that are gone; None when a driver could not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,14 @@ def plan(
         else:
             driver = driver_for(assignment, record, default_driver)
             cluster_id = assignments.cluster_id
-            decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
             instance = current_copy(assignment, mine, driver)
-            ending = shut_down(driver) and detach_action(assignment.spec) is OnDetach.SHUTDOWN
+            decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
+            decision = _halted(decision, assignment, record, instance) if assignment.halt else decision
+            leased = detach_action(assignment.spec)
+            ending = shut_down(driver) and leased is OnDetach.SHUTDOWN
             if ending and (step := _shut_down(assignment, record, instance)) is not None:
                 decision = step
-            elif (ending or not may_run(driver)) and _lets_run(decision, assignment.spec, instance):
+            elif (ending or not may_run(driver)) and leased is not OnDetach.KEEP and _lets_run(decision, instance):
                 decision = _Held("waits for a lease")
                 leaseless[uid] = driver
         match decision:
@@ -234,13 +241,22 @@ def _shut_down(assignment: Assignment, record: Record | None, instance: Instance
     return ShutDown(assignment.uid, record.driver, "the lease is about to end", before=asked)
 
 
-def _lets_run(decision: _Decision, spec: MicroVMSpec, instance: Instance | None) -> bool:
-    """Whether it starts or resumes what may run only under a lease. A guest that is to be paused is started, too."""
-    if detach_action(spec) is OnDetach.KEEP:
-        return False
+def _halted(decision: _Decision, assignment: Assignment, record: Record | None, instance: Instance | None) -> _Decision:
+    """What becomes of `decision` while the guest is to stay shut down."""
+    if isinstance(decision, _Held | Failure):
+        return decision
+    runs = instance is not None and instance.power is not ObservedPower.STOPPED
+    if runs and record is not None and record.epoch == assignment.epoch:
+        asked = _with(record, shut_down=True)
+        return ShutDown(assignment.uid, record.driver, MAINTENANCE, before=asked)
+    return _Held(MAINTENANCE) if _lets_run(decision, instance) else decision
+
+
+def _lets_run(decision: _Decision, instance: Instance | None) -> bool:
+    """Whether it starts or resumes the guest. One that is to be paused is started, too."""
     match decision:
-        case Create() | Update():
-            return spec.power_state is not PowerState.STOPPED
+        case Create(vm=vm) | Update(vm=vm):
+            return vm.spec.power_state is not PowerState.STOPPED
         case SetPower(power=PowerState.PAUSED):
             return instance is None or instance.power is not ObservedPower.RUNNING
         case SetPower(power=power):
@@ -266,9 +282,10 @@ def _mend(
     if not fields:
         noted = asked or mine.shut_down
         return Acknowledge(assignment.uid, mine.driver, "nothing to repair", after=repaired) if noted else None
-    lease_ended = instance is not None and (instance.cause == LEASE_ENDED or mine.shut_down)
-    if lease_ended and "power_state" in fields:
-        return SetPower(assignment.uid, mine.driver, "its lease had ended", spec.power_state, after=_with(mine))
+    ours = instance is not None and (instance.cause == LEASE_ENDED or mine.shut_down)
+    if ours and "power_state" in fields:
+        reason = "its lease had ended, or a maintenance"
+        return SetPower(assignment.uid, mine.driver, reason, spec.power_state, after=_with(mine))
     what = ", ".join(fields)
     if not asked and spec.drift_policy is not DriftPolicy.REPAIR:
         return _Held(f"{what} drifted; drift_policy is {spec.drift_policy.value}")

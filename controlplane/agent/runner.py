@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -18,6 +18,7 @@ import structlog
 
 from controlplane.agent.assignments import Assignments, Goal, goal_of
 from controlplane.agent.execute import Executor
+from controlplane.agent.forecast import forecast
 from controlplane.agent.journal import Journal, JournalError, Record
 from controlplane.agent.lease import NO_LEASE, Standing
 from controlplane.agent.lister import Lister
@@ -27,7 +28,7 @@ from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driv
 from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import WAITS_FOR_LEASE, Failure, Observation, Unmanaged
 from controlplane.model.types import replace
-from controlplane.ports import Clock, DriverError, HostDriver
+from controlplane.ports import Clock, DriverError, HostDriver, PlanItem
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -143,6 +144,19 @@ class Runner:
         async with self._published:
             await self._published.wait_for(lambda: self._viewed is self._assignments)
 
+    async def look_ahead(self) -> Sequence[PlanItem]:
+        """What would be done next if there were a lease, by the plan that does it. Raises DriverError."""
+        listing = (await self._lister.fresh()).listing
+        if self._assignments is None:
+            raise DriverError("NotAssigned", "this host has not been told yet what it is to run")
+        return forecast(
+            self._assignments,
+            self._journal.records,
+            listing,
+            drivers=self._drivers,
+            default_driver=self._default_driver,
+        )
+
     async def run(self) -> None:
         """Until cancelled. Raises JournalError when the journal cannot be written any more."""
         try:
@@ -257,6 +271,7 @@ class Runner:
             observed=self._observed(assignments, listing, decided, unsettled, before),
             unmanaged=self._unmanaged(assignments.cluster_id, listing, decided, before),
             destroyed={uid: epoch for uid, epoch in decided.confirmed.items() if uid not in unsettled},
+            leftovers=self._leftovers(listing, unsettled, before),
         )
         async with self._published:
             self._viewed = assignments
@@ -316,6 +331,13 @@ class Runner:
         if before is not None:  # of a driver that cannot list, what was last known stands
             strangers += [old for old in before.unmanaged if old.driver in listing.blind]
         return tuple(sorted(strangers, key=lambda each: (each.driver, each.native_id)))
+
+    @staticmethod
+    def _leftovers(listing: Listing, unsettled: set[str], before: HostView | None) -> Sequence[str] | None:
+        """What is being destroyed right now is left for a moment: that is no news."""
+        if listing.leftovers is None or unsettled:
+            return before.leftovers if before is not None else None
+        return listing.leftovers
 
     async def _follow(self, name: str, driver: HostDriver) -> None:
         while True:

@@ -8,10 +8,10 @@ import msgspec
 
 from controlplane.agent.assignments import Assignment
 from controlplane.agent.inventory import Metrics
-from controlplane.agent.observe import ReportPart, clip
+from controlplane.agent.observe import MAX_TEXT, ReportPart, clip
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
-from controlplane.ports import DriverInfo
+from controlplane.ports import DriverInfo, PlanItem
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 _spec_decoder = msgspec.json.Decoder(MicroVMSpec)
@@ -41,6 +41,7 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
         spec=spec,
         labels=dict(message.labels),
         reason=message.reason,
+        halt=message.halt,
     )
 
 
@@ -71,6 +72,7 @@ def encode_report(part: ReportPart) -> wire.Report:
         observed=[encode_observation(seen) for seen in part.observed],
         unmanaged=_encode_unmanaged(part.unmanaged),
         destroyed=[wire.Confirmed(uid=gone.uid, epoch=gone.epoch) for gone in part.destroyed],
+        leftovers=wire.Leftovers(names=part.leftovers) if part.leftovers is not None else None,
     )
 
 
@@ -95,6 +97,25 @@ def encode_observation(seen: Observation) -> wire.Observed:
             device: wire.Interface(host_device=facts.host_device, mac_address=facts.mac_address)
             for device, facts in seen.interfaces.items()
         },
+        halted=seen.halted,
+    )
+
+
+def encode_plan(items: Iterable[PlanItem]) -> wire.HostPlan:
+    return wire.HostPlan(
+        items=[
+            wire.PlanItem(
+                verb=item.verb.value,
+                uid=item.uid or "",
+                namespace=item.namespace or "",
+                name=item.name or "",
+                epoch=item.epoch or 0,
+                driver=item.driver,
+                native_id=item.native_id or "",
+                reason=item.reason[:MAX_TEXT],
+            )
+            for item in items
+        ]
     )
 
 

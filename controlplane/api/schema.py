@@ -57,6 +57,7 @@ def _openapi() -> dict[str, Any]:
         log=cast("Log", nothing),
         members=cast("LogAdmin", nothing),
         snapshots=cast("SnapshotSource", nothing),
+        forecast=lambda _state, _host: (),
         backup=lambda: None,
         identity=nothing,
         clock=cast("Clock", nothing),

@@ -17,6 +17,7 @@ from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.backup import open_store
 from controlplane.backup.schedule import BackupSchedule
+from controlplane.bootstrap.forecast import forecast_of
 from controlplane.bootstrap.process import StartError, patiently, run_child, settle_collector
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
@@ -25,6 +26,7 @@ from controlplane.decide.failover import FailoverLimits
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
+from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
 from controlplane.reconcile.hostwatch import HostWatch
@@ -87,6 +89,7 @@ async def run_front(settings: NodeSettings) -> None:
         log=log,
         members=log,
         snapshots=snapshots,
+        forecast=forecast_of,
         backup=lambda: backups.status() if backups is not None else None,
         identity=TokenAuthenticator.from_file(settings.tokens_file),
         clock=clock,
@@ -103,6 +106,7 @@ async def run_front(settings: NodeSettings) -> None:
     host, port = split_address(settings.http.listen)
     http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
+    evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
 
     def leading_term() -> int | None:
         return replica.reign.term if replica.reign is not None else None
@@ -111,7 +115,8 @@ async def run_front(settings: NodeSettings) -> None:
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
     async with asyncio.TaskGroup() as tasks:
-        for runner in (replica.run(), scheduler.run(), failover.run(), collector.run(), announcer.run()):
+        runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run(), announcer.run())
+        for runner in (replica.run(), *runners):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())

@@ -10,10 +10,19 @@ from enum import StrEnum
 
 from controlplane.decide.drift import SILENT, DriftClass, classify
 from controlplane.machine.convergence import current_observation
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
-from controlplane.model.resources import WAITS_FOR_LEASE, Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
-from controlplane.model.spec import OnDetach, PowerState, detach_action
+from controlplane.model.resources import (
+    WAITS_FOR_LEASE,
+    Availability,
+    Host,
+    HostPhase,
+    MicroVM,
+    MicroVMPhase,
+    ObservedPower,
+)
+from controlplane.model.spec import HostMode, OnDetach, PowerState, detach_action
 from controlplane.model.types import record
 
 
@@ -40,9 +49,9 @@ def conditions(state: State, vm: MicroVM) -> tuple[Condition, ...]:
 
 
 def host_conditions(state: State, host: Host) -> tuple[Condition, ...]:
-    """Connected and Schedulable of one host; and Fencing where a driver does not as it should."""
+    """Connected, Schedulable and ReadyForReprovisioning; and Fencing where a driver does not as it should."""
     holds = len(state.on_host.get(host.meta.name, ()))
-    return (_connected(host), _schedulable(host, holds), *_fencing(host))
+    return (_connected(host), _schedulable(host, holds), ready_for_reprovisioning(state, host), *_fencing(host))
 
 
 def waits_for_lease(state: State, vm: MicroVM) -> str:
@@ -56,6 +65,28 @@ def waits_for_lease(state: State, vm: MicroVM) -> str:
     if seen is not None and seen.failure is not None and seen.failure.code == WAITS_FOR_LEASE:
         return f"host {host.meta.name}: {seen.failure.message}"
     return ""
+
+
+def ready_for_reprovisioning(state: State, host: Host) -> Condition:
+    """Whether its disks may be overwritten: its agent looked, and nothing of ours is there, nor can come."""
+
+    def answer(status: Truth, reason: str, message: str) -> Condition:
+        return Condition(type="ReadyForReprovisioning", status=status, reason=reason, message=message)
+
+    placed = len(state.on_host.get(host.meta.name, ()))
+    if not host.declared or availability(host) is Availability.OPEN:
+        return answer(Truth.FALSE, "InUse", "microVMs may come here: drain it first")
+    if placed or host.stale:
+        words = f"{placed} microVMs are placed there, and {len(host.stale)} copies are yet to be destroyed"
+        return answer(Truth.FALSE, "NotEmpty", words)
+    if host.unmanaged:
+        return answer(Truth.FALSE, "Unmanaged", f"{len(host.unmanaged)} microVMs are there that nobody declared")
+    if host.phase is not HostPhase.READY or host.leftovers is None:
+        words = f"its agent has not told what is left there; the host is {host.phase.value}"
+        return answer(Truth.UNKNOWN, "NotVerified", words)
+    if host.leftovers:
+        return answer(Truth.FALSE, "LeftBehind", f"still there: {', '.join(host.leftovers)}")
+    return answer(Truth.TRUE, "Empty", "its agent has looked: nothing of ours is left there")
 
 
 def host_outlook(host: Host) -> str:
@@ -116,6 +147,14 @@ def _schedulable(host: Host, holds: int) -> Condition:
     if not host.declared:
         return Condition(
             type="Schedulable", status=Truth.FALSE, reason="NotDeclared", message="nobody declared it: it gets nothing"
+        )
+    if host.spec.mode is not HostMode.ACTIVE:
+        now = availability(host)
+        return Condition(
+            type="Schedulable",
+            status=Truth.FALSE,
+            reason=now.value.title().replace("_", ""),
+            message=f"{now.value.replace('_', ' ')}; {holds} microVMs are placed there",
         )
     if not host.spec.schedulable:
         return Condition(

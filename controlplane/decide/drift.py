@@ -45,7 +45,7 @@ class Drift:
 def classify(state: State, vm: MicroVM) -> Drift:
     """The drift of one microVM; fields only where the class is `drifted`, or the last that was seen if unreachable."""
     host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
-    if vm.phase in (MicroVMPhase.PENDING, MicroVMPhase.DELETING):
+    if vm.phase is MicroVMPhase.PENDING or vm.is_tombstone:
         return Drift(klass=DriftClass.PROGRESSING)
     fields = tuple(
         DriftField(
@@ -61,6 +61,9 @@ def classify(state: State, vm: MicroVM) -> Drift:
         return Drift(klass=DriftClass.UNREACHABLE, fields=fields)
     if host.phase is HostPhase.REJOINING:
         # What may run only under a lease stands still there until the host has one again.
+        return Drift(klass=DriftClass.PROGRESSING)
+    if vm.is_halted:
+        # It is shut down because of maintenance, and runs again afterwards.
         return Drift(klass=DriftClass.PROGRESSING)
     if vm.phase is MicroVMPhase.FAILED:
         return Drift(klass=DriftClass.DRIFTED, fields=fields)

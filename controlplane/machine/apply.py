@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.machine import collect, declare, holding, hosts, incarnations, lost_hosts, placing
+from controlplane.machine import collect, declare, evacuation, holding, hosts, incarnations, lost_hosts, placing
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -20,6 +20,7 @@ from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejecte
 from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
+    ActOnHost,
     AgentConnected,
     AgentLost,
     Batch,
@@ -36,11 +37,14 @@ from controlplane.model.commands import (
     DeclarePlacementPolicy,
     Delete,
     Envelope,
+    Evict,
     Hold,
     HostDetached,
+    HostEvacuated,
     HostFenced,
     HostHeard,
     HostSuspected,
+    MarkStaying,
     MarkUnplaced,
     Place,
     Release,
@@ -49,10 +53,14 @@ from controlplane.model.commands import (
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
+from controlplane.model.spec import Evacuation
 from controlplane.model.types import Kind, replace
 
 _BATCHED = Declaration | Delete | Act
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
+
+_Upkeep = Collect | Evict | MarkStaying | HostEvacuated
+"""What the leader's runners decide from the state alone."""
 
 _Own = (
     AgentConnected
@@ -66,12 +74,21 @@ _Own = (
     | HostFenced
     | Resurrect
     | BeginIncarnation
-    | Collect
+    | _Upkeep
 )
 """What the product itself reports and decides."""
 
-_ADDED_TO_RECOVERY = (("on_detach", None), ("allow_data_loss", False), ("policy", None))
-"""Fields that are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
+_ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
+    DeclareMicroVM: (
+        ("recovery", "on_detach", None),
+        ("recovery", "allow_data_loss", False),
+        ("recovery", "policy", None),
+    ),
+    DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
+}
+"""By declaration: the part of its spec, a field there, and its default.
+
+Such fields are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
 in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
 """
 
@@ -123,6 +140,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return holding.hold(draft, command)
         case Release():
             return holding.release(draft, command)
+        case ActOnHost():
+            return evacuation.act_on_host(draft, command)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case _:
@@ -153,8 +172,20 @@ def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
             return lost_hosts.resurrect(draft, command, term=term)
         case BeginIncarnation():
             return incarnations.begin_incarnation(draft, command, term=term)
+        case _:
+            return _handle_upkeep(draft, command)
+
+
+def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
+    match command:
         case Collect():
             return collect.collect(draft, command)
+        case Evict():
+            return evacuation.evict(draft, command)
+        case MarkStaying():
+            return evacuation.mark_staying(draft, command)
+        case HostEvacuated():
+            return evacuation.host_evacuated(draft, command)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:
@@ -203,7 +234,7 @@ def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, Declaration):
         command = replace(command, uid="")
     match command:
-        case DeclareMicroVM():
+        case DeclareMicroVM() | DeclareHost():
             plain = _as_of_old(command)
         case Delete(reason=""):
             plain = _without_reason(command)
@@ -212,13 +243,13 @@ def _fingerprint_of_one(command: Command) -> str:
     return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
 
 
-def _as_of_old(command: DeclareMicroVM) -> bytes:
+def _as_of_old(command: DeclareMicroVM | DeclareHost) -> bytes:
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
-    recovery: dict[str, object] = plain["spec"]["recovery"]
-    for name, unset in _ADDED_TO_RECOVERY:
-        if recovery[name] == unset:
-            del recovery[name]
+    for part, name, unset in _ADDED[type(command)]:
+        fields: dict[str, object] = plain["spec"][part] if part else plain["spec"]
+        if fields[name] == unset:
+            del fields[name]
     return msgspec.msgpack.encode(plain)
 
 

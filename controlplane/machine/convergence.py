@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controlplane.model.resources import Amount, MicroVM, MicroVMPhase, Observation, ObservedPower
+from controlplane.model.resources import Amount, MicroVM, Observation, ObservedPower
 from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import record
 
@@ -43,7 +43,7 @@ def is_confirmed(vm: MicroVM) -> bool:
 
 def is_settled(vm: MicroVM) -> bool:
     """Confirmed, and nothing differs."""
-    return vm.phase is not MicroVMPhase.DELETING and is_confirmed(vm) and not differences(vm)
+    return not vm.is_tombstone and is_confirmed(vm) and not differences(vm)
 
 
 def differences(vm: MicroVM) -> tuple[Difference, ...]:

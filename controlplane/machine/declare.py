@@ -6,6 +6,7 @@ import dataclasses
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import Draft
+from controlplane.machine.evacuation import evacuation_refusal, in_mode
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent
 from controlplane.machine.operations import begin
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
@@ -41,7 +42,7 @@ from controlplane.model.resources import (
     OperationKind,
     Policy,
 )
-from controlplane.model.spec import MicroVMSpec, OnDetach, detach_action
+from controlplane.model.spec import HostSpec, MicroVMSpec, OnDetach, detach_action
 from controlplane.model.types import Kind, replace
 
 Result = Applied | Rejected
@@ -85,16 +86,18 @@ def declare_host(draft: Draft, command: DeclareHost) -> Result:
     known = old if old is not None and old.declared else None
     if (refused := declaration_refusal(command, known.meta if known is not None else None)) is not None:
         return refused
+    if (refused := evacuation_refusal(command.spec)) is not None:
+        return refused
     phase = HOST[old.phase if old is not None else None, HostEvent.DECLARED]
     assert phase is not None
     # A host that only its agent made known is created by its declaration: another uid, generation 1.
     meta = _meta(draft, command, Kind.HOST, known, spec_changed=known is not None and known.spec != command.spec)
     if old is None:
-        host = Host(meta=meta, declared=True, spec=command.spec, phase=phase, since=draft.at)
+        host = Host(meta=meta, declared=True, spec=HostSpec(), phase=phase, since=draft.at)
     else:
         since = old.since if old.phase is phase else draft.at
-        host = replace(old, meta=meta, declared=True, spec=command.spec, phase=phase, since=since)
-    draft.put_host(host)
+        host = replace(old, meta=meta, declared=True, phase=phase, since=since)
+    draft.put_host(in_mode(draft, host, command.spec))
     return _declared(draft, Kind.HOST, meta, created=known is None)
 
 

@@ -106,7 +106,16 @@ def end_host(draft: Draft, host: Host, why: Deletion) -> Applied:
         # Its agent is still connected: it falls back to what an undeclared agent is.
         meta = replace(host.meta, labels={}, annotations={}, intent_revision=draft.revision, updated_at=draft.at)
         draft.put_host(
-            replace(host, meta=meta, declared=False, spec=HostSpec(), phase=phase, since=draft.at, reason="")
+            replace(
+                host,
+                meta=meta,
+                declared=False,
+                spec=HostSpec(),
+                phase=phase,
+                since=draft.at,
+                reason="",
+                evacuating=None,
+            )
         )
     return _deleted(draft, Kind.HOST, host.meta)
 

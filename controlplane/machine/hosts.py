@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.machine.convergence import amount_of, differences, is_confirmed, is_settled
 from controlplane.machine.draft import Draft
+from controlplane.machine.evacuation import departed
 from controlplane.machine.incarnations import heard_of
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
 from controlplane.machine.operations import describe, finish
@@ -36,6 +37,8 @@ def agent_connected(draft: Draft, command: AgentConnected) -> Result:
         reason=old.reason if phase is HostPhase.REJOINING else "",
         # Whoever dials in is not off. Were the word kept, it would speak for the host's next silence too.
         confirmed_by=None,
+        # Of this session's agent nothing is known yet.
+        leftovers=None,
     )
     draft.put_host(host)
     _distrust(draft, host)
@@ -90,6 +93,8 @@ def report(draft: Draft, command: Report) -> Result:
         since = {(found.driver, found.native_id): found.since for found in host.unmanaged}
         found = [replace(each, since=since.get((each.driver, each.native_id), draft.at)) for each in command.unmanaged]
         draft.put_host(replace(host, unmanaged=sorted(found, key=lambda each: (each.driver, each.native_id))))
+    if command.leftovers is not None:
+        draft.put_host(replace(draft.state.hosts[command.host], leftovers=sorted(command.leftovers)))
     if command.rejoined:
         _rejoin(draft, draft.state.hosts[command.host])
     return applied(draft, host.meta.uid)
@@ -116,7 +121,7 @@ def _observe(draft: Draft, host: str, seen: Observation) -> None:
         vm = replace(vm, held=amount_of(vm.spec), detach=applied_action(vm, draft.state.hosts[host]))
     if is_settled(vm):
         finish(draft, vm.operation, OperationEvent.SETTLED, "done")
-    drifted = bool(differences(vm)) and vm.phase is not MicroVMPhase.DELETING
+    drifted = bool(differences(vm)) and not vm.is_tombstone and not vm.is_halted
     vm = replace(vm, drifted_since=(vm.drifted_since or draft.at) if drifted else None)
     draft.put_microvm(vm)
 
@@ -131,6 +136,9 @@ def _confirm_destroyed(draft: Draft, name: str, gone: Destroyed) -> None:
     if vm is None or vm.placement is None or vm.placement.host != name or vm.epoch != gone.epoch:
         return
     if (vm.phase, MicroVMEvent.DESTROYED) not in MICROVM:
+        return
+    if MICROVM[vm.phase, MicroVMEvent.DESTROYED] is MicroVMPhase.PENDING:
+        departed(draft, vm)
         return
     finish(draft, vm.operation, OperationEvent.SETTLED, f"host {name} confirmed that nothing is left")
     draft.drop_microvm(vm, vm.deletion or draft.because(f"host {name} confirmed its tombstone"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
+from controlplane.model.resources import Availability, HostPhase, MicroVMPhase, OperationPhase
 
 
 class HostEvent(StrEnum):
@@ -35,6 +35,16 @@ class MicroVMEvent(StrEnum):
     DESTROYED = "destroyed"
     RESURRECTED = "resurrected"
     """Its host was lost for good: it is placed anew."""
+    EVICTED = "evicted"
+    """Its host is to be emptied: it is placed anew once that has ended it."""
+
+
+class AvailabilityEvent(StrEnum):
+    OPENED = "opened"
+    CORDONED = "cordoned"
+    DRAIN_ASKED = "drain asked"
+    MAINTENANCE_ASKED = "maintenance asked"
+    EMPTIED = "emptied"
 
 
 class OperationEvent(StrEnum):
@@ -84,6 +94,30 @@ HOST: Mapping[tuple[HostPhase | None, HostEvent], HostPhase | None] = {
     (HostPhase.REJOINING, HostEvent.DELETED): HostPhase.PENDING,
 }
 
+AVAILABILITY: Mapping[tuple[Availability, AvailabilityEvent], Availability] = {
+    (Availability.OPEN, AvailabilityEvent.CORDONED): Availability.CORDONED,
+    (Availability.OPEN, AvailabilityEvent.DRAIN_ASKED): Availability.DRAINING,
+    (Availability.OPEN, AvailabilityEvent.MAINTENANCE_ASKED): Availability.ENTERING_MAINTENANCE,
+    (Availability.CORDONED, AvailabilityEvent.OPENED): Availability.OPEN,
+    (Availability.CORDONED, AvailabilityEvent.DRAIN_ASKED): Availability.DRAINING,
+    (Availability.CORDONED, AvailabilityEvent.MAINTENANCE_ASKED): Availability.ENTERING_MAINTENANCE,
+    (Availability.DRAINING, AvailabilityEvent.EMPTIED): Availability.DRAINED,
+    (Availability.DRAINING, AvailabilityEvent.OPENED): Availability.OPEN,
+    (Availability.DRAINING, AvailabilityEvent.CORDONED): Availability.CORDONED,
+    (Availability.DRAINING, AvailabilityEvent.MAINTENANCE_ASKED): Availability.ENTERING_MAINTENANCE,
+    (Availability.DRAINED, AvailabilityEvent.OPENED): Availability.OPEN,
+    (Availability.DRAINED, AvailabilityEvent.CORDONED): Availability.CORDONED,
+    (Availability.DRAINED, AvailabilityEvent.MAINTENANCE_ASKED): Availability.ENTERING_MAINTENANCE,
+    (Availability.ENTERING_MAINTENANCE, AvailabilityEvent.EMPTIED): Availability.IN_MAINTENANCE,
+    (Availability.ENTERING_MAINTENANCE, AvailabilityEvent.OPENED): Availability.OPEN,
+    (Availability.ENTERING_MAINTENANCE, AvailabilityEvent.CORDONED): Availability.CORDONED,
+    (Availability.ENTERING_MAINTENANCE, AvailabilityEvent.DRAIN_ASKED): Availability.DRAINING,
+    (Availability.IN_MAINTENANCE, AvailabilityEvent.OPENED): Availability.OPEN,
+    (Availability.IN_MAINTENANCE, AvailabilityEvent.CORDONED): Availability.CORDONED,
+    (Availability.IN_MAINTENANCE, AvailabilityEvent.DRAIN_ASKED): Availability.DRAINING,
+}
+"""What a declared host is for, whatever phase its agent is in: one that is drained may well be suspect."""
+
 MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] = {
     (None, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
     (MicroVMPhase.PENDING, MicroVMEvent.REDECLARED): MicroVMPhase.PENDING,
@@ -95,16 +129,25 @@ MICROVM: Mapping[tuple[MicroVMPhase | None, MicroVMEvent], MicroVMPhase | None] 
     (MicroVMPhase.PLACED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.PLACED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
     (MicroVMPhase.PLACED, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
+    (MicroVMPhase.PLACED, MicroVMEvent.EVICTED): MicroVMPhase.MOVING,
     (MicroVMPhase.ACTIVE, MicroVMEvent.REDECLARED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.ACTIVE, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.ACTIVE, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.ACTIVE, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
     (MicroVMPhase.ACTIVE, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
+    (MicroVMPhase.ACTIVE, MicroVMEvent.EVICTED): MicroVMPhase.MOVING,
     (MicroVMPhase.FAILED, MicroVMEvent.REDECLARED): MicroVMPhase.PLACED,
     (MicroVMPhase.FAILED, MicroVMEvent.CONFIRMED): MicroVMPhase.ACTIVE,
     (MicroVMPhase.FAILED, MicroVMEvent.FAILED): MicroVMPhase.FAILED,
     (MicroVMPhase.FAILED, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
     (MicroVMPhase.FAILED, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
+    (MicroVMPhase.FAILED, MicroVMEvent.EVICTED): MicroVMPhase.MOVING,
+    (MicroVMPhase.MOVING, MicroVMEvent.REDECLARED): MicroVMPhase.MOVING,
+    (MicroVMPhase.MOVING, MicroVMEvent.CONFIRMED): MicroVMPhase.MOVING,
+    (MicroVMPhase.MOVING, MicroVMEvent.FAILED): MicroVMPhase.MOVING,
+    (MicroVMPhase.MOVING, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,
+    (MicroVMPhase.MOVING, MicroVMEvent.RESURRECTED): MicroVMPhase.PENDING,
+    (MicroVMPhase.MOVING, MicroVMEvent.DESTROYED): MicroVMPhase.PENDING,
     (MicroVMPhase.DELETING, MicroVMEvent.CONFIRMED): MicroVMPhase.DELETING,
     (MicroVMPhase.DELETING, MicroVMEvent.FAILED): MicroVMPhase.DELETING,
     (MicroVMPhase.DELETING, MicroVMEvent.TOMBSTONED): MicroVMPhase.DELETING,

@@ -14,7 +14,7 @@ from controlplane.machine.operations import describe
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.refusals import conflict, missing
-from controlplane.machine.steps import Result, applied, move, order_end, other_term, stale
+from controlplane.machine.steps import Result, applied, order_end, other_term, stale, without_host
 from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
@@ -24,8 +24,7 @@ from controlplane.model.commands import (
     HostSuspected,
     Resurrect,
 )
-from controlplane.model.resources import Amount, Host, HostPhase, Resurrection
-from controlplane.model.spec import OnDetach
+from controlplane.model.resources import Host, HostPhase, Resurrection
 from controlplane.model.types import Kind, replace
 
 
@@ -126,15 +125,7 @@ def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
     if (reason := resurrection_refusal(vm, host)) is not None:
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=reason, uid=command.uid)
     resurrection = Resurrection(host=command.host, epoch=vm.epoch, at=draft.at, reason=command.reason)
-    vm = replace(
-        move(draft, vm, MicroVMEvent.RESURRECTED),
-        placement=None,
-        observed=None,
-        drifted_since=None,
-        held=Amount(),
-        detach=OnDetach.KEEP,
-        resurrection=resurrection,
-    )
+    vm = replace(without_host(draft, vm, MicroVMEvent.RESURRECTED), resurrection=resurrection)
     describe(draft, vm.operation, f"host {command.host} is lost ({command.reason}): to be placed anew")
     draft.put_microvm(vm)
     # Read again: the room that the microVM held there is given back by now.

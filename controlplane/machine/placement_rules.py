@@ -11,7 +11,7 @@ from controlplane.machine.convergence import amount_of
 from controlplane.machine.recovery_rules import fencing_refusal, is_off
 from controlplane.machine.state import State
 from controlplane.model.resources import Amount, Host, HostPhase, MicroVM
-from controlplane.model.spec import MicroVMSpec, Spread
+from controlplane.model.spec import HostMode, MicroVMSpec, Spread
 
 HOST_LABEL = "host"
 """The label that every host has without saying so: its own name."""
@@ -97,6 +97,8 @@ def _host_refusal(vm: MicroVM, host: Host) -> str | None:
         return f"the host is {host.phase.value}: {_PHASES[host.phase]}"
     if vm.meta.uid in host.stale:
         return f"it has yet to destroy this microVM's copy of epoch {host.stale[vm.meta.uid]}"
+    if host.spec.mode is not HostMode.ACTIVE:
+        return f"the host is to be emptied (mode = {host.spec.mode.value})"
     if not host.spec.schedulable:
         return "the host is cordoned (schedulable = false)"
     return None

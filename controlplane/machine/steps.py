@@ -6,7 +6,8 @@ from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import MICROVM, MicroVMEvent
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.gc import Deletion
-from controlplane.model.resources import Host, MicroVM
+from controlplane.model.resources import Amount, Host, MicroVM
+from controlplane.model.spec import OnDetach
 from controlplane.model.types import replace
 
 Result = Applied | Rejected
@@ -22,6 +23,19 @@ def move(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
 def order_end(host: Host, uid: str, epoch: int, why: Deletion) -> Host:
     """`host` with the order to destroy what it has of `uid` up to `epoch`, which lives until it confirms."""
     return replace(host, stale={**host.stale, uid: epoch}, orders={**host.orders, uid: why})
+
+
+def without_host(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
+    """`vm` as `event` lets it wait for its next host, without anything that belonged to the last one."""
+    return replace(
+        move(draft, vm, event),
+        placement=None,
+        observed=None,
+        drifted_since=None,
+        held=Amount(),
+        detach=OnDetach.KEEP,
+        stay=None,
+    )
 
 
 def applied(draft: Draft, uid: str) -> Applied:

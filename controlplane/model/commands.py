@@ -137,6 +137,25 @@ class Act:
     revision: int | None = None
 
 
+class HostAction(StrEnum):
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DRAIN = "drain"
+    MAINTENANCE = "maintenance"
+
+
+@record
+class ActOnHost:
+    """A verb on a host: it changes that part of the intent alone."""
+
+    host: str
+    action: HostAction
+    max_parallel: int | None = None
+    """Of the evacuation; None keeps what the intent says."""
+    allow_data_loss: bool | None = None
+    revision: int | None = None
+
+
 @record
 class AgentConnected:
     """A host's agent opened a session at a node; the newest session is the host's only one."""
@@ -219,6 +238,34 @@ class Resurrect:
 
 
 @record
+class Evict:
+    """Let the host end its copy of `epoch`, and place the microVM anew once that is confirmed."""
+
+    host: str
+    uid: str
+    epoch: int
+
+
+@record
+class MarkStaying:
+    """Nothing moves the copy of `epoch` off the host that is to be emptied."""
+
+    host: str
+    uid: str
+    epoch: int
+    reason: str
+    halt: bool = False
+    """Shut its guest down there; only in maintenance."""
+
+
+@record
+class HostEvacuated:
+    """Nothing is left on the host of what its mode is to clear."""
+
+    host: str
+
+
+@record
 class BeginIncarnation:
     """The leader of `term` granted no lease for so long that every one of a lost history has ended, and what ran under
     it. Refused in another term."""
@@ -254,6 +301,8 @@ class Report:
     """The full list, or None for no change."""
     rejoined: bool = False
     """A complete report of this session shows that every order to destroy was carried out."""
+    leftovers: list[str] | None = None
+    """What is there of microVMs that are gone, or None for no change."""
 
 
 @record
@@ -355,6 +404,10 @@ Command = (
     | Hold
     | Release
     | Collect
+    | ActOnHost
+    | Evict
+    | MarkStaying
+    | HostEvacuated
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -382,6 +435,10 @@ KINDS: dict[str, type[Command]] = {
     "hold": Hold,
     "release": Release,
     "collect": Collect,
+    "act_on_host": ActOnHost,
+    "evict": Evict,
+    "mark_staying": MarkStaying,
+    "host_evacuated": HostEvacuated,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -13,6 +13,7 @@ from msgspec import field
 from controlplane.model.gc import Deletion, Held
 from controlplane.model.spec import (
     FailoverPolicySpec,
+    HostMode,
     HostSpec,
     MicroVMSpec,
     NamespaceSpec,
@@ -42,6 +43,8 @@ class MicroVMPhase(StrEnum):
     """The host says it cannot run this spec."""
     DELETING = "deleting"
     """The tombstone: kept until the host confirms that nothing is left."""
+    MOVING = "moving"
+    """Its host is ordered to end it; once that has confirmed it, it is placed anew."""
 
 
 class HostPhase(StrEnum):
@@ -190,6 +193,33 @@ class Unmanaged:
         return f"{self.driver}/{self.native_id}"
 
 
+class Availability(StrEnum):
+    """What a host is for now. Follows from its intent and from whether it was emptied (docs/adr/0106)."""
+
+    OPEN = "open"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    """Nothing of ours is placed there."""
+    ENTERING_MAINTENANCE = "entering_maintenance"
+    IN_MAINTENANCE = "in_maintenance"
+    """Nothing of ours runs there."""
+
+
+@record
+class Evacuating:
+    """What became of a host's mode `drain` or `maintenance`."""
+
+    mode: HostMode
+    asked_at: int
+    asked_by: str
+    moved: int = 0
+    """MicroVMs that the host gave up for it."""
+    under_way: list[str] = field(default_factory=list[str])
+    """Uids of those that were told to move, until they run elsewhere; what is done with is dropped with the next."""
+    done_at: int | None = None
+
+
 @record
 class Host:
     meta: Meta
@@ -220,6 +250,10 @@ class Host:
     hold: Held | None = None
     holds: dict[str, Held] = field(default_factory=dict[str, Held])
     """Of what was found there, by its key; one stays while nothing is told of what it holds."""
+    evacuating: Evacuating | None = None
+    """None while its mode is `active`."""
+    leftovers: list[str] | None = None
+    """What its agent found there of microVMs that are gone; None while it has not told."""
 
 
 @record
@@ -295,6 +329,8 @@ class Observation:
     failure: Failure | None = None
     details: dict[str, str] = field(default_factory=dict[str, str])
     interfaces: dict[str, InterfaceFacts] = field(default_factory=dict[str, InterfaceFacts])
+    halted: bool = False
+    """The host lets it run no more, because of maintenance."""
 
 
 @record
@@ -306,6 +342,27 @@ class Resurrection:
     """Of the copy that was given up."""
     at: int
     reason: str
+
+
+@record
+class Move:
+    """The last time that it left a host which was to be emptied."""
+
+    host: str
+    epoch: int
+    """Of the copy that the host ended."""
+    at: int
+    """When the host confirmed that nothing is left."""
+
+
+@record
+class Stay:
+    """Why it stays on a host that is to be emptied."""
+
+    reason: str
+    since: int
+    halted: bool = False
+    """Its guest is to be shut down there until the maintenance ends."""
 
 
 @record
@@ -334,6 +391,17 @@ class MicroVM:
     deletion: Deletion | None = None
     """Who asked for the tombstone, and why."""
     hold: Held | None = None
+    move: Move | None = None
+    stay: Stay | None = None
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Its host is to end it and to confirm that nothing is left."""
+        return self.phase in (MicroVMPhase.DELETING, MicroVMPhase.MOVING)
+
+    @property
+    def is_halted(self) -> bool:
+        return self.stay is not None and self.stay.halted
 
 
 @record

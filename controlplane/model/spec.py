@@ -71,6 +71,16 @@ class OnDetach(StrEnum):
     """Runs on. Never resurrected without an operator's word."""
 
 
+class HostMode(StrEnum):
+    """What a host is kept for (docs/adr/0106)."""
+
+    ACTIVE = "active"
+    DRAIN = "drain"
+    """Nothing new comes, and what may move is moved; the rest runs on."""
+    MAINTENANCE = "maintenance"
+    """As `drain`, and what cannot move is shut down where it is, until the host is active again."""
+
+
 class VolumeKind(StrEnum):
     EPHEMERAL = "ephemeral"
     """Filled from its source when the microVM is created or regenerated; worth nothing afterwards."""
@@ -253,10 +263,22 @@ MICROVM_FIELD_EFFECTS: dict[str, Effect] = {
 
 
 @spec
+class Evacuation:
+    """How a host is emptied in the modes `drain` and `maintenance`."""
+
+    max_parallel: Annotated[int, Field(ge=1, le=100)] = 1
+    """So many microVMs at once are on their way; each until its next host has started it."""
+    allow_data_loss: bool = False
+    """Also move those with local volumes that allow it themselves (`recovery.allow_data_loss`), without their data."""
+
+
+@spec
 class HostSpec:
     """Admits an agent by name. `schedulable = false` cordons: what runs stays, nothing new comes."""
 
     schedulable: bool = True
+    mode: HostMode = HostMode.ACTIVE
+    evacuation: Evacuation = field(default_factory=Evacuation)
 
 
 GraceSeconds = Annotated[int, Field(ge=0, le=10 * 365 * 86_400)]

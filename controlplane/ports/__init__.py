@@ -31,6 +31,7 @@ from controlplane.ports.backup import (
 from controlplane.ports.clock import Clock, Ids
 from controlplane.ports.host import (
     LEASE_ENDED,
+    MAINTENANCE,
     DriverError,
     DriverInfo,
     HostDriver,
@@ -55,11 +56,13 @@ from controlplane.ports.log import (
     SnapshotInterruptedError,
 )
 from controlplane.ports.members import Divergence, Latency, LogAdmin, LogStatus, Member, PeerStatus
+from controlplane.ports.plan import PlanItem, PlanVerb
 from controlplane.ports.replica import CompactedError, Contact, Proposer, StateReader
 from controlplane.ports.replicated import ReplicatedState, StateLoader, StateView
 
 __all__ = [
     "LEASE_ENDED",
+    "MAINTENANCE",
     "AgentLink",
     "BackupStatus",
     "BidRequestItem",
@@ -94,6 +97,8 @@ __all__ = [
     "NodeView",
     "OutcomeUnknownError",
     "PeerStatus",
+    "PlanItem",
+    "PlanVerb",
     "Position",
     "Presence",
     "Proposer",

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from controlplane.model.resources import Bid
 from controlplane.model.spec import MicroVMSpec
+from controlplane.ports.plan import PlanItem
 from controlplane.ports.replica import Contact
 
 
@@ -87,6 +88,10 @@ class AgentLink(Protocol):
 
     async def console(self, host: str, uid: str, *, offset: int, limit: int, timeout_s: float) -> tuple[int, bytes]:
         """(next offset, bytes). Raises HostUnreachableError, DriverError."""
+        ...
+
+    async def plan(self, host: str, *, timeout_s: float) -> Sequence[PlanItem]:
+        """What the host's agent would do next if it had a lease. Raises HostUnreachableError, DriverError."""
         ...
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:

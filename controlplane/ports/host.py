@@ -87,6 +87,9 @@ class DriverInfo:
 LEASE_ENDED = "the host's lease ended"
 """The cause that a driver gives of a microVM that it halted or ended for that reason."""
 
+MAINTENANCE = "its host is in maintenance"
+"""The cause that an agent gives of a microVM that it shut down for that reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -140,6 +143,13 @@ class HostDriver(Protocol):
 
     async def destroy(self, uid: str, *, grace_s: float) -> None:
         """Stop it and remove every trace: process, taps, disks, files; verified. Absent is success."""
+        ...
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+        """What is still here of the microVM `uid` (process, taps, disks, files), in words that name each; empty once
+        nothing is. Without a uid: of all microVMs that `list` does not show any more, as far as the driver can tell
+        them from what is not its own.
+        """
         ...
 
     async def renew(self, lease: Lease) -> None:

@@ -7,7 +7,6 @@ again when a host or a microVM changes, and every few seconds in any case, becau
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -18,10 +17,10 @@ from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import AgentLink, BidRequestItem, HostUnreachableError, LogError, Proposer, StateReader
+from controlplane.ports import AgentLink, BidRequestItem, LogError, Proposer, StateReader
+from controlplane.reconcile.bidding import collect
 
 ACTOR = "scheduler"
-BID_TIMEOUT_S = 2.0
 RETRY_PERIOD_S = 1.0
 MAX_PER_ROUND = 256
 
@@ -88,17 +87,7 @@ class Scheduler:
         for vm in vms:
             for host in candidates(state, vm)[0]:
                 wanted.setdefault(host, []).append(BidRequestItem(uid=vm.meta.uid, spec=vm.spec))
-        hosts = sorted(wanted)
-        answers = await asyncio.gather(*(self._ask(host, wanted[host]) for host in hosts))
-        bids = {host: answer for host, answer in zip(hosts, answers, strict=True) if isinstance(answer, dict)}
-        silent = {host: answer for host, answer in zip(hosts, answers, strict=True) if isinstance(answer, str)}
-        return bids, silent
-
-    async def _ask(self, host: str, items: Sequence[BidRequestItem]) -> dict[str, Bid] | str:
-        try:
-            return dict(await self._agents.bids(host, items, timeout_s=BID_TIMEOUT_S))
-        except HostUnreachableError as error:
-            return f"the host did not answer: {error}"
+        return await collect(self._agents, wanted)
 
 
 def _still_pending(state: State, vms: Sequence[MicroVM]) -> list[MicroVM]:

@@ -22,6 +22,7 @@ from controlplane.api.gateway.translate import (
     decode_bids,
     decode_grants,
     decode_observation,
+    decode_plan,
     decode_view,
     encode_bid_requests,
     encode_grants,
@@ -40,6 +41,7 @@ from controlplane.ports import (
     LogError,
     NodeView,
     NoLeaderError,
+    PlanItem,
     Presence,
     StateReader,
 )
@@ -115,6 +117,14 @@ class Link:
         raise_error(answer)
         try:
             return decode_observation(host, answer.detail.observed)
+        except WireError as error:
+            raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
+
+    async def plan(self, host: str, *, timeout_s: float) -> Sequence[PlanItem]:
+        answer = await self._ask(host, wire.Question(plan=wire.PlanRequest()), timeout_s=timeout_s)
+        raise_error(answer)
+        try:
+            return decode_plan(answer)
         except WireError as error:
             raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
 

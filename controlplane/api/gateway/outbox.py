@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from controlplane.api.gateway.translate import encode_assignment, encode_order
 from controlplane.model.gc import Deletion
-from controlplane.model.resources import MicroVM, MicroVMPhase
+from controlplane.model.resources import MicroVM
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 _MESSAGE_BYTES = 2 * 1024 * 1024
-_Essence = tuple[int, int, int, int, int, bool, Mapping[str, str]]
+_Essence = tuple[int, int, int, int, int, bool, bool, Mapping[str, str]]
 
 
 class Outbox:
@@ -45,7 +45,7 @@ class Outbox:
         encoded = [encode_assignment(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
         encoded += [encode_order(uid, epoch, orders.get(uid)) for uid, epoch in sorted(stale.items())]
         self._sent = essence
-        self._specs = {_spec_key(vm) for vm in vms if vm.phase is not MicroVMPhase.DELETING}
+        self._specs = {_spec_key(vm) for vm in vms if not vm.is_tombstone}
         return _cut(revision, encoded)
 
 
@@ -68,17 +68,17 @@ def _spec_key(vm: MicroVM) -> tuple[str, int, int]:
 
 
 def _order(epoch: int) -> _Essence:
-    return epoch, 0, 0, 0, 0, True, {}
+    return epoch, 0, 0, 0, 0, True, False, {}
 
 
 def _essence(vm: MicroVM) -> _Essence:
-    destroy = vm.phase is MicroVMPhase.DELETING
     return (
         vm.epoch,
         vm.meta.generation,
         vm.meta.intent_revision,
         vm.repair_seq,
         vm.restart_seq,
-        destroy,
+        vm.is_tombstone,
+        vm.is_halted,
         vm.meta.labels,
     )

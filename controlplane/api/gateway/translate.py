@@ -17,12 +17,11 @@ from controlplane.model.resources import (
     InterfaceFacts,
     Inventory,
     MicroVM,
-    MicroVMPhase,
     Observation,
     ObservedPower,
     Unmanaged,
 )
-from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, NodeView
+from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, NodeView, PlanItem, PlanVerb
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
@@ -30,6 +29,8 @@ MAX_TEXT = 4096
 MAX_NAME = 256
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
+MAX_LEFTOVERS = 100
+MAX_PLANNED = 50_000
 MAX_DRIVERS = 16
 MAX_AMOUNT = 2**40 - 1
 """The machine refuses more."""
@@ -123,6 +124,7 @@ def decode_observation(host: str, seen: wire.Observed) -> Observation:
             )
             for device, facts in sorted(seen.interfaces.items())
         },
+        halted=seen.halted,
     )
 
 
@@ -144,6 +146,15 @@ def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
         for each in found
     ]
     return sorted(strangers, key=lambda each: (each.driver, each.native_id))
+
+
+def decode_leftovers(report: wire.Report) -> list[str] | None:
+    """In order; None of an agent that does not tell. Raises WireError."""
+    if not report.HasField("leftovers"):
+        return None
+    if len(report.leftovers.names) > MAX_LEFTOVERS:
+        raise WireError(f"leftovers: {len(report.leftovers.names)}; at most {MAX_LEFTOVERS} are named")
+    return sorted(_text("leftovers.names", name, MAX_NAME, required=True) for name in report.leftovers.names)
 
 
 def decode_destroyed(gone: wire.Confirmed) -> Destroyed:
@@ -179,7 +190,7 @@ def _power(name: str, value: str) -> ObservedPower:
 
 
 def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
-    destroy = vm.phase is MicroVMPhase.DELETING
+    destroy = vm.is_tombstone
     return wire.Assignment(
         uid=vm.meta.uid,
         namespace=vm.meta.namespace or "",
@@ -192,6 +203,7 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
         spec_json=msgspec.json.encode(vm.spec) if with_spec and not destroy else b"",
         labels=vm.meta.labels,
         reason=_reason(vm.deletion),
+        halt=vm.is_halted,
     )
 
 
@@ -238,6 +250,32 @@ def decode_bids(host: str, items: Iterable[wire.BidItem], answer: wire.Answer) -
             parts = {key: each.parts[key] for key in sorted(each.parts)[:MAX_ENTRIES]}
             bids[item.uid] = Bid(host=host, score=each.score, parts=parts)
     return bids
+
+
+def decode_plan(answer: wire.Answer) -> list[PlanItem]:
+    """Raises WireError."""
+    if len(answer.plan.items) > MAX_PLANNED:
+        raise WireError(f"plan.items: {len(answer.plan.items)}; at most {MAX_PLANNED} are read")
+    return [
+        PlanItem(
+            verb=_verb(item.verb),
+            uid=_text("plan.uid", item.uid, MAX_NAME) or None,
+            namespace=_text("plan.namespace", item.namespace, MAX_NAME) or None,
+            name=_text("plan.name", item.name, MAX_NAME) or None,
+            epoch=item.epoch or None,
+            driver=_text("plan.driver", item.driver, MAX_NAME),
+            native_id=_text("plan.native_id", item.native_id, MAX_NAME) or None,
+            reason=_text("plan.reason", item.reason, MAX_TEXT),
+        )
+        for item in answer.plan.items
+    ]
+
+
+def _verb(value: str) -> PlanVerb:
+    try:
+        return PlanVerb(value)
+    except ValueError:
+        raise WireError(f"plan.verb: {value[:MAX_NAME]!r} is not one of {', '.join(PlanVerb)}") from None
 
 
 def raise_error(answer: wire.Answer) -> None:

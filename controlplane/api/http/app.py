@@ -6,7 +6,7 @@ the framework to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fastapi import FastAPI
@@ -42,6 +42,8 @@ from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.straight import Straight
 from controlplane.api.http.watch import WatchCounter
+from controlplane.machine.state import State
+from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
     BackupStatus,
@@ -50,6 +52,7 @@ from controlplane.ports import (
     Log,
     LogAdmin,
     NodeLink,
+    PlanItem,
     Proposer,
     SnapshotSource,
     StateReader,
@@ -83,13 +86,15 @@ def create_app(
     log: Log,
     members: LogAdmin,
     snapshots: SnapshotSource,
+    forecast: Callable[[State, Host], Sequence[PlanItem]],
     backup: Callable[[], BackupStatus | None],
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
 ) -> Application:
-    """API v2 over the given ports; `backup` tells of scheduled backups, None where there are none.
+    """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
+    scheduled backups, None where there are none.
 
     `app.state.services.closing` ends everything that only waits.
     """
@@ -109,6 +114,7 @@ def create_app(
         log=log,
         members=members,
         snapshots=snapshots,
+        forecast=forecast,
         backup=backup,
         clock=clock,
         ids=ids,

@@ -24,6 +24,7 @@ from controlplane.api.http.views import Record
 from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
+    ActOnHost,
     Command,
     ConfirmOff,
     DeclareFailoverPolicy,
@@ -93,7 +94,7 @@ def find_for(state: State, command: Command) -> Record | None:
             return state.microvm(command.namespace, command.name)
         case DeclareHost():
             return find(state, Kind.HOST, None, command.name)
-        case ConfirmOff():
+        case ConfirmOff() | ActOnHost():
             return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)

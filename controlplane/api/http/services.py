@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -12,6 +12,8 @@ from starlette.requests import Request
 
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.settings import ApiSettings
+from controlplane.machine.state import State
+from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
     BackupStatus,
@@ -20,6 +22,7 @@ from controlplane.ports import (
     Log,
     LogAdmin,
     NodeLink,
+    PlanItem,
     Proposer,
     SnapshotSource,
     StateReader,
@@ -35,6 +38,8 @@ class Services:
     log: Log
     members: LogAdmin
     snapshots: SnapshotSource
+    forecast: Callable[[State, Host], Sequence[PlanItem]]
+    """What the agent of a host would do if it came back as it was last known."""
     backup: Callable[[], BackupStatus | None]
     clock: Clock
     ids: Ids

@@ -13,12 +13,14 @@ from controlplane.api.http.problems import Problem
 from controlplane.api.http.times import Timestamp
 from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
+from controlplane.decide.emptying import Stand
 from controlplane.machine.outcome import Change
 from controlplane.model.gc import Trigger
-from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
+from controlplane.model.resources import Availability, MicroVMPhase, ObservedPower, OperationKind, OperationPhase
 from controlplane.model.spec import (
     Effect,
     FailoverPolicySpec,
+    HostMode,
     HostSpec,
     MicroVMSpec,
     NamespaceSpec,
@@ -26,6 +28,7 @@ from controlplane.model.spec import (
     PlacementPolicySpec,
 )
 from controlplane.model.types import Kind
+from controlplane.ports import PlanVerb
 
 
 class Shape(BaseModel):
@@ -103,6 +106,12 @@ class ResurrectionShape(Shape):
     reason: str
 
 
+class MoveShape(Shape):
+    host: str = Field(description="The host that it left.")
+    epoch: int = Field(description="Of the copy that was ended there.")
+    at: Timestamp
+
+
 class MicroVMStatus(Shape):
     phase: MicroVMPhase
     observed_generation: int | None = Field(description="Generation that the host has put into effect.")
@@ -123,6 +132,8 @@ class MicroVMStatus(Shape):
     resurrection: ResurrectionShape | None = Field(description="The last time that its host was lost for good.")
     deletion: DeletionShape | None = Field(description="Who asked for its end, and why.")
     hold: HoldShape | None
+    move: MoveShape | None = Field(description="The last time that it left a host which was to be emptied.")
+    stays: str | None = Field(description="Why it stays on a host that is to be emptied; null where it does not.")
     conditions: list[ConditionShape]
     drift: DriftShape
 
@@ -171,8 +182,69 @@ class StaleShape(Shape):
     deletion: DeletionShape | None = Field(description="Null for orders of before reasons were kept.")
 
 
+class EvacuationShape(Shape):
+    """How far the mode `drain` or `maintenance` is; `GET /hosts/{name}/evacuation` names each microVM."""
+
+    mode: HostMode
+    asked_at: Timestamp
+    asked_by: str
+    moved: int = Field(description="MicroVMs that have left for it.")
+    waiting: int = Field(description="Those whose turn comes.")
+    under_way: int = Field(description="Those that are ended here, or do not run elsewhere yet.")
+    staying: int = Field(description="Those that are not moved: they run on, or are shut down where they are.")
+    done_at: Timestamp | None = Field(
+        description="When nothing was left: after `drain` nothing of ours is there, in `maintenance` nothing runs."
+    )
+
+
+class LeftShape(Shape):
+    namespace: str
+    name: str
+    uid: str
+    phase: MicroVMPhase
+    host: str | None = Field(description="Where it is placed now; null while it is placed anew.")
+    stand: Stand
+    reason: str = Field(description="Why it stays, or what it waits for.")
+
+
+class EvacuationDetail(Shape):
+    host: str
+    availability: Availability
+    evacuation: EvacuationShape | None = Field(description="Null where the host's mode is `active`.")
+    left: list[LeftShape] = Field(description="What is there yet, and what has left and does not run elsewhere yet.")
+
+
+class PlanItemShape(Shape):
+    verb: PlanVerb
+    namespace: str | None
+    name: str | None
+    uid: str | None
+    epoch: int | None
+    driver: str
+    native_id: str | None = Field(description="How the driver names it, of those that are reported.")
+    reason: str
+
+
+class HostPlanShape(Shape):
+    host: str
+    phase: HostPhaseName
+    source: Literal["agent", "forecast"] = Field(
+        description="`agent`: the host's own plan, from what is there now. `forecast`: made here from what was last"
+        " known of a host that is not connected."
+    )
+    items: list[PlanItemShape]
+
+
 class HostStatus(Shape):
     phase: HostPhaseName
+    availability: Availability = Field(description="What it is for now, whatever its phase.")
+    evacuation: EvacuationShape | None
+    ready_for_reprovisioning: bool = Field(
+        description="Its agent has looked, and nothing of ours is left there, nor can come; see the condition."
+    )
+    leftovers: list[str] | None = Field(
+        description="What its agent found of microVMs that are gone; null while it has not told."
+    )
     connected_to: str | None = Field(description="Node that the agent's session is at.")
     last_seen_at: Timestamp | None
     reason: str = Field(description="Why it is suspect, detached or fenced; else empty.")

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from controlplane.api.http import cluster_shapes, shapes
+from controlplane.api.http import cluster_shapes, host_views, shapes
 from controlplane.api.http.times import iso
-from controlplane.decide.conditions import Condition, conditions, host_conditions, waits_for_lease
+from controlplane.decide.conditions import (
+    Condition,
+    Truth,
+    conditions,
+    host_conditions,
+    ready_for_reprovisioning,
+    waits_for_lease,
+)
 from controlplane.decide.drift import DriftField, classify
 from controlplane.decide.failover import Breaker, FailoverLimits, failover
 from controlplane.machine.convergence import current_observation
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.holding import found_hold
 from controlplane.machine.state import State
 from controlplane.model.gc import Deletion, Held
@@ -156,6 +164,8 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
         resurrection=_resurrection(vm),
         deletion=deletion(vm.deletion),
         hold=_hold(vm.hold),
+        move=None if vm.move is None else shapes.MoveShape(host=vm.move.host, epoch=vm.move.epoch, at=iso(vm.move.at)),
+        stays=vm.stay.reason if vm.stay is not None else None,
         conditions=_conditions(conditions(state, vm)),
         drift=shapes.DriftShape(class_=drift.klass, fields=drift_fields(drift.fields)),
     )
@@ -179,6 +189,10 @@ def _host(state: State, record: Host) -> _Host:
         "spec": record.spec if record.declared else None,
         "status": shapes.HostStatus(
             phase=host_phase(record),
+            availability=availability(record),
+            evacuation=host_views.evacuation(state, record),
+            ready_for_reprovisioning=ready_for_reprovisioning(state, record).status is Truth.TRUE,
+            leftovers=record.leftovers,
             connected_to=record.node if record.session is not None else None,
             last_seen_at=iso(record.last_seen_at),
             reason=record.reason,

@@ -291,6 +291,13 @@ class FlintlockdDriver:
             if left is not None and left.status.state != State.DELETING:
                 raise
 
+    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+        """What Flintlock lists. Disks and interfaces are its own, and its API does not tell of them."""
+        record = await self._record(uid) if uid is not None else None
+        if record is None:
+            return []
+        return [f"Flintlock microVM {copy.native_id}" for copy in await self._copies(record.definition)]
+
     # -- changes
 
     async def changes(self) -> AsyncIterator[None]:

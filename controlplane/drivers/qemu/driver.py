@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from controlplane.drivers.common import not_found, stale_epoch, unsupported
-from controlplane.drivers.qemu import command, console, host, network, probe, process, volumes
+from controlplane.drivers.qemu import command, console, host, leftovers, network, probe, process, volumes
 from controlplane.drivers.qemu.boot import boot_files
 from controlplane.drivers.qemu.describe import describe_stray
 from controlplane.drivers.qemu.fence import Fence, Present
@@ -247,6 +247,12 @@ class QemuDriver:
             await guest.destroy(grace_s=grace_s)
             self._guests.pop(uid, None)
         self._watch.wake()
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+        if uid is None:
+            return await asyncio.to_thread(leftovers.of_all, self._site)
+        async with self._lock(uid):
+            return await asyncio.to_thread(leftovers.of, self._site, uid)
 
     # -- the lease
 

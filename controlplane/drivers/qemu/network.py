@@ -70,7 +70,7 @@ def check(spec: MicroVMSpec) -> None:
 async def make(instance: str, uid: str, interfaces: Mapping[str, Interface]) -> None:
     """Make the taps of a microVM as declared and remove its other ones."""
     wanted = {tap_name(instance, uid, device): device for device in interfaces}
-    await _remove(name for name in _existing(instance, uid) if name not in wanted)
+    await _remove(name for name in existing(instance, uid) if name not in wanted)
     for name, device in wanted.items():
         pointer = f"/spec/interfaces/{device}"
         if not (_DEVICES / name).exists():
@@ -82,13 +82,14 @@ async def make(instance: str, uid: str, interfaces: Mapping[str, Interface]) -> 
 
 async def remove(instance: str, uid: str) -> None:
     """Remove every tap of a microVM, and see that they are gone."""
-    await _remove(_existing(instance, uid))
-    left = _existing(instance, uid)
+    await _remove(existing(instance, uid))
+    left = existing(instance, uid)
     if left:
         raise DriverError("NetworkFailed", f"taps are still there: {', '.join(left)}")
 
 
-def _existing(instance: str, uid: str) -> list[str]:
+def existing(instance: str, uid: str) -> list[str]:
+    """Names of the taps that a microVM has on the host."""
     prefix = tap_prefix(instance, uid)
     return sorted(entry.name for entry in _DEVICES.iterdir() if entry.name.startswith(prefix))
 

@@ -403,6 +403,13 @@ class SimulatedDriver:
         self._booting.pop(row.native_id, None)
         self._wake()
 
+    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+        """Nothing can be left but what a fault of this call names, for rehearsals."""
+        fault = self._store.take_fault("leftovers", uid or "")
+        if fault is not None:
+            return [fault.message]
+        return [f"row {row.native_id}"] if uid is not None and (row := self._store.get(uid)) is not None else []
+
     def _changed(self, row: Row) -> None:
         self._remember(row, self._now_ms())
         self._wake()

@@ -226,6 +226,7 @@ class Report(_message.Message):
     OBSERVED_FIELD_NUMBER: _builtins.int
     UNMANAGED_FIELD_NUMBER: _builtins.int
     DESTROYED_FIELD_NUMBER: _builtins.int
+    LEFTOVERS_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     assignments_revision: _builtins.int
     """of the assignments that the agent had when it looked"""
@@ -237,6 +238,10 @@ class Report(_message.Message):
 
     @_builtins.property
     def destroyed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Confirmed]: ...
+    @_builtins.property
+    def leftovers(self) -> Global___Leftovers:
+        """only in complete reports; not there: the agent does not know"""
+
     def __init__(
         self,
         *,
@@ -245,14 +250,37 @@ class Report(_message.Message):
         observed: _abc.Iterable[Global___Observed] | None = ...,
         unmanaged: _abc.Iterable[Global___Unmanaged] | None = ...,
         destroyed: _abc.Iterable[Global___Confirmed] | None = ...,
+        leftovers: Global___Leftovers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["leftovers", b"leftovers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments_revision", b"assignments_revision", "complete", b"complete", "destroyed", b"destroyed", "observed", b"observed", "unmanaged", b"unmanaged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments_revision", b"assignments_revision", "complete", b"complete", "destroyed", b"destroyed", "leftovers", b"leftovers", "observed", b"observed", "unmanaged", b"unmanaged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Leftovers(_message.Message):
+    """What is on the host of microVMs that are gone, in words: processes, taps, folders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leftovers: _TypeAlias = Leftovers  # noqa: Y015
 
 @_typing.final
 class Observed(_message.Message):
@@ -315,6 +343,7 @@ class Observed(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
+    HALTED_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     epoch: _builtins.int
     at_ms: _builtins.int
@@ -332,6 +361,8 @@ class Observed(_message.Message):
     driver: _builtins.str
     simulated: _builtins.bool
     cause: _builtins.str
+    halted: _builtins.bool
+    """it is not let run, because of maintenance"""
     @_builtins.property
     def failure(self) -> Global___Failure: ...
     @_builtins.property
@@ -357,10 +388,11 @@ class Observed(_message.Message):
         failure: Global___Failure | None = ...,
         details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         interfaces: _abc.Mapping[_builtins.str, Global___Interface] | None = ...,
+        halted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "cause", b"cause", "details", b"details", "driver", b"driver", "epoch", b"epoch", "failure", b"failure", "generation", b"generation", "interfaces", b"interfaces", "memory_in_mb", b"memory_in_mb", "power", b"power", "ready", b"ready", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "simulated", b"simulated", "uid", b"uid", "vcpu", b"vcpu"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "cause", b"cause", "details", b"details", "driver", b"driver", "epoch", b"epoch", "failure", b"failure", "generation", b"generation", "halted", b"halted", "interfaces", b"interfaces", "memory_in_mb", b"memory_in_mb", "power", b"power", "ready", b"ready", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "simulated", b"simulated", "uid", b"uid", "vcpu", b"vcpu"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,6 +729,7 @@ class Assignment(_message.Message):
     DESTROY_FIELD_NUMBER: _builtins.int
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    HALT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     namespace: _builtins.str
@@ -709,6 +742,8 @@ class Assignment(_message.Message):
     """a tombstone: stop it and remove every trace, then confirm"""
     spec_json: _builtins.bytes
     """MicroVMSpec; empty for tombstones, and when this session has carried it for the same uid, epoch and generation"""
+    halt: _builtins.bool
+    """keep its guest shut down, whatever the spec's power_state: its host is in maintenance"""
     reason: _builtins.str
     """of a tombstone: who ordered it, and why"""
     @_builtins.property
@@ -726,11 +761,12 @@ class Assignment(_message.Message):
         destroy: _builtins.bool = ...,
         spec_json: _builtins.bytes = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        halt: _builtins.bool = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "halt", b"halt", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -766,6 +802,7 @@ class Question(_message.Message):
     BID_FIELD_NUMBER: _builtins.int
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def bid(self) -> Global___BidRequest: ...
@@ -773,6 +810,8 @@ class Question(_message.Message):
     def console(self) -> Global___ConsoleRequest: ...
     @_builtins.property
     def detail(self) -> Global___DetailRequest: ...
+    @_builtins.property
+    def plan(self) -> Global___PlanRequest: ...
     def __init__(
         self,
         *,
@@ -780,12 +819,13 @@ class Question(_message.Message):
         bid: Global___BidRequest | None = ...,
         console: Global___ConsoleRequest | None = ...,
         detail: Global___DetailRequest | None = ...,
+        plan: Global___PlanRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "id", b"id", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "id", b"id", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -801,6 +841,7 @@ class Answer(_message.Message):
     BID_FIELD_NUMBER: _builtins.int
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error_code: _builtins.str
     error: _builtins.str
@@ -810,6 +851,8 @@ class Answer(_message.Message):
     def console(self) -> Global___Console: ...
     @_builtins.property
     def detail(self) -> Global___Detail: ...
+    @_builtins.property
+    def plan(self) -> Global___HostPlan: ...
     def __init__(
         self,
         *,
@@ -819,12 +862,13 @@ class Answer(_message.Message):
         bid: Global___Bid | None = ...,
         console: Global___Console | None = ...,
         detail: Global___Detail | None = ...,
+        plan: Global___HostPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -1032,6 +1076,86 @@ class Detail(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
+@_typing.final
+class PlanRequest(_message.Message):
+    """What the agent would do on its host now, as if it had a lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRequest: _TypeAlias = PlanRequest  # noqa: Y015
+
+@_typing.final
+class HostPlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanItem]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___PlanItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostPlan: _TypeAlias = HostPlan  # noqa: Y015
+
+@_typing.final
+class PlanItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERB_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    DRIVER_FIELD_NUMBER: _builtins.int
+    NATIVE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    verb: _builtins.str
+    """keep | resume | create | change | adopt | destroy | halt | wait | report"""
+    uid: _builtins.str
+    """empty: of a microVM that no control plane made"""
+    namespace: _builtins.str
+    name: _builtins.str
+    epoch: _builtins.int
+    driver: _builtins.str
+    native_id: _builtins.str
+    """of those that are reported"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        verb: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        driver: _builtins.str = ...,
+        native_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "epoch", b"epoch", "name", b"name", "namespace", b"namespace", "native_id", b"native_id", "reason", b"reason", "uid", b"uid", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanItem: _TypeAlias = PlanItem  # noqa: Y015
 
 @_typing.final
 class PresenceRequest(_message.Message):
