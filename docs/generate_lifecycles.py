@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from controlplane.machine.lifecycle import HOST, MICROVM, OPERATION
+from controlplane.machine.lifecycle import AVAILABILITY, HOST, MICROVM, OPERATION
 
 PAGE = Path(__file__).resolve().parent / "lifecycles.md"
 Table = Mapping[Any, StrEnum | None]
@@ -31,13 +31,20 @@ SECTIONS: list[tuple[str, str, Table]] = [
     (
         "MicroVM",
         "`deleting` is the tombstone: the record itself, kept until its host confirms that nothing is left "
-        "([ADR 0005](adr/0005-deletion-by-tombstone.md)).",
+        "([ADR 0005](adr/0005-deletion-by-tombstone.md)). `moving` is a tombstone too, of one that is placed anew "
+        "afterwards ([ADR 0106](adr/0106-hosts-are-emptied-by-tombstones.md)).",
         MICROVM,
     ),
     (
         "Host",
         "`expected` is declared and never seen, `pending` is seen and not declared: it gets no microVMs.",
         HOST,
+    ),
+    (
+        "What a host is for",
+        "Beside its phase, and independent of it: what its operator wants of it, and whether that is so "
+        "([ADR 0106](adr/0106-hosts-are-emptied-by-tombstones.md)). Being emptied is observed; the rest is declared.",
+        AVAILABILITY,
     ),
     ("Operation", "Ended operations are forgotten in the order in which they ended.", OPERATION),
 ]

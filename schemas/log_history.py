@@ -11,6 +11,7 @@ import dataclasses
 from controlplane.model.commands import (
     Act,
     Action,
+    ActOnHost,
     AgentConnected,
     AgentLost,
     Batch,
@@ -27,12 +28,16 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    Evict,
     Hold,
     HoldKind,
+    HostAction,
     HostDetached,
+    HostEvacuated,
     HostFenced,
     HostHeard,
     HostSuspected,
+    MarkStaying,
     MarkUnplaced,
     Place,
     Precondition,
@@ -55,8 +60,10 @@ from controlplane.model.resources import (
 )
 from controlplane.model.spec import (
     DriftPolicy,
+    Evacuation,
     FailoverPolicySpec,
     HostFailure,
+    HostMode,
     HostSpec,
     Initrd,
     Interface,
@@ -267,6 +274,20 @@ _COMMANDS: list[Command] = [
         reason="it failed: ImageNotFound: no such image",
     ),
     Release(kind=HoldKind.MICROVM, namespace="demo", name="bad"),
+    _under_lease("session-6"),
+    Report(host="h3", session="session-6", rejoined=True, leftovers=["qemu: folder /var/lib/flintlock/trash/x"]),
+    replace(_placed("waits"), host="h3"),
+    ActOnHost(host="h3", action=HostAction.DRAIN, max_parallel=2, allow_data_loss=True),
+    MarkStaying(host="h3", uid="uid-of-waits", epoch=1_000_001, reason="no host takes it: there is no other"),
+    Evict(host="h3", uid="uid-of-waits", epoch=1_000_001),
+    Report(host="h3", session="session-6", destroyed=[Destroyed(uid="uid-of-waits", epoch=1_000_001)], leftovers=[]),
+    HostEvacuated(host="h3"),
+    DeclareHost(
+        name="h3",
+        uid="uid-of-h3",
+        spec=HostSpec(mode=HostMode.MAINTENANCE, evacuation=Evacuation(max_parallel=3)),
+        labels={"zone": "a"},
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     Action,
+    ActOnHost,
     AgentConnected,
     AgentLost,
     Batch,
@@ -31,12 +32,16 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    Evict,
     Hold,
     HoldKind,
+    HostAction,
     HostDetached,
+    HostEvacuated,
     HostFenced,
     HostHeard,
     HostSuspected,
+    MarkStaying,
     MarkUnplaced,
     Place,
     Precondition,
@@ -60,9 +65,11 @@ from controlplane.model.resources import (
     Unmanaged,
 )
 from controlplane.model.spec import (
+    Evacuation,
     FailoverPolicySpec,
     GCPolicySpec,
     HostFailure,
+    HostMode,
     HostSpec,
     Kernel,
     MicroVMSpec,
@@ -77,7 +84,7 @@ from controlplane.model.spec import (
     Volume,
     VolumeKind,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, replace
 
 T = TypeVar("T")
 KEEPS_NOTHING = GCPolicySpec(
@@ -141,6 +148,13 @@ class RandomCommands:
             self._hold,
             self._release,
             self._collect,
+            self._act_on_host,
+            self._evict,
+            self._evict,
+            self._stays,
+            self._left,
+            self._left,
+            self._evacuated,
         )
 
     def opening(self) -> list[Envelope]:
@@ -261,7 +275,11 @@ class RandomCommands:
         return DeclareHost(
             name=name,
             uid=self._uid(),
-            spec=HostSpec(schedulable=not self._source.chance(10)),
+            spec=HostSpec(
+                schedulable=not self._source.chance(10),
+                mode=self._pick(list(HostMode)) if self._source.chance(15) else HostMode.ACTIVE,
+                evacuation=Evacuation(max_parallel=self._integer(1, 2), allow_data_loss=self._source.chance(50)),
+            ),
             labels=self._labels(),
             when=self._when(old.meta.intent_revision if old is not None else None),
         )
@@ -507,6 +525,56 @@ class RandomCommands:
     def _begin(self, state: State) -> Command:
         number = state.incarnation
         return BeginIncarnation(incarnation=self._integer(number, number, number, number + 1), term=self._term())
+
+    # -- emptying hosts ------------------------------------------------------------------------------------------------
+
+    def _act_on_host(self, state: State) -> Command:
+        known = state.hosts.get(host := self._name())
+        return ActOnHost(
+            host=host,
+            action=self._pick(list(HostAction)),
+            max_parallel=self._pick((None, None, self._integer(1, 2, 3))),
+            allow_data_loss=self._pick((None, None, True)),
+            revision=self._pick((None, None, None, known.meta.intent_revision if known is not None else 1)),
+        )
+
+    def _evacuating(self, state: State) -> tuple[str, MicroVM | None]:
+        """A host that is to be emptied, if there is one, and a microVM that may be there."""
+        names = [name for name, host in sorted(state.hosts.items()) if host.evacuating is not None]
+        host = self._pick(names) if names and not self._nonsense() else self._name()
+        here = list(state.microvms_on(host))
+        return host, self._pick(here) if here and not self._nonsense() else self._vm(state)
+
+    def _evict(self, state: State) -> Command:
+        host, vm = self._evacuating(state)
+        uid, epoch = (vm.meta.uid, vm.epoch) if vm is not None else (self._uid(), 1)
+        return Evict(host=host, uid=uid, epoch=self._integer(epoch, epoch, epoch, epoch - 1))
+
+    def _stays(self, state: State) -> Command:
+        host, vm = self._evacuating(state)
+        uid, epoch = (vm.meta.uid, vm.epoch) if vm is not None else (self._uid(), 1)
+        reason = self._pick(("pinned", "no host takes it"))
+        return MarkStaying(host=host, uid=uid, epoch=epoch, reason=reason, halt=self._source.chance(40))
+
+    def _left(self, state: State) -> Command:
+        """A report that a host has ended what it was told to end, and lets nothing run that it is to halt."""
+        host, _ = self._evacuating(state)
+        known, here = state.hosts.get(host), list(state.microvms_on(host))
+        still = [
+            replace(self._observation(vm), epoch=vm.epoch, halted=True, power=ObservedPower.STOPPED)
+            for vm in here
+            if vm.is_halted
+        ]
+        return Report(
+            host=host,
+            session=(known.session if known is not None else None) or "a",
+            observed=still,
+            destroyed=[Destroyed(uid=vm.meta.uid, epoch=vm.epoch) for vm in here if vm.is_tombstone],
+            leftovers=self._pick((None, [], ["qemu: tap fl0"])),
+        )
+
+    def _evacuated(self, state: State) -> Command:
+        return HostEvacuated(host=self._evacuating(state)[0])
 
     def _term(self) -> int:
         return 2 if self._source.chance(8) else 1

@@ -22,11 +22,12 @@ from controlplane.decide.failover import FailoverLimits, failover
 from controlplane.decide.gc import plan
 from controlplane.machine import draft
 from controlplane.machine.apply import apply
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.outcome import Applied, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import KINDS, open_payload, seal
 from controlplane.model.gc import Trigger
-from controlplane.model.resources import HostPhase, MicroVMPhase
+from controlplane.model.resources import Availability, HostPhase, MicroVMPhase
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
             seen[_label(envelope.kind, outcome)] += 1
             seen.update(f"phase {vm.phase}" for vm in state.microvms.values())
             seen.update(f"host {host.phase}" for host in state.hosts.values())
+            seen.update(f"{availability(host)}" for host in state.hosts.values() if host.declared)
+            seen.update("moved" for vm in state.microvms.values() if vm.move and vm.placement)
             seen.update("placed anew" for vm in state.microvms.values() if vm.resurrection and vm.placement)
     check_snapshot(state)
     return state
@@ -148,7 +151,7 @@ def test_the_histories_reach_everything() -> None:
         run(RandomCommands(Seeded(1_000 + seed)), steps=400, seen=seen)
     wanted = {f"{kind} applied" for kind in KINDS} | {f"{kind} refused" for kind in KINDS}
     wanted |= {f"phase {phase}" for phase in MicroVMPhase} | {f"host {phase}" for phase in HostPhase}
-    wanted |= {"placed anew"}
+    wanted |= {f"{each}" for each in Availability} | {"placed anew", "moved"}
     assert wanted <= set(seen), sorted(wanted - set(seen))
 
 

@@ -15,6 +15,7 @@ from controlplane.model.commands import (
     DeclareNamespace,
     DeclarePlacementPolicy,
     Destroyed,
+    Evict,
     HostDetached,
     HostFenced,
     HostHeard,
@@ -158,6 +159,12 @@ def resurrect(vm: MicroVM, *, term: int = 1, **changes: Any) -> Resurrect:
     host = vm.placement.host if vm.placement is not None else "h1"
     given: dict[str, Any] = {"uid": vm.meta.uid, "epoch": vm.epoch, "host": host, "term": term, "reason": "fenced"}
     return Resurrect(**{**given, **changes})
+
+
+def evict(vm: MicroVM) -> Evict:
+    """The order to move `vm` off its host."""
+    host = vm.placement.host if vm.placement is not None else "h1"
+    return Evict(host=host, uid=vm.meta.uid, epoch=vm.epoch)
 
 
 def place(vm: MicroVM, host: str = "h1", *, score: float = 0.5) -> Place:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from controlplane.machine.codec import TABLES, full_digest
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.events import Declared, Event, EventType
+from controlplane.machine.lifecycle import AVAILABILITY
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
@@ -18,6 +20,7 @@ from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
+    Availability,
     Host,
     HostPhase,
     MicroVM,
@@ -27,7 +30,7 @@ from controlplane.model.resources import (
     OperationPhase,
     Policy,
 )
-from controlplane.model.spec import OnDetach
+from controlplane.model.spec import HostMode, OnDetach
 from controlplane.model.types import Kind
 from support.snapshots import dump, load
 
@@ -81,6 +84,7 @@ def check_step(
     _check_epochs(before, command, after)
     _check_vanished(before, command, after)
     _check_begun(before, command, after)
+    _check_availability(before, command, after)
     if isinstance(command, Place):
         _check_placed(before, command, after)
 
@@ -138,7 +142,7 @@ def _check_phases(state: State) -> None:
     for vm in state.microvms.values():
         placed = vm.phase is not MicroVMPhase.PENDING
         assert placed == (vm.placement is not None)
-        assert vm.epoch > 0 if placed else (vm.epoch > 0) == (vm.resurrection is not None)
+        assert vm.epoch > 0 if placed else (vm.epoch > 0) == (vm.resurrection is not None or vm.move is not None)
         assert placed or (vm.observed is None and vm.detach is OnDetach.KEEP)
         assert vm.resurrection is None or vm.resurrection.epoch <= vm.epoch
         assert vm.placement is None or vm.placement.epoch == vm.epoch
@@ -146,7 +150,15 @@ def _check_phases(state: State) -> None:
         assert (vm.phase is MicroVMPhase.DELETING) == (vm.meta.deletion_requested_at is not None)
         assert vm.meta.namespace in state.namespaces
         assert all(named.name in state.policies_of(named.kind) for named in policies_named(vm.spec))
+        if vm.stay is not None:
+            assert vm.placement is not None
+            mode = state.hosts[vm.placement.host].spec.mode
+            assert mode is not HostMode.ACTIVE
+            assert mode is HostMode.MAINTENANCE or not vm.stay.halted, "what a drain leaves runs on"
     for host in state.hosts.values():
+        assert (host.evacuating is None) == (host.spec.mode is HostMode.ACTIVE)
+        emptied = availability(host) is Availability.DRAINED
+        assert not emptied or host.meta.name not in state.on_host, "drained is said of an empty host"
         assert host.declared == (host.phase is not HostPhase.PENDING)
         if host.phase is not HostPhase.SUSPECT:  # it has none where it was lost before there were leases
             connected = host.phase in (HostPhase.READY, HostPhase.PENDING, HostPhase.REJOINING)
@@ -216,6 +228,7 @@ def _check_begun(before: State, command: Command, after: State) -> None:
 def _check_placed(before: State, command: Place, after: State) -> None:
     """Nothing is placed while somebody may hold another copy that the state does not know of."""
     vm = after.microvms[command.uid]
+    assert before.hosts[command.host].spec.mode is HostMode.ACTIVE
     assert vm.epoch > (after.incarnation - 1) * 1_000_000
     if not after.hosts[command.host].lease_ttl_ms:
         return  # as before there were leases
@@ -251,6 +264,9 @@ def _check_epochs(before: State, command: Command, after: State) -> None:
 
 def _check_resurrected(before: State, command: Command, after: State, vm: MicroVM) -> None:
     """A placement ends without its host's word only when that is fenced, and leaves an order to destroy behind."""
+    if isinstance(command, Report):
+        _check_moved(command, after, vm)
+        return
     assert isinstance(command, Resurrect), f"{vm.meta.uid} was moved by {type(command).__name__}"
     assert vm.placement is not None
     host = before.hosts[vm.placement.host]
@@ -261,6 +277,27 @@ def _check_resurrected(before: State, command: Command, after: State, vm: MicroV
     assert now.epoch == vm.epoch
     assert now.resurrection is not None
     assert (now.resurrection.host, now.resurrection.epoch) == (vm.placement.host, vm.epoch)
+
+
+def _check_moved(command: Report, after: State, vm: MicroVM) -> None:
+    """What moves waits for its next host once the last one has said that nothing is left of it there."""
+    assert vm.phase is MicroVMPhase.MOVING, f"{vm.meta.uid} was not told to move"
+    assert vm.placement is not None
+    assert command.host == vm.placement.host
+    assert Destroyed(uid=vm.meta.uid, epoch=vm.epoch) in command.destroyed
+    now = after.microvms[vm.meta.uid]
+    assert now.move is not None
+    assert (now.move.host, now.move.epoch, now.epoch) == (vm.placement.host, vm.epoch, vm.epoch)
+
+
+def _check_availability(before: State, command: Command, after: State) -> None:
+    """What a host is for changes as its table says. A batch may do two steps at once."""
+    for name, host in before.hosts.items():
+        now = after.hosts.get(name)
+        if now is None or not (host.declared and now.declared) or isinstance(command, Batch):
+            continue
+        was, is_ = availability(host), availability(now)
+        assert was is is_ or any(start is was and end is is_ for (start, _), end in AVAILABILITY.items()), (was, is_)
 
 
 def _check_vanished(before: State, command: Command, after: State) -> None:

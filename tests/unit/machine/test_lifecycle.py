@@ -17,6 +17,7 @@ from support.builders import (
     declare_microvm,
     destroyed,
     detached,
+    evict,
     failure,
     fenced,
     heard,
@@ -37,9 +38,9 @@ from controlplane.machine.lifecycle import (
     OperationEvent,
 )
 from controlplane.machine.outcome import Code, Rejected
-from controlplane.model.commands import AgentLost, Command, Delete
+from controlplane.model.commands import ActOnHost, AgentLost, Command, Delete, HostAction
 from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
-from controlplane.model.spec import HostFailure, Recovery
+from controlplane.model.spec import HostFailure, HostMode, Recovery
 from controlplane.model.types import Kind
 
 LOST = AgentLost(host="h1", session="session-h1", reason="silent")
@@ -93,6 +94,7 @@ def test_every_event_of_a_host_is_in_the_table_or_refused(phase: HostPhase | Non
 
 
 WAYS_TO_VM_PHASES: list[MicroVMPhase | None] = [None, *MicroVMPhase]
+DRAIN = ActOnHost(host="h1", action=HostAction.DRAIN, max_parallel=2)
 VM_DELETE = Delete(kind=Kind.MICROVM, namespace="demo", name="web")
 
 
@@ -110,6 +112,9 @@ def vm_in(phase: MicroVMPhase | None) -> DrivenMachine:
         machine.confirm(vm, failure=failure(), generation=None, power="absent")
     elif phase is MicroVMPhase.DELETING:
         machine.accept(VM_DELETE)
+    elif phase is MicroVMPhase.MOVING:
+        machine.accept(DRAIN)
+        machine.accept(evict(vm))
     assert machine.vm().phase is phase
     return machine
 
@@ -134,6 +139,10 @@ def bring(machine: DrivenMachine, event: MicroVMEvent) -> Command:
             if "h1" in machine.state.hosts:
                 machine.lose()
             return resurrect(vm)
+        case MicroVMEvent.EVICTED:
+            if machine.state.hosts["h1"].spec.mode is HostMode.ACTIVE:
+                machine.accept(DRAIN)
+            return evict(vm)
 
 
 @pytest.mark.parametrize("event", MicroVMEvent)

@@ -56,7 +56,7 @@ def test_an_older_build_reads_past_fields_it_does_not_know() -> None:
 
 def test_an_unknown_kind_and_a_wrong_payload_stop_the_node() -> None:
     sealed = seal(declare_microvm(), id="1", at=1, actor="a")
-    with pytest.raises(UnknownEntryError, match="unknown kind 'evict'"):
-        open_payload(Envelope(kind="evict", id="1", at=1, actor="a", payload=sealed.payload))
+    with pytest.raises(UnknownEntryError, match="unknown kind 'levitate'"):
+        open_payload(Envelope(kind="levitate", id="1", at=1, actor="a", payload=sealed.payload))
     with pytest.raises(UnknownEntryError, match="'place' does not decode"):
         open_payload(Envelope(kind="place", id="1", at=1, actor="a", payload=sealed.payload))
