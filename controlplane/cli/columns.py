@@ -82,7 +82,12 @@ def _quota(unit: str, limit: str) -> Cell:
 def _schedulable(resource: Json, _now_ms: int) -> str:
     if resource.get("declared") is False:
         return "not admitted"
-    return "yes" if dig(resource, "spec", "schedulable") else "cordoned"
+    availability = text(dig(resource, "status", "availability"))
+    return "yes" if availability == "open" else availability.replace("_", " ")
+
+
+def _reprovision(resource: Json, _now_ms: int) -> str:
+    return "yes" if dig(resource, "status", "ready_for_reprovisioning") else "no"
 
 
 def _reason(resource: Json, _now_ms: int) -> str:
@@ -129,6 +134,7 @@ HOST = [
     Column("LEASE-S", at("status", "lease_ttl_s"), wide=True),
     Column("NODE", at("status", "connected_to"), wide=True),
     Column("VERSION", at("status", "agent_version"), wide=True),
+    Column("REPROVISION", _reprovision, wide=True),
     Column("UNMANAGED", lambda host, _: str(len(dig(host, "status", "unmanaged") or [])), wide=True),
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),

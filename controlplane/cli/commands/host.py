@@ -9,12 +9,11 @@ import typer
 from controlplane.cli import options
 from controlplane.cli.client import Client
 from controlplane.cli.columns import age
-from controlplane.cli.commands import resources
-from controlplane.cli.errors import CliError, ProblemError
+from controlplane.cli.commands import host_evacuation, resources
+from controlplane.cli.errors import CliError
 from controlplane.cli.options import YesOption
-from controlplane.cli.values import Json, dig, text
+from controlplane.cli.values import dig, text
 
-CONFLICT_RETRIES = 5
 _OFF = """\
 You say that these hosts are certainly off and stay off: the power was cut, or somebody stands in front of them.
 What their microVMs' policies allow is then restarted elsewhere at once, also what the host may still keep running, and
@@ -24,16 +23,21 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the h
 
 app = resources.cluster_wide(
     resources.HOST,
-    """Hosts: admit agents, keep new microVMs away, see capacity.
+    """Hosts: admit agents, keep new microVMs away, empty them, see capacity.
 
 \b
 Examples:
   flintctl host list                       capacity, and agents that wait to be admitted
   flintctl host admit h4 --set rack=b      let an agent in
   flintctl host cordon h4                  what runs stays, nothing new comes
+  flintctl host drain h4                   what may run elsewhere is moved there
+  flintctl host maintenance h4             as drain, and the rest is shut down meanwhile
+  flintctl host rejoin h4 --dry-run        what h4 would do with what is on it
   flintctl host confirm-fenced h4          h4 fell silent and is certainly off
 """,
 )
+
+host_evacuation.add_to(app)
 
 
 @app.command()
@@ -56,13 +60,13 @@ def admit(
 @app.command()
 def cordon(ctx: typer.Context, name: NameArgument) -> None:
     """Keep new microVMs away; what runs there stays."""
-    _set_schedulable(options.client(ctx), name, schedulable=False)
+    _act(options.client(ctx), name, "cordon")
 
 
 @app.command()
 def uncordon(ctx: typer.Context, name: NameArgument) -> None:
-    """Let new microVMs come again."""
-    _set_schedulable(options.client(ctx), name, schedulable=True)
+    """Let new microVMs come again; ends a drain or a maintenance: what has left stays where it is."""
+    _act(options.client(ctx), name, "uncordon")
 
 
 @app.command("confirm-fenced")
@@ -91,28 +95,10 @@ def confirm_fenced(
         )
 
 
-def _set_schedulable(client: Client, name: str, *, schedulable: bool) -> None:
-    """Change that field alone: whatever else somebody changed in between is kept, by reading again on a conflict."""
-    path, word = _path(name), "uncordoned" if schedulable else "cordoned"
-    for attempt in range(CONFLICT_RETRIES):
-        host: Json = client.get(path).body
-        if host["spec"].get("schedulable", True) == schedulable:
-            print(f"host {name}: {word}" + (" already" if attempt == 0 else ""))
-            return
-        body = {
-            "labels": host.get("labels") or {},
-            "annotations": host.get("annotations") or {},
-            "spec": {**host["spec"], "schedulable": schedulable},
-        }
-        try:
-            client.request("PUT", path, body=body, headers={"If-Match": f'"{host["revision"]}"'})
-        except ProblemError as problem:
-            if problem.code != "revision_conflict":
-                raise
-        else:
-            print(f"host {name}: {word}")
-            return
-    raise CliError(f"host {name} changed {CONFLICT_RETRIES} times in a row while it was being {word}; try again")
+def _act(client: Client, name: str, action: str) -> None:
+    before = client.get(_path(name)).body
+    after = client.request("POST", f"{_path(name)}/actions/{action}").body
+    print(f"host {name}: {action}ed" + (" already" if after["revision"] == before["revision"] else ""))
 
 
 def _path(name: str) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from provider_shim.framework.resource import Call
-from provider_shim.framework.schema import Attribute, Schema
-from provider_shim.framework.types import BOOL
+from provider_shim.framework.schema import Attribute, Nested, Schema
+from provider_shim.framework.types import BOOL, NUMBER, STRING
+from provider_shim.framework.validate import between, one_of
 from provider_shim.resources.common import (
     annotations_attribute,
     id_attribute,
@@ -23,6 +24,18 @@ from provider_shim.resources.common import (
 from provider_shim.resources.declared import DeclaredResource
 from provider_shim.resources.translate import Translation
 
+_EVACUATION = {
+    "max_parallel": Attribute(
+        type=NUMBER, default=1, validators=(between(1, 100),), description="MicroVMs that are on their way at once."
+    ),
+    "allow_data_loss": Attribute(
+        type=BOOL,
+        default=False,
+        description="Also move microVMs with local volumes whose `recovery.allow_data_loss` is true, without their"
+        " data.",
+    ),
+}
+
 _INTENT = {
     "labels": labels_attribute("Labels that placement selects and spreads by, such as `rack` or `zone`."),
     "annotations": annotations_attribute(),
@@ -31,6 +44,25 @@ _INTENT = {
         default=True,
         on_change="live",
         description="`false` cordons the host: what runs stays, nothing new comes.",
+    ),
+    "mode": Attribute(
+        type=STRING,
+        optional=True,
+        computed=True,
+        keep_state=True,
+        on_change="live",
+        validators=(one_of("active", "drain", "maintenance"),),
+        description="`active`; `drain`: nothing new comes, and what may run elsewhere is moved there; or `maintenance`:"
+        " as `drain`, and what cannot be moved is shut down meanwhile. Unset leaves it to `flintctl host drain` and"
+        " `flintctl host maintenance`.",
+    ),
+    "evacuation": Attribute(
+        type=Nested("single", _EVACUATION),
+        optional=True,
+        computed=True,
+        keep_state=True,
+        on_change="live",
+        description="How the host is emptied in the modes `drain` and `maintenance`.",
     ),
 }
 

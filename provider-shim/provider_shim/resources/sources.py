@@ -127,6 +127,14 @@ class HostsSource(ConnectedSource):
             "moment), `detached` (its lease has ended), `fenced` (given up), `rejoining` (back, and not yet ready) or "
             "`deleting`.",
         ),
+        "availability": observed(
+            "string",
+            "What it is for, whatever its phase: `open`, `cordoned`, `draining`, `drained`, `entering_maintenance` or"
+            " `in_maintenance`.",
+        ),
+        "ready_for_reprovisioning": observed(
+            "bool", "Whether its agent has looked, and nothing of the cluster is left there, nor can come."
+        ),
         "reason": observed("string", "Why it is suspect, detached or fenced."),
         "confirmed_by": observed("string", "The operator who confirmed that it is off."),
         "connected_to": observed("string", "Node that its agent is connected to."),

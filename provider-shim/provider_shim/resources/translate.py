@@ -14,7 +14,7 @@ from typing import Any
 
 from provider_shim.framework.diagnostics import AttributeName, ListIndex, MapKey, Path
 from provider_shim.framework.schema import Attribute, Nested
-from provider_shim.framework.types import ListOf, MapOf, SetOf, Value
+from provider_shim.framework.types import UNKNOWN, ListOf, MapOf, SetOf, Value
 
 BESIDE_SPEC = ("labels", "annotations")
 """Attributes that the API keeps beside `spec`."""
@@ -35,7 +35,7 @@ class Translation:
         body: dict[str, Any] = {}
         spec: dict[str, Any] = {}
         for name, each in self.attributes.items():
-            value = _outgoing(each, state.get(name))
+            value = _outgoing(each, _known(state.get(name)))
             if value is None:
                 continue
             (body if name in BESIDE_SPEC else spec)[self.renames.get(name, name)] = value
@@ -48,7 +48,9 @@ class Translation:
         merged: dict[str, Value] = {}
         for name, each in self.attributes.items():
             source = stored if name in BESIDE_SPEC else spec
-            merged[name] = self._merge_top(name, each, prior.get(name), source.get(self.renames.get(name, name)))
+            merged[name] = self._merge_top(
+                name, each, _known(prior.get(name)), source.get(self.renames.get(name, name))
+            )
         return merged
 
     def _merge_top(self, name: str, each: Attribute, prior: Value, stored: Any) -> Value:
@@ -69,6 +71,11 @@ class Translation:
         if each is None:
             return (AttributeName(name),) if name in ("name", "namespace") else ()
         return (AttributeName(name), *_follow(each, parts[1:]))
+
+
+def _known(value: Value) -> Value:
+    """A computed value that nobody has chosen yet is for the API to choose, as one that was left out."""
+    return None if value is UNKNOWN else value
 
 
 def _follow(each: Attribute, parts: list[str]) -> Path:

@@ -15,7 +15,14 @@ from provider_shim.framework.types import STRING, Object
 from provider_shim.resources.common import NAME
 from provider_shim.resources.sources import ConnectedSource, observed, observed_list, pick
 
-_STATES = {"pending": "PENDING", "placed": "PENDING", "active": "CREATED", "failed": "FAILED", "deleting": "DELETING"}
+_STATES = {
+    "pending": "PENDING",
+    "placed": "PENDING",
+    "active": "CREATED",
+    "failed": "FAILED",
+    "moving": "PENDING",
+    "deleting": "DELETING",
+}
 
 
 def _one(description: str, attributes: dict[str, Attribute]) -> Attribute:

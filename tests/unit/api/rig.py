@@ -31,6 +31,7 @@ from controlplane.api.http.app import create_app
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.watch import WatchCounter
+from controlplane.bootstrap.forecast import forecast_of
 from controlplane.consensus.configuration import encode
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
@@ -39,7 +40,15 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import BackupStatus, BidRequestItem, HostUnreachableError, LogStatus, NodeView, Presence
+from controlplane.ports import (
+    BackupStatus,
+    BidRequestItem,
+    HostUnreachableError,
+    LogStatus,
+    NodeView,
+    PlanItem,
+    Presence,
+)
 from controlplane.replica.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -62,6 +71,7 @@ class Agents:
     scores: dict[str, float] = field(default_factory=dict)
     consoles: dict[str, bytes] = field(default_factory=dict)
     """By uid."""
+    plans: dict[str, Sequence[PlanItem]] = field(default_factory=dict)
     hang: bool = False
     views_of: dict[str, NodeView | str] = field(default_factory=dict)
     """What the nodes believe, as they say when asked."""
@@ -87,6 +97,11 @@ class Agents:
 
     async def views(self, *, timeout_s: float) -> Mapping[str, NodeView | str]:
         return self.views_of
+
+    async def plan(self, host: str, *, timeout_s: float) -> Sequence[PlanItem]:
+        if host not in self.plans:
+            raise HostUnreachableError(f"host {host} has no session")
+        return self.plans[host]
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
@@ -170,6 +185,7 @@ class Rig:
             log=self.log,
             members=self.members,
             snapshots=self.snapshots,
+            forecast=forecast_of,
             backup=lambda: self.backup,
             identity=OneToken(),
             clock=self.replica.clock,

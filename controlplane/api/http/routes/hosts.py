@@ -16,7 +16,6 @@ from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.model.commands import ActOnHost, ConfirmOff, Delete, HostAction
-from controlplane.model.resources import HostPhase
 from controlplane.model.types import Kind
 from controlplane.ports import DriverError, HostUnreachableError
 
@@ -157,14 +156,12 @@ async def read_plan(services: With, state: reads.Snapshot, name: params.NamePara
     A host that is connected is asked. Of one that is not, it is what would happen if it came back as it was last known.
     """
     host = reads.host(state, name, include_pending=False)
-    items, source = services.forecast(state, host), "forecast"
-    if host.session is not None and host.phase is not HostPhase.SUSPECT:
-        try:
-            items, source = await services.agents.plan(name, timeout_s=PLAN_TIMEOUT_S), "agent"
-        except HostUnreachableError as error:
-            raise problems.problem("host_unreachable", f"host {name}: {error}", retry_after_s=2) from error
-        except DriverError as error:
-            raise problems.problem("driver_error", f"host {name}: {error.code}: {error.message}") from error
+    try:
+        items, source = await services.agents.plan(name, timeout_s=PLAN_TIMEOUT_S), "agent"
+    except HostUnreachableError:
+        items, source = services.forecast(state, host), "forecast"
+    except DriverError as error:
+        raise problems.problem("driver_error", f"host {name}: {error.code}: {error.message}") from error
     document = shapes.HostPlanShape(
         host=name, phase=views.host_phase(host), source=source, items=host_views.plan_items(items)
     )
