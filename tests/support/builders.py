@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controlplane.model.commands import (
+    ActOnHost,
     AgentConnected,
     BeginIncarnation,
     ConfirmFenced,
@@ -16,6 +17,7 @@ from controlplane.model.commands import (
     DeclarePlacementPolicy,
     Destroyed,
     Evict,
+    HostAction,
     HostDetached,
     HostFenced,
     HostHeard,
@@ -159,6 +161,10 @@ def resurrect(vm: MicroVM, *, term: int = 1, **changes: Any) -> Resurrect:
     host = vm.placement.host if vm.placement is not None else "h1"
     given: dict[str, Any] = {"uid": vm.meta.uid, "epoch": vm.epoch, "host": host, "term": term, "reason": "fenced"}
     return Resurrect(**{**given, **changes})
+
+
+def act_on_host(action: HostAction, host: str = "h1", **changes: Any) -> ActOnHost:
+    return ActOnHost(host=host, action=action, **changes)
 
 
 def evict(vm: MicroVM) -> Evict:

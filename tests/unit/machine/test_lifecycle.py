@@ -30,16 +30,18 @@ from support.builders import (
 from support.driven import DrivenMachine
 
 from controlplane.machine.lifecycle import (
+    AVAILABILITY,
     HOST,
     MICROVM,
     OPERATION,
+    AvailabilityEvent,
     HostEvent,
     MicroVMEvent,
     OperationEvent,
 )
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import ActOnHost, AgentLost, Command, Delete, HostAction
-from controlplane.model.resources import HostPhase, MicroVMPhase, OperationPhase
+from controlplane.model.resources import Availability, HostPhase, MicroVMPhase, OperationPhase
 from controlplane.model.spec import HostFailure, HostMode, Recovery
 from controlplane.model.types import Kind
 
@@ -184,6 +186,18 @@ def test_every_phase_is_reached_and_every_event_is_used(
                 todo.append(end)
     assert reached == set(phases)
     assert {event for _, event in table} == set(events)
+
+
+def test_a_host_can_become_whatever_it_is_for() -> None:
+    reached, todo = {Availability.OPEN}, deque([Availability.OPEN])
+    while todo:
+        now = todo.popleft()
+        for (start, _), end in AVAILABILITY.items():
+            if start is now and end not in reached:
+                reached.add(end)
+                todo.append(end)
+    assert reached == set(Availability)
+    assert {event for _, event in AVAILABILITY} == set(AvailabilityEvent)
 
 
 def test_the_drawn_tables_are_the_tables() -> None:
