@@ -16,6 +16,7 @@ from controlplane.agent.journal import Journal, Record, RecordPhase
 from controlplane.agent.lister import Lister
 from controlplane.agent.plan import Plan, plan
 from controlplane.drivers.simulated import SimulatedDriver
+from controlplane.drivers.simulated.store import Fault, Store
 from controlplane.model.spec import MicroVMSpec, PowerState
 from controlplane.ports import DriverError, Instance
 
@@ -203,5 +204,37 @@ async def test_a_driver_that_lies_is_found_out(tmp_path: Path) -> None:
         await executor.execute(decided.steps["a"], "test")
     assert found.value.code == "NotConverged"
     assert journal.records["a"].phase is RecordPhase.CREATING
+    await lister.close()
+    await driver.stop()
+
+
+async def test_what_a_destroy_leaves_behind_is_named_and_not_confirmed(tmp_path: Path) -> None:
+    driver = SimulatedDriver(tmp_path / "driver")
+    await driver.start()
+    journal = Journal.open(tmp_path / "journal")
+    lister = Lister({"simulated": driver}, timeout_s=5, gather_s=0)
+    executor = Executor({"simulated": driver}, journal, lister, call_timeout_s=5, grace_s=0)
+
+    async def planned(wanted: Assignments) -> Plan:
+        listing = (await lister.fresh()).listing
+        return plan(
+            wanted,
+            journal.records,
+            listing,
+            drivers=["simulated"],
+            default_driver="simulated",
+            may_run=lambda _: True,
+        )
+
+    await executor.execute((await planned(assigned(SPEC))).steps["a"], "test")
+    store = Store(tmp_path / "driver")
+    store.set_fault(Fault(call="leftovers", target="a", code="", message="tap sim0", times=1))
+    with pytest.raises(DriverError, match="still there: tap sim0"):
+        await executor.execute((await planned(assigned(None))).steps["a"], "test")
+    again = await planned(assigned(None))
+    assert not again.confirmed
+    await executor.execute(again.steps["a"], "test")
+    assert (await planned(assigned(None))).confirmed == {"a": 1}
+    store.close()
     await lister.close()
     await driver.stop()

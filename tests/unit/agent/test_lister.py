@@ -7,6 +7,7 @@ from pathlib import Path
 
 from controlplane.agent.lister import Lister
 from controlplane.drivers.simulated import SimulatedDriver
+from controlplane.drivers.simulated.store import Fault, Store
 
 FAR_APART_S = 3600.0
 
@@ -36,3 +37,22 @@ async def test_who_asks_soon_after_shares_one_later_listing(tmp_path: Path) -> N
     finally:
         await lister.close()
         await driver.stop()
+
+
+async def test_what_is_left_of_others_is_told_by_every_driver_or_not_at_all(tmp_path: Path) -> None:
+    drivers = {name: SimulatedDriver(tmp_path / name) for name in ("one", "other")}
+    stores = {name: Store(tmp_path / name) for name in drivers}
+    for driver in drivers.values():
+        await driver.start()
+    lister = Lister(drivers, timeout_s=5, gather_s=0)
+    try:
+        assert (await lister.fresh()).listing.leftovers == []
+        stores["other"].set_fault(Fault(call="leftovers", target="*", code="", message="tap sim0", times=1))
+        assert (await lister.fresh()).listing.leftovers == ["other: tap sim0"]
+        stores["one"].set_fault(Fault(call="list", target="*", code="Broken", message="no", times=1))
+        assert (await lister.fresh()).listing.leftovers is None
+    finally:
+        await lister.close()
+        for name, driver in drivers.items():
+            stores[name].close()
+            await driver.stop()

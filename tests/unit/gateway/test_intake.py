@@ -296,3 +296,28 @@ def test_what_makes_no_sense_is_refused_by_name_and_not_taken(
     due = desk.due(machine.state)
     assert due is not None
     assert due.observed == [observation(vm)]
+
+
+def test_what_an_agent_finds_left_behind_is_proposed_once_and_of_an_older_agent_nothing(machine: DrivenMachine) -> None:
+    desk = intake()
+    for report in told(dataclasses.replace(seen(), leftovers=["qemu: tap fl0"])):
+        desk.take(report)
+    (proposed,) = settle(machine, desk)
+    assert proposed.leftovers == ["qemu: tap fl0"]
+    assert machine.host().leftovers == ["qemu: tap fl0"]
+    for report in told(dataclasses.replace(seen(), leftovers=[])):
+        desk.take(report)
+    settle(machine, desk)
+    assert machine.host().leftovers == []
+    silent = intake()
+    for report in told(seen()):
+        silent.take(report)
+    machine.accept(agent_connected())
+    settle(machine, silent)
+    assert machine.host().leftovers is None
+
+
+def test_too_many_leftovers_are_refused() -> None:
+    report = wire.Report(complete=True, leftovers=wire.Leftovers(names=["x"] * 101))
+    with pytest.raises(WireError, match="leftovers: 101; at most 100"):
+        intake().take(report)
