@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from controlplane.machine.holding import microvm_hold
 from controlplane.machine.recovery_rules import local_volumes
 from controlplane.machine.state import State
 from controlplane.model.resources import Availability, Host, HostPhase, MicroVM, MicroVMPhase, ObservedPower
@@ -29,6 +30,8 @@ def availability(host: Host) -> Availability:
 def staying_reason(vm: MicroVM, host: Host) -> str | None:
     """Why `vm` may not be moved off `host`, in words for an operator; None when it may."""
     name = host.meta.name
+    if (held := microvm_hold(vm)) is not None:
+        return held.message
     if vm.spec.placement.host == name:
         return f"its placement.host asks for host {name} alone"
     local = ", ".join(local_volumes(vm.spec))

@@ -222,6 +222,8 @@ class DriverConformance:
             await asyncio.wait_for(again.destroy(vm.uid, grace_s=timeouts.grace_s), timeouts.call_s)
             assert await of(again, vm.uid) is None
             assert not list(leftovers(vm.uid))
+            assert not await again.leftovers(vm.uid)
+            assert not await again.leftovers()
         for call in (again.update(vm), again.set_power(vm.uid, PowerState.RUNNING, grace_s=0.0)):
             with pytest.raises(DriverError) as refusal:
                 await call

@@ -200,6 +200,9 @@ async def test_volumes_identity_and_causes_over_a_life(
     os.kill(pid_of(await existing(driver, vm.uid)), signal.SIGTERM)
     ended = await in_power(driver, vm.uid, ObservedPower.STOPPED)
     assert ended.cause == "hypervisor was ended by signal 15"
+    (left,) = await driver.leftovers(vm.uid)
+    assert left.endswith(f"/vms/{vm.uid}")
+    assert await driver.leftovers() == [], "it is no leftover while it is listed"
     await driver.destroy(vm.uid, grace_s=0)
     assert leftovers_in(state_dir, vm.uid) == []
 

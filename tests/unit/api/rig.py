@@ -238,6 +238,7 @@ class Rig:
         for held in tuple(self.snapshots.held):
             self.run(self.snapshots.release(held))
         self.log.changes, self.agents.views_of = {}, {}
+        self.agents.plans = {}
         self.agents.scores, self.agents.consoles, self.agents.hang, self.agents.error = {}, {}, False, None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -19,7 +19,7 @@ from support.driven import DrivenMachine
 
 from controlplane.machine.evacuation_rules import availability, staying_reason, under_way
 from controlplane.machine.outcome import Applied, Change, Code
-from controlplane.model.commands import Delete, HostAction, HostEvacuated, MarkStaying
+from controlplane.model.commands import Delete, Hold, HoldKind, HostAction, HostEvacuated, MarkStaying
 from controlplane.model.resources import Amount, Availability, MicroVM, MicroVMPhase, ObservedPower
 from controlplane.model.spec import (
     Evacuation,
@@ -223,6 +223,14 @@ def test_what_may_not_move_is_refused_in_words(machine: DrivenMachine, spec: dic
     machine.accept(DRAIN)
     assert words in str(staying_reason(vm, machine.host()))
     assert words in machine.refuse(evict(vm), Code.CONSTRAINT_VIOLATED).message
+
+
+def test_what_somebody_holds_stays(machine: DrivenMachine) -> None:
+    vm = machine.active()
+    hold = Hold(kind=HoldKind.MICROVM, namespace="demo", name="web", reason="the crash is looked at")
+    machine.accept(hold)
+    machine.accept(DRAIN)
+    assert "held by alice: the crash is looked at" in machine.refuse(evict(vm), Code.CONSTRAINT_VIOLATED).message
 
 
 def test_data_is_lost_only_where_both_say_so(machine: DrivenMachine) -> None:
