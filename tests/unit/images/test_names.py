@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.images.names import check_file_name, parse_reference
+from controlplane.images.names import MAX_REFERENCE_LENGTH, check_file_name, parse_reference
 from controlplane.model.types import IMAGE_PATTERN
 from controlplane.ports import DriverError
 
@@ -42,7 +42,9 @@ def test_whatever_the_api_accepts_gets_one_safe_folder(text: str) -> None:
         assert "/" not in part
         assert not part.startswith(".")
         assert len(part.encode()) <= 255
-    assert parse_reference(str(reference)) == parse_reference(text.partition("@")[0])
+    written = str(reference)
+    if len(written) <= MAX_REFERENCE_LENGTH:  # with its tag written out it may be longer than what may be asked for
+        assert parse_reference(written) == parse_reference(text.partition("@")[0])
 
 
 @given(references, references)
