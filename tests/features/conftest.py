@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ import pytest
 from acceptance.terraform.runner import Flavor, Result, Terraform, has_path_terraform
 from pytest_bdd import given, parsers, then, when
 from support.cluster import items, leader_of, within
+from support.copies import running
 
 from controlplane.cli.client import Client
 from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.errors import ProblemError
 
+WATCH_PERIOD_S = 0.2
 HEADER = """
 terraform {
   required_providers {
@@ -123,6 +127,37 @@ def microvm_fields() -> dict[str, str]:
     }
 
 
+class SecondCopies:
+    """Looks at every host's driver again and again: who runs what, at one moment."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.found: list[str] = []
+        self.looks = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(WATCH_PERIOD_S):
+            runs = running(self._fleet.cluster)
+            self.looks += 1
+            self.found += [f"{name} on {' and '.join(hosts)}" for name, hosts in runs.items() if len(hosts) > 1]
+
+
+@pytest.fixture
+def copies(fleet: Fleet) -> Iterator[SecondCopies]:
+    watching = SecondCopies(fleet)
+    yield watching
+    watching.stop()
+
+
 # -- Given -------------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +206,11 @@ def _follower(fleet: Fleet) -> None:
     fleet.before["follower"] = follower
 
 
+@given("somebody watches every host for second copies")
+def _watched(copies: SecondCopies) -> None:
+    copies.start()
+
+
 # -- Then, shared ------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +238,13 @@ def _plan_empty(fleet: Fleet) -> None:
     for arguments in (("-refresh=false",), ()):
         planned = fleet.terraform.plan(*arguments)
         assert planned.exit_code == 0, planned.output
+
+
+@then("no microVM ever ran twice")
+def _never_twice(copies: SecondCopies) -> None:
+    seen = copies.looks
+    within(10, lambda: copies.looks > seen, "the watcher looks again")
+    assert copies.found == []
 
 
 @then(parsers.parse("no host has anything within {seconds:d} seconds"))

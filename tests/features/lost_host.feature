@@ -13,9 +13,11 @@ Feature: A host is lost, and what may move comes back elsewhere, once
     And flintctl says why "vm-0" was moved
     And no microVM ever ran twice
     And a plan is empty, with and without refresh
+    And flintctl shows what the host will do when it comes back
     When that agent is started again
     Then the host is ready within 20 seconds
     And it has no copy of "vm-0" within 10 seconds
+    And what was shown is what happened
     And no microVM ever ran twice
 
   Scenario: What never moves runs on while its host is cut off
