@@ -216,7 +216,10 @@ class FailoverSettings(_Settings):
     """Placing anew what was on lost hosts."""
 
     max_unhealthy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
-    """When more than this share of the declared hosts is lost, nothing is resurrected without an operator's word."""
+    """When more than this share of the declared hosts is lost within `window_s`, what was on them is not resurrected
+    without an operator's word."""
+    window_s: Annotated[float, Field(ge=60, le=7 * 86_400, allow_inf_nan=False)] = 600.0
+    """Hosts that were lost within so long of each other count together."""
     per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 

@@ -16,6 +16,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
@@ -39,6 +40,7 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    OverrideBreaker,
     Place,
     Precondition,
     Release,
@@ -288,6 +290,11 @@ _COMMANDS: list[Command] = [
         spec=HostSpec(mode=HostMode.MAINTENANCE, evacuation=Evacuation(max_parallel=3)),
         labels={"zone": "a"},
     ),
+    CancelOverride(of="breaker"),
+    OverrideBreaker(for_s=0, reason="ended before it began"),
+    OverrideBreaker(for_s=1800, reason="the rack burnt down"),
+    CancelOverride(of="breaker"),
+    OverrideBreaker(for_s=600, reason="the other rack, too"),
 ]
 
 

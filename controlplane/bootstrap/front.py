@@ -22,7 +22,7 @@ from controlplane.bootstrap.process import StartError, patiently, run_child, set
 from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
-from controlplane.decide.failover import FailoverLimits
+from controlplane.decide.breaker import FailoverLimits
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
@@ -81,6 +81,11 @@ async def run_front(settings: NodeSettings) -> None:
         ids=ids,
     )
     backups = _backups(settings, snapshots, replica, clock)
+    limits = FailoverLimits(
+        max_unhealthy=settings.failover.max_unhealthy,
+        window_s=settings.failover.window_s,
+        per_round=settings.failover.per_round,
+    )
     app = create_app(
         reader=replica,
         proposer=replica,
@@ -98,7 +103,7 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
-            max_unhealthy=settings.failover.max_unhealthy,
+            failover=limits,
             gc_policy=settings.gc.policy,
             gc_per_round=settings.gc.per_round,
         ),
@@ -111,7 +116,6 @@ async def run_front(settings: NodeSettings) -> None:
     def leading_term() -> int | None:
         return replica.reign.term if replica.reign is not None else None
 
-    limits = FailoverLimits(max_unhealthy=settings.failover.max_unhealthy, per_round=settings.failover.per_round)
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
     async with asyncio.TaskGroup() as tasks:

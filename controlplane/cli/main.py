@@ -15,6 +15,7 @@ from controlplane.cli import errors
 from controlplane.cli.commands import (
     apply,
     cluster,
+    failover,
     gc,
     host,
     image,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(raft.app, name="raft")
 app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(failover.app, name="failover")
 app.add_typer(host.app, name="host")
 app.add_typer(microvm.app, name="microvm")
 app.add_typer(microvm.app, name="vm")

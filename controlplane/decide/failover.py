@@ -6,8 +6,7 @@ are commands of the term it leads in; the machine verifies each again.
 A failover policy says when and in what order, never whether it is safe: that is the fence's. Its delay and its rate are
 reckoned from times that are in the state, against the clock of the node that leads (docs/adr/0104).
 
-The breaker stops it all when so much is lost at once that the fault is more likely ours than the hosts'. A host that an
-operator confirmed as off counts as lost no longer, and is not held by it.
+The breaker (`decide.breaker`) stops what looks like a fault of ours rather than of the hosts.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from controlplane.decide.breaker import LOST, Breaker, FailoverLimits, breaker
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
 from controlplane.model.commands import Resurrect
@@ -22,28 +22,9 @@ from controlplane.model.resources import Host, HostPhase, MicroVM
 from controlplane.model.spec import FailoverPolicySpec, Restart
 from controlplane.model.types import record
 
-_LOST = (HostPhase.DETACHED, HostPhase.FENCED)
-_MANY = 2
-"""One lost host never opens the breaker, however few there are."""
 _MINUTE_MS = 60_000
 _AT_ONCE = FailoverPolicySpec()
 """What holds for a microVM that names no policy."""
-
-
-@record
-class FailoverLimits:
-    max_unhealthy: float = 0.5
-    """Of the declared hosts that have ever connected: when more than this are lost, nothing is resurrected."""
-    per_round: int = 100
-
-
-@record
-class Breaker:
-    open: bool
-    lost: int
-    of: int
-    message: str
-    """Says what is held and what to do about it; empty while closed."""
 
 
 @record
@@ -53,32 +34,12 @@ class Failover:
     """Why each other microVM on a lost host is not resurrected, by uid."""
 
 
-def breaker(state: State, limits: FailoverLimits) -> Breaker:
-    lost = of = 0
-    for host in state.hosts.values():
-        if host.declared and host.inventory is not None:
-            of += 1
-            lost += host.phase in _LOST and host.confirmed_by is None
-    if lost < _MANY or lost <= limits.max_unhealthy * of:
-        return Breaker(open=False, lost=lost, of=of, message="")
-    return Breaker(
-        open=True,
-        lost=lost,
-        of=of,
-        message=(
-            f"{lost} of {of} hosts are lost, more than max_unhealthy = {limits.max_unhealthy:g} allows: nothing is"
-            " restarted elsewhere until enough are back; `flintctl host confirm-fenced NAME...` restarts what was on"
-            " hosts that are certainly off"
-        ),
-    )
-
-
 def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) -> Failover:
     """What to resurrect next, by priority, then the oldest first; and why the rest of the lost hosts' microVMs stay.
 
     `now_ms` is the wall clock, in milliseconds since the epoch.
     """
-    cut = breaker(state, limits)
+    cut = breaker(state, limits, now_ms=now_ms)
     may: list[tuple[MicroVM, Host]] = []
     held: dict[str, str] = {}
     for vm, host in _on_lost_hosts(state):
@@ -87,7 +48,7 @@ def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) ->
             may.append((vm, host))
         else:
             held[vm.meta.uid] = reason
-    may.sort(key=lambda pair: (-policy_of(state, pair[0]).priority, pair[0].meta.created_at, pair[0].meta.uid))
+    may.sort(key=lambda pair: rank(state, pair[0]))
     left = _left_this_minute(state, {vm.spec.recovery.policy for vm, _ in may}, now_ms)
     turn: list[Resurrect] = []
     for vm, host in may:
@@ -102,6 +63,11 @@ def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) ->
             if name in left:
                 left[name] -= 1
     return Failover(resurrect=tuple(turn), held=held)
+
+
+def rank(state: State, vm: MicroVM) -> tuple[int, int, str]:
+    """Sorts microVMs into the order in which they are given up."""
+    return -policy_of(state, vm).priority, vm.meta.created_at, vm.meta.uid
 
 
 def policy_of(state: State, vm: MicroVM) -> FailoverPolicySpec:
@@ -120,7 +86,7 @@ def held_reason(vm: MicroVM, host: Host, policy: FailoverPolicySpec, cut: Breake
         return f"failover policy {name} says restart = never: it waits for host {host.meta.name}"
     if host.phase is not HostPhase.FENCED:
         return f"host {host.meta.name} is {host.phase.value}: it is not fenced yet"
-    if cut.open and host.confirmed_by is None:
+    if cut.holds(host):
         return cut.message
     due_ms = host.since + (policy.delay_s or 0) * 1000
     if now_ms < due_ms and host.confirmed_by is None:
@@ -152,7 +118,7 @@ def _left_this_minute(state: State, names: Iterable[str | None], now_ms: int) ->
 def _on_lost_hosts(state: State) -> Iterator[tuple[MicroVM, Host]]:
     for name in sorted(state.on_host):
         host = state.hosts[name]
-        if host.declared and host.phase in _LOST:
+        if host.declared and host.phase in LOST:
             for vm in state.microvms_on(name):
                 yield vm, host
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import msgspec
 
-from controlplane.machine import collect, declare, evacuation, holding, hosts, incarnations, lost_hosts, placing
+from controlplane.machine import (
+    collect,
+    declare,
+    evacuation,
+    holding,
+    hosts,
+    incarnations,
+    lost_hosts,
+    overrides,
+    placing,
+)
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
 from controlplane.machine.events import Event
@@ -25,6 +35,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
@@ -46,6 +57,7 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    OverrideBreaker,
     Place,
     Release,
     Report,
@@ -58,6 +70,9 @@ from controlplane.model.types import Kind, replace
 
 _BATCHED = Declaration | Delete | Act
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
+
+_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
+"""What operators say of a host, an object or the cluster, beside what they declare."""
 
 _Upkeep = Collect | Evict | MarkStaying | HostEvacuated
 """What the leader's runners decide from the state alone."""
@@ -134,6 +149,16 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return delete(draft, command)
         case Act():
             return declare.act(draft, command)
+        case Batch():
+            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
+        case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
+            return _handle_word(draft, command)
+        case _:
+            return _handle_own(draft, command, term=term)
+
+
+def _handle_word(draft: Draft, command: _Word) -> Outcome:
+    match command:
         case ConfirmFenced() | ConfirmOff():
             return lost_hosts.confirm_off(draft, command)
         case Hold():
@@ -142,10 +167,10 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return holding.release(draft, command)
         case ActOnHost():
             return evacuation.act_on_host(draft, command)
-        case Batch():
-            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
-        case _:
-            return _handle_own(draft, command, term=term)
+        case OverrideBreaker():
+            return overrides.override_breaker(draft, command)
+        case CancelOverride():
+            return overrides.cancel_override(draft, command)
 
 
 def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:

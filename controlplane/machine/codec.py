@@ -33,6 +33,7 @@ from controlplane.model.resources import (
     MicroVMPhase,
     Namespace,
     Operation,
+    Override,
     PlacementPolicy,
 )
 from controlplane.model.types import Kind
@@ -93,6 +94,9 @@ class _Incarnations(_Records[Incarnation], tag="incarnations", frozen=True): ...
 class _Tallies(_Records[Tally], tag="tallies", frozen=True): ...
 
 
+class _Overrides(_Records[Override], tag="overrides", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -106,7 +110,16 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
 
 
 _TableChunk = (
-    _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations | _Tallies
+    _Hosts
+    | _Namespaces
+    | _Policies
+    | _FailoverPolicies
+    | _MicroVMs
+    | _Operations
+    | _Keys
+    | _Incarnations
+    | _Tallies
+    | _Overrides
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -120,6 +133,7 @@ TABLES: tuple[str, ...] = (
     "incarnations",
     "failover_policies",
     "tallies",
+    "overrides",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

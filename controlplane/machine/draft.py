@@ -27,6 +27,7 @@ from controlplane.model.resources import (
     MicroVMPhase,
     Namespace,
     Operation,
+    Override,
     Policy,
 )
 from controlplane.model.types import Kind, replace
@@ -43,7 +44,7 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally
+Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally | Override
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -176,6 +177,16 @@ class Draft:
         self.state = replace(self.state, tallies=self.state.tallies.set(trigger.value, value))
         self._digest(trigger.value, old, value)
 
+    def put_override(self, key: str, value: Override) -> None:
+        old = self.state.overrides.get(key)
+        self.state = replace(self.state, overrides=self.state.overrides.set(key, value))
+        self._digest(key, old, value)
+
+    def drop_override(self, key: str) -> None:
+        old = self.state.overrides[key]
+        self.state = replace(self.state, overrides=self.state.overrides.delete(key))
+        self._digest(key, old, None)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
@@ -202,7 +213,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally)
+        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally | Override)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 

@@ -25,6 +25,7 @@ from controlplane.model.resources import (
     MicroVM,
     Namespace,
     Operation,
+    Override,
     PlacementPolicy,
     Policy,
 )
@@ -90,6 +91,8 @@ class State:
     """By number: those that began after the founding one, whose log needs no wait."""
     tallies: Table[Tally] = Table()
     """By trigger: what was collected."""
+    overrides: Table[Override] = Table()
+    """By what they override; one that has ended stays until the next."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -290,6 +290,22 @@ class Destroyed:
 
 
 @record
+class OverrideBreaker:
+    """An operator's word that failover goes on although the breaker is open, for so long from now on."""
+
+    for_s: int
+    reason: str
+
+
+@record
+class CancelOverride:
+    """An operator takes an override back."""
+
+    of: str
+    """What is overridden: `breaker`."""
+
+
+@record
 class Report:
     """What a host's agent saw. Refused when the session is not the host's present one."""
 
@@ -408,6 +424,8 @@ Command = (
     | Evict
     | MarkStaying
     | HostEvacuated
+    | OverrideBreaker
+    | CancelOverride
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -439,6 +457,8 @@ KINDS: dict[str, type[Command]] = {
     "evict": Evict,
     "mark_staying": MarkStaying,
     "host_evacuated": HostEvacuated,
+    "override_breaker": OverrideBreaker,
+    "cancel_override": CancelOverride,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

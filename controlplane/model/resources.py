@@ -454,6 +454,20 @@ class Incarnation:
 
 
 @record
+class Override:
+    """An operator's word that something which protects is not to, for a time."""
+
+    actor: str
+    at: int
+    until: int
+    reason: str
+
+
+BREAKER = "breaker"
+"""What an override is about: the breaker of failover."""
+
+
+@record
 class IdempotencyRecord:
     """The outcome of a keyed command, so that its repetition answers the same."""
 

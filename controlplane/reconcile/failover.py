@@ -4,7 +4,7 @@ Level-based: whatever woke it, a round decides from the whole state (`decide.fai
 the term and the epochs they were decided from, so one that comes too late, or twice, is refused by the machine.
 
 When the breaker closes because hosts come back, the others are probably on their way: they get `CALM_S` before anything
-is given up on the word of the leases alone.
+is given up on the word of the leases alone. An operator who overrides it waits for nobody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from controlplane.decide.failover import FailoverLimits, breaker, failover
+from controlplane.decide.breaker import Breaker, FailoverLimits, breaker
+from controlplane.decide.failover import failover
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.ports import Clock, LogError, Proposer, StateReader
@@ -29,6 +30,8 @@ NAMED = 5
 """MicroVMs that a message about many names."""
 
 _log = structlog.get_logger(__name__)
+
+_CLOSED = Breaker(open=False, lost=0, of=0, message="")
 
 
 class FailoverRunner:
@@ -49,8 +52,8 @@ class FailoverRunner:
         self._limits = limits
         self._held: Mapping[str, str] = {}
         """What was said last of each microVM that stays where it is."""
-        self._open = False
-        """Whether the breaker was, when it was looked at last."""
+        self._cut = _CLOSED
+        """The breaker as it was looked at last."""
         self._opened_s = -math.inf
         """When it was seen open last."""
 
@@ -66,18 +69,20 @@ class FailoverRunner:
                 # A round that cannot be decided must not take the whole front down with it, again and again.
                 _log.exception("failover.round_broke")
             await asyncio.sleep(GATHER_S)
-            await self._reader.until(lambda now, seen=seen: now.hosts is not seen.hosts, timeout_s=PERIOD_S)
+            await self._reader.until(lambda now, seen=seen: _is_news(seen, now), timeout_s=PERIOD_S)
 
     async def _round(self, state: State) -> None:
         term = self._leading_term()
         if term is None or not self._reader.begun:
             # Whoever leads next, be it this node, says all of it once more.
-            self._held, self._open = {}, False
+            self._held, self._cut = {}, _CLOSED
             return
-        self._tell_breaker(state)
-        decided = failover(state, term=term, limits=self._limits, now_ms=self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        cut = breaker(state, self._limits, now_ms=now_ms)
+        self._tell_breaker(cut)
+        decided = failover(state, term=term, limits=self._limits, now_ms=now_ms)
         self._tell_held(decided.held)
-        calm = self._clock.monotonic_s() - self._opened_s >= CALM_S
+        calm = cut.override is not None or self._clock.monotonic_s() - self._opened_s >= CALM_S
         due = [each for each in decided.resurrect if calm or state.hosts[each.host].confirmed_by is not None]
         if not due:
             return
@@ -88,15 +93,19 @@ class FailoverRunner:
             else:
                 _log.warning("failover.resurrected", uid=command.uid, host=command.host, reason=command.reason)
 
-    def _tell_breaker(self, state: State) -> None:
-        now = breaker(state, self._limits)
+    def _tell_breaker(self, now: Breaker) -> None:
+        before, self._cut = self._cut, now
         if now.open:
             self._opened_s = self._clock.monotonic_s()
-        if now.open and not self._open:
+        if now.open and not before.open:
             _log.critical("failover.breaker_opened", lost=now.lost, of=now.of, message=now.message)
-        elif self._open and not now.open:
+        elif before.open and not now.open:
             _log.critical("failover.breaker_closed", lost=now.lost, of=now.of)
-        self._open = now.open
+        if now.override != before.override:
+            if now.override is not None:
+                _log.critical("failover.overridden", actor=now.override.actor, reason=now.override.reason)
+            else:
+                _log.critical("failover.override_ended", breaker_open=now.open)
 
     def _tell_held(self, held: Mapping[str, str]) -> None:
         news: dict[str, list[str]] = {}
@@ -106,3 +115,7 @@ class FailoverRunner:
         for reason, uids in news.items():
             _log.warning("failover.held", reason=reason, microvms=len(uids), some=uids[:NAMED])
         self._held = held
+
+
+def _is_news(before: State, now: State) -> bool:
+    return now.hosts is not before.hosts or now.overrides is not before.overrides

@@ -20,6 +20,7 @@ from controlplane.model.commands import (
     AgentLost,
     Batch,
     BeginIncarnation,
+    CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
@@ -43,6 +44,7 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    OverrideBreaker,
     Place,
     Precondition,
     Release,
@@ -140,6 +142,7 @@ class RandomCommands:
             self._fenced,
             self._fenced,
             self._confirm,
+            self._override,
             self._resurrect,
             self._resurrect,
             self._rejoined,
@@ -507,6 +510,11 @@ class RandomCommands:
         host = self._host_in(state, HostPhase.SUSPECT, HostPhase.DETACHED, HostPhase.FENCED)
         revision = self._pick((None, None, None, self._integer(1)))
         return self._pick((ConfirmOff, ConfirmOff, ConfirmFenced))(host=host, revision=revision)
+
+    def _override(self, _: State) -> Command:
+        if self._source.chance(50):
+            return CancelOverride(of=self._pick(("breaker", "breaker", "nothing")))
+        return OverrideBreaker(for_s=self._integer(0, 1, 60), reason=self._pick(("", "why not")))
 
     def _resurrect(self, state: State) -> Command:
         fenced = [name for name in sorted(state.on_host) if state.hosts[name].phase is HostPhase.FENCED]

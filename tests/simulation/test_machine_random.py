@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from simulation.replay import Seeded
 from support.invariants import check_snapshot, check_state, check_step
 from support.snapshots import dump, load
 
-from controlplane.decide.failover import FailoverLimits, failover
+from controlplane.decide.breaker import FailoverLimits
+from controlplane.decide.failover import failover
 from controlplane.decide.gc import plan
 from controlplane.machine import draft
 from controlplane.machine.apply import apply
@@ -57,7 +59,7 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         _check_never_overfilled(before, state)
         if state is not before:
             check_state(state)
-            _check_failover(state)
+            _check_failover(state, now_ms=envelope.at)
             _check_collection(state)
         if seen is not None:
             seen[_label(envelope.kind, outcome)] += 1
@@ -112,10 +114,11 @@ def _check_collection(state: State) -> None:
         }, "nothing is collected twice"
 
 
-def _check_failover(state: State) -> None:
+def _check_failover(state: State, *, now_ms: int) -> None:
     """Everything on a lost host is either given up, which the machine takes, or held for a reason."""
-    for limits in (FailoverLimits(), FailoverLimits(max_unhealthy=1.0, per_round=1)):
-        found = failover(state, term=1, limits=limits, now_ms=FAR_MS)
+    strict, open_handed = FailoverLimits(), FailoverLimits(max_unhealthy=1.0, per_round=1)
+    for limits, at in itertools.product((strict, open_handed), (now_ms, FAR_MS)):
+        found = failover(state, term=1, limits=limits, now_ms=at)
         decided = {each.uid for each in found.resurrect}
         lost = [name for name, host in state.hosts.items() if host.phase in (HostPhase.DETACHED, HostPhase.FENCED)]
         assert decided | set(found.held) == {vm.meta.uid for name in lost for vm in state.microvms_on(name)}

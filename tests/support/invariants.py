@@ -15,7 +15,17 @@ from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
-from controlplane.model.commands import Batch, BeginIncarnation, Command, Destroyed, Place, Report, Resurrect
+from controlplane.model.commands import (
+    Batch,
+    BeginIncarnation,
+    CancelOverride,
+    Command,
+    Destroyed,
+    OverrideBreaker,
+    Place,
+    Report,
+    Resurrect,
+)
 from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -78,7 +88,7 @@ def check_step(
     assert after.revision == before.revision + int(changed), "the revision counts changes"
     assert outcome.revision == after.revision
     assert changed or not events
-    told = keyed or isinstance(command, BeginIncarnation)
+    told = keyed or isinstance(command, BeginIncarnation | OverrideBreaker | CancelOverride)
     assert told or not changed or events, "every change is told"
     _check_events(after, events)
     _check_epochs(before, command, after)

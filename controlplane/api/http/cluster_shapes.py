@@ -132,13 +132,26 @@ class NodeShape(Shape):
     not_asked: str = Field(description="Why it could not be asked; empty where it was.")
 
 
+class OverrideShape(Shape):
+    actor: str
+    at: Timestamp
+    until: Timestamp = Field(description="It ends by itself then.")
+    reason: str
+
+
 class FailoverShape(Shape):
     """Whether microVMs of lost hosts are restarted elsewhere."""
 
-    breaker_open: bool = Field(description="Too many hosts are lost at once: nothing is restarted elsewhere.")
-    lost: int = Field(description="Hosts that are detached or fenced, and that nobody confirmed as off.")
-    of: int = Field(description="Declared hosts that have ever connected.")
-    message: str = Field(description="What is held, and what to do about it; empty while the breaker is closed.")
+    breaker_open: bool = Field(
+        description="Too many hosts were lost at once: what was on them is not restarted elsewhere."
+    )
+    lost: int = Field(
+        description="Hosts that are detached or fenced, and that nobody confirmed as off; while too many are lost at"
+        " once, all of those."
+    )
+    of: int = Field(description="Declared hosts that have ever connected; while too many are lost, those of then.")
+    message: str = Field(description="What is held, and what to do about it; empty where nothing is.")
+    override: OverrideShape | None = Field(description="An operator lets failover go on for a time.")
 
 
 class ClusterShape(Shape):

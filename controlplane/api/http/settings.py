@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.decide.breaker import FailoverLimits
 from controlplane.model.spec import GCPolicySpec
 
 MIB = 1024 * 1024
@@ -27,8 +28,8 @@ class ApiSettings:
     watch_queue: int = 1024
     """Events that a watcher may be behind before its stream is ended."""
     max_watchers: int = 1000
-    max_unhealthy: float = 0.5
-    """As the failover has it: the share of lost hosts above which the breaker is open."""
+    failover: FailoverLimits = field(default_factory=FailoverLimits)
+    """As whoever leads has them: what is said here is what is decided there."""
     gc_policy: GCPolicySpec = field(default_factory=GCPolicySpec)
     gc_per_round: int = 100
     """As the collector has them: what is kept for how long, and how much a plan collects at a time."""

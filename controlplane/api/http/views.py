@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from controlplane.api.http import cluster_shapes, host_views, shapes
 from controlplane.api.http.times import iso
+from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.conditions import (
     Condition,
     Truth,
@@ -16,7 +17,7 @@ from controlplane.decide.conditions import (
     waits_for_lease,
 )
 from controlplane.decide.drift import DriftField, classify
-from controlplane.decide.failover import Breaker, FailoverLimits, failover
+from controlplane.decide.failover import failover
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.holding import found_hold
@@ -31,6 +32,7 @@ from controlplane.model.resources import (
     MicroVM,
     Namespace,
     Operation,
+    Override,
     PlacementPolicy,
     Policy,
     Unmanaged,
@@ -341,7 +343,21 @@ def _resurrection(vm: MicroVM) -> shapes.ResurrectionShape | None:
 
 
 def failover_shape(found: Breaker) -> cluster_shapes.FailoverShape:
-    return cluster_shapes.FailoverShape(breaker_open=found.open, lost=found.lost, of=found.of, message=found.message)
+    return cluster_shapes.FailoverShape(
+        breaker_open=found.stops,
+        lost=found.lost,
+        of=found.of,
+        message=found.message,
+        override=override_shape(found.override),
+    )
+
+
+def override_shape(found: Override | None) -> cluster_shapes.OverrideShape | None:
+    if found is None:
+        return None
+    return cluster_shapes.OverrideShape(
+        actor=found.actor, at=iso(found.at), until=iso(found.until), reason=found.reason
+    )
 
 
 def drift_fields(fields: Iterable[DriftField]) -> list[shapes.DriftFieldShape]:

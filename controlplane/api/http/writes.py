@@ -78,6 +78,8 @@ async def act(services: Services, actor: Principal, command: Act, *, key: str | 
 def warnings_for(spec: MicroVMSpec) -> list[str]:
     """What the user asked for and should know more of."""
     warnings: list[str] = []
+    if spec.recovery.policy is not None and spec.recovery.on_host_failure is not HostFailure.RESTART_ELSEWHERE:
+        warnings.append("spec.recovery.policy: with on_host_failure = never there is nothing for it to decide")
     if spec.recovery.on_host_failure is not HostFailure.RESTART_ELSEWHERE:
         if detach_action(spec) is not OnDetach.KEEP:
             warnings.append(

@@ -10,6 +10,7 @@ import typer
 
 from controlplane.cli import columns, options, output
 from controlplane.cli.columns import age
+from controlplane.cli.commands.failover import breaker_line
 from controlplane.cli.errors import DIFFERENCES, CliError, ProblemError
 from controlplane.cli.options import NamespaceOption
 from controlplane.cli.output import Output, OutputFormat
@@ -49,7 +50,15 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
             ("Log", ", ".join(f"{name} {text(log.get(key))}" for name, key in _LOG_FIELDS)),
             *([("Backup", _backup(mapping(cluster, "backup")))] if cluster.get("backup") else []),
             ("Hosts", _counts(mapping(cluster, "hosts"))),
-            ("Failover", _failover(failover)),
+            (
+                "Failover",
+                breaker_line(
+                    bool(failover.get("breaker_open")),
+                    failover.get("lost"),
+                    failover.get("of"),
+                    mapping(failover, "override"),
+                ),
+            ),
             ("MicroVMs", _counts(mapping(cluster, "microvms"))),
         ]
     )
@@ -192,11 +201,6 @@ def _backup(backup: Json) -> str:
     if backup.get("overdue"):
         line += "  OVERDUE"
     return f"{line}\nfailed: {backup['error']}" if backup.get("error") else line
-
-
-def _failover(failover: Json) -> str:
-    lost, of = failover.get("lost") or 0, failover.get("of") or 0
-    return ("STOPPED: " if failover.get("breaker_open") else "ready; ") + f"{lost} of {of} hosts lost"
 
 
 def _node_row(node: Json, leader: str) -> list[str]:

@@ -90,7 +90,7 @@ def test_an_operators_word_is_refused_where_it_cannot_be_true(fleet: Rig) -> Non
 
 def test_many_lost_hosts_open_the_breaker_until_an_operator_speaks(fleet: Rig) -> None:
     closed = fleet.get("/cluster").json()["failover"]
-    assert closed == {"breaker_open": False, "lost": 0, "of": 2, "message": ""}
+    assert closed == {"breaker_open": False, "lost": 0, "of": 2, "message": "", "override": None}
     for host in ("h1", "h2"):
         lose(fleet, host)
         fleet.do(fenced(host))
@@ -99,8 +99,54 @@ def test_many_lost_hosts_open_the_breaker_until_an_operator_speaks(fleet: Rig) -
     assert "2 of 2 hosts are lost" in found["failover"]["message"]
     assert fleet.get(f"{VM}/why").json()["held"] == found["failover"]["message"]
     fleet.post("/hosts/h2/actions/confirm-fenced")
+    assert fleet.get("/cluster").json()["failover"]["breaker_open"] is True, "nobody said anything of h1"
+    fleet.post(CONFIRM)
     assert fleet.get("/cluster").json()["failover"]["breaker_open"] is False
     assert fleet.get(f"{VM}/why").json()["held"] == ""
+
+
+def test_an_operator_overrides_the_breaker_for_a_time(fleet: Rig) -> None:
+    quiet = fleet.get("/failover").json()
+    assert (quiet["breaker"]["open"], quiet["override"], quiet["next"], quiet["held"]) == (False, None, [], [])
+    missing = fleet.delete("/failover/override")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+    for host in ("h1", "h2"):
+        lose(fleet, host)
+        fleet.do(fenced(host))
+    stopped = fleet.get("/failover").json()
+    assert (stopped["breaker"]["open"], stopped["breaker"]["stops"]) == (True, True)
+    assert (stopped["breaker"]["lost"], stopped["breaker"]["of"], stopped["breaker"]["hosts"]) == (2, 2, ["h1", "h2"])
+    (kept,) = stopped["held"]
+    assert (kept["name"], kept["host"], kept["held"]) == ("web", "h1", stopped["breaker"]["message"])
+    assert stopped["held_in_all"] == 1
+    done = fleet.put("/failover/override", {"for_s": 600, "reason": " both burnt "})
+    assert done.status_code == 200, done.text
+    body = done.json()
+    assert (body["override"]["actor"], body["override"]["reason"]) == ("alice", "both burnt")
+    assert body["override"]["until"] > body["override"]["at"]
+    assert (body["breaker"]["open"], body["breaker"]["stops"], body["held"]) == (True, False, [])
+    assert [each["name"] for each in body["next"]] == ["web"]
+    assert fleet.get("/cluster").json()["failover"]["override"] == body["override"]
+    fleet.do(resurrect(fleet.vm()))
+    assert fleet.delete("/failover/override").json()["override"] is None
+    assert fleet.get("/cluster").json()["failover"]["breaker_open"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"for_s": 0, "reason": "x"}, "/for_s"),
+        ({"for_s": 24 * 3600 + 1, "reason": "x"}, "/for_s"),
+        ({"for_s": 60}, "/reason"),
+        ({"for_s": 60, "reason": "  "}, "/reason"),
+        ({"for_s": 60, "reason": "x" * 501}, "/reason"),
+        ({"for_s": 60, "reason": "x", "host": "h1"}, "/host"),
+    ],
+)
+def test_an_override_that_says_too_little_is_refused(fleet: Rig, body: dict[str, object], pointer: str) -> None:
+    refused = fleet.put("/failover/override", body)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert fleet.get("/failover").json()["override"] is None
 
 
 def test_what_was_seen_on_a_host_that_is_lost_ends_no_wait(fleet: Rig) -> None:

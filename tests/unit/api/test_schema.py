@@ -41,6 +41,8 @@ PATHS = {
     "/api/v2/apply": {"post"},
     "/api/v2/watch": {"get"},
     "/api/v2/drift": {"get"},
+    "/api/v2/failover": {"get"},
+    "/api/v2/failover/override": {"put", "delete"},
     "/api/v2/gc/plan": {"get"},
     "/api/v2/gc/run": {"post"},
     "/api/v2/gc/status": {"get"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -99,5 +100,31 @@ def test_an_open_breaker_is_not_overlooked(cli: Cli, fleet: Rig) -> None:
     loud = cli("cluster", "status").out
     assert loud.startswith("FAILOVER IS STOPPED: 2 of 3 hosts are lost")
     assert "confirm-fenced" in loud
-    fleet.do(confirm_fenced("h2"))
+    for name in ("h2", "h1"):
+        fleet.do(confirm_fenced(name))
     assert "FAILOVER IS STOPPED" not in cli("cluster", "status").out
+
+
+def test_the_breaker_is_overridden_for_a_time_with_a_reason(cli: Cli, fleet: Rig) -> None:
+    for command in (suspected("h2"), detached("h2"), fenced("h2")):
+        fleet.do(command)
+    stopped = cli("failover", "status")
+    assert stopped.out.startswith("FAILOVER IS STOPPED: 2 of 3 hosts are lost")
+    assert "demo/web" in stopped.out
+    for arguments in ((), ("--for", "30m"), ("--reason", "x"), ("--for", "soon", "--reason", "x")):
+        assert cli("failover", "override", *arguments, "--yes").code == 2
+    assert cli("failover", "override", "--cancel", "--for", "1h").code == 2
+    unasked = cli("failover", "override", "--for", "30m", "--reason", "rack 3 burnt down")
+    assert (unasked.code, "--yes" in unasked.err) == (1, True)
+    assert not fleet.replica.state.overrides
+    done = cli("failover", "override", "--for", "30m", "--reason", "rack 3 burnt down", "--yes")
+    assert done.code == 0, done.err
+    assert "only fenced hosts are given up" in done.err
+    assert "overridden by alice until" in done.out
+    assert "Restarted elsewhere next, in this order" in done.out
+    found = fleet.replica.state.overrides["breaker"]
+    assert found.until - found.at == 1800_000
+    assert "ready; 2 of 3 hosts lost; overridden by alice" in cli("cluster", "status").out
+    assert json.loads(cli("failover", "status", "-o", "json").out)["override"]["reason"] == "rack 3 burnt down"
+    assert cli("failover", "override", "--cancel").out.startswith("FAILOVER IS STOPPED")
+    assert cli("failover", "override", "--cancel").code == 1

@@ -14,9 +14,10 @@ from support.builders import (
 )
 from support.driven import DrivenMachine
 
-from controlplane.decide.failover import Breaker, FailoverLimits, breaker, failover
+from controlplane.decide.breaker import Breaker, FailoverLimits, breaker
+from controlplane.decide.failover import Failover, failover
 from controlplane.machine.outcome import Applied
-from controlplane.model.commands import Delete
+from controlplane.model.commands import CancelOverride, Delete, OverrideBreaker
 from controlplane.model.resources import MicroVM
 from controlplane.model.spec import HostFailure, Placement, Recovery, Restart, Volume, VolumeKind
 from controlplane.model.types import Kind
@@ -32,19 +33,24 @@ def fleet(count: int) -> DrivenMachine:
     return machine
 
 
-def uids(machine: DrivenMachine, limits: FailoverLimits = LIMITS) -> list[str]:
-    return [each.uid for each in failover(machine.state, term=machine.term, limits=limits, now_ms=machine.at).resurrect]
+def decide(machine: DrivenMachine, limits: FailoverLimits = LIMITS, *, in_s: float = 0) -> Failover:
+    """As the leader of the machine's term decides it so long after the last command."""
+    return failover(machine.state, now_ms=machine.at + int(in_s * 1000), term=machine.term, limits=limits)
+
+
+def uids(machine: DrivenMachine, limits: FailoverLimits = LIMITS, *, in_s: float = 0) -> list[str]:
+    return [each.uid for each in decide(machine, limits, in_s=in_s).resurrect]
 
 
 def held(machine: DrivenMachine, vm: MicroVM, limits: FailoverLimits = LIMITS) -> str | None:
-    return failover(machine.state, term=machine.term, limits=limits, now_ms=machine.at).held.get(vm.meta.uid)
+    return decide(machine, limits).held.get(vm.meta.uid)
 
 
 def test_nothing_is_lost_and_nothing_is_given_up() -> None:
     machine = fleet(2)
     machine.active(recovery=MOVES)
     machine.accept(suspected())
-    found = failover(machine.state, term=1, limits=LIMITS, now_ms=machine.at)
+    found = decide(machine)
     assert (found.resurrect, dict(found.held)) == ((), {})
 
 
@@ -55,7 +61,7 @@ def test_what_is_decided_is_what_the_machine_takes() -> None:
     machine.placed("b", recovery=MOVES)
     machine.active("c", host="h2", recovery=MOVES)
     machine.lose()
-    decided = failover(machine.state, term=7, limits=LIMITS, now_ms=machine.at).resurrect
+    decided = decide(machine).resurrect
     assert [(each.uid, each.epoch, each.host, each.term) for each in decided] == [
         ("vm-a", 1, "h1", 7),
         ("vm-b", 1, "h1", 7),
@@ -66,7 +72,7 @@ def test_what_is_decided_is_what_the_machine_takes() -> None:
 
 
 def test_the_oldest_come_first_and_the_rest_in_their_turn() -> None:
-    machine = fleet(3)
+    machine = fleet(4)
     for name, host in (("z", "h1"), ("b", "h2"), ("a", "h1")):
         machine.active(name, host=host, recovery=MOVES)
     machine.lose("h1").accept(confirm_fenced("h1"))
@@ -82,7 +88,7 @@ def test_an_operators_word_is_the_reason() -> None:
     machine.active(recovery=MOVES)
     machine.accept(suspected())
     machine.accept(confirm_fenced(), actor="bob")
-    (decided,) = failover(machine.state, term=1, limits=LIMITS, now_ms=machine.at).resurrect
+    (decided,) = decide(machine).resurrect
     assert decided.reason == "confirmed as off by bob"
 
 
@@ -142,7 +148,7 @@ def test_when_the_breaker_opens(hosts: int, lost: int, max_unhealthy: float, ope
     machine = fleet(hosts)
     for number in range(1, lost + 1):
         machine.accept(detached(f"h{number}"))
-    found = breaker(machine.state, FailoverLimits(max_unhealthy=max_unhealthy))
+    found = breaker(machine.state, FailoverLimits(max_unhealthy=max_unhealthy), now_ms=machine.at)
     assert (found.open, found.lost, found.of) == (opens, lost, hosts)
     assert found.message.startswith(f"{lost} of {hosts} hosts are lost") if opens else found.message == ""
 
@@ -155,7 +161,7 @@ def test_only_hosts_that_were_there_count() -> None:
     machine.accept(detached("h2"))
     machine.accept(detached("h3"))
     machine.accept(agent_connected("h3"))
-    assert breaker(machine.state, LIMITS) == Breaker(open=False, lost=1, of=3, message="")
+    assert breaker(machine.state, LIMITS, now_ms=machine.at) == Breaker(open=False, lost=1, of=3, message="")
 
 
 def test_the_breaker_holds_all_but_what_was_on_hosts_known_to_be_off() -> None:
@@ -163,16 +169,91 @@ def test_the_breaker_holds_all_but_what_was_on_hosts_known_to_be_off() -> None:
     for number in range(1, 5):
         machine.active(f"on-{number}", host=f"h{number}", recovery=MOVES)
         machine.lose(f"h{number}")
-    cut = breaker(machine.state, LIMITS)
+    cut = breaker(machine.state, LIMITS, now_ms=machine.at)
     assert cut.open
     assert uids(machine) == []
     assert held(machine, machine.vm("on-1")) == cut.message
-    machine.accept(confirm_fenced("h1"))
-    assert breaker(machine.state, LIMITS).open
-    assert uids(machine) == ["vm-on-1"]
+    for name, moved in (("h1", ["vm-on-1"]), ("h2", ["vm-on-1", "vm-on-2"])):
+        machine.accept(confirm_fenced(name))
+        assert breaker(machine.state, LIMITS, now_ms=machine.at).open
+        assert uids(machine) == moved, "a word about one host says nothing of the others"
     machine.accept(agent_connected("h4"))
-    assert not breaker(machine.state, LIMITS).open
-    assert uids(machine) == ["vm-on-1", "vm-on-2", "vm-on-3"]
+    assert breaker(machine.state, LIMITS, now_ms=machine.at).open, "three of five are lost"
+    machine.accept(agent_connected("h2"))
+    assert not breaker(machine.state, LIMITS, now_ms=machine.at).open
+    assert uids(machine) == ["vm-on-1", "vm-on-3"]
+
+
+def test_the_word_about_one_of_two_hosts_moves_nothing_of_the_other() -> None:
+    machine = fleet(2)
+    for name in ("h1", "h2"):
+        machine.active(f"on-{name}", host=name, recovery=MOVES)
+        machine.lose(name)
+    machine.accept(confirm_fenced("h1"))
+    assert uids(machine, in_s=24 * 3600) == ["vm-on-h1"]
+    assert held(machine, machine.vm("on-h2")) == breaker(machine.state, LIMITS, now_ms=machine.at).message
+    machine.accept(confirm_fenced("h2"))
+    assert not breaker(machine.state, LIMITS, now_ms=machine.at).open
+    assert uids(machine) == ["vm-on-h1", "vm-on-h2"]
+
+
+def lose_at(machine: DrivenMachine, name: str, at_s: int) -> None:
+    machine.at = at_s * 1000
+    machine.lose(name)
+
+
+def test_hosts_that_were_lost_one_by_one_are_no_mass_loss() -> None:
+    machine = fleet(4)
+    for number in (1, 2, 3, 4):
+        machine.active(f"on-{number}", host=f"h{number}", recovery=MOVES)
+        lose_at(machine, f"h{number}", 10_000 + number * 601)
+    assert not breaker(machine.state, LIMITS, now_ms=machine.at).open
+    assert uids(machine) == ["vm-on-1", "vm-on-2", "vm-on-3", "vm-on-4"]
+    assert breaker(machine.state, FailoverLimits(window_s=700), now_ms=machine.at).open
+
+
+def test_what_was_lost_long_ago_holds_nothing_of_what_is_lost_now() -> None:
+    machine = fleet(6)
+    for number in range(1, 7):
+        machine.active(f"on-{number}", host=f"h{number}", recovery=MOVES)
+    for number in (1, 2, 3, 4):
+        lose_at(machine, f"h{number}", 10_000 + number)
+    lose_at(machine, "h5", 20_000)
+    cut = breaker(machine.state, LIMITS, now_ms=machine.at)
+    assert (cut.open, cut.lost, cut.of, cut.hosts) == (True, 4, 6, {"h1", "h2", "h3", "h4"})
+    assert uids(machine) == ["vm-on-5"]
+    machine.lose("h6")
+    assert uids(machine) == [], "both hosts that were left are lost at once"
+
+
+def test_a_host_that_came_later_makes_no_mass_loss_smaller() -> None:
+    machine = fleet(3)
+    for name in ("h1", "h2"):
+        machine.lose(name)
+    machine.at += 3600_000
+    for name in ("h4", "h5"):
+        machine.with_host(name)
+    cut = breaker(machine.state, LIMITS, now_ms=machine.at)
+    assert (cut.open, cut.lost, cut.of) == (True, 2, 3)
+
+
+def test_an_override_lets_everything_through_until_it_ends() -> None:
+    machine = fleet(3)
+    vm = machine.active(recovery=MOVES)
+    never = machine.active("never")
+    for name in ("h1", "h2"):
+        machine.lose(name)
+    machine.accept(OverrideBreaker(for_s=60, reason="burnt"), actor="bob")
+    cut = breaker(machine.state, LIMITS, now_ms=machine.at)
+    assert (cut.open, cut.stops, cut.message) == (True, False, "")
+    assert cut.override is not None
+    assert (cut.override.actor, cut.override.reason) == ("bob", "burnt")
+    assert uids(machine, in_s=59.9) == [vm.meta.uid]
+    assert held(machine, never) == "its recovery.on_host_failure is never"
+    assert uids(machine, in_s=60) == []
+    machine.accept(CancelOverride(of="breaker"))
+    assert uids(machine) == []
+    assert breaker(machine.state, LIMITS, now_ms=machine.at).stops
 
 
 # -- policies ----------------------------------------------------------------------------------------------------------
@@ -236,7 +317,7 @@ def test_a_rate_holds_over_rounds_and_leaders_and_drops_nothing() -> None:
     moved: list[list[str]] = []
     for _ in range(4):
         # Each round begins from the state alone, as a new leader's does.
-        decided = failover(machine.state, term=machine.term, limits=LIMITS, now_ms=machine.at)
+        decided = decide(machine)
         moved.append([each.uid for each in decided.resurrect])
         assert len(decided.resurrect) + len(decided.held) == 6 - sum(map(len, moved[:-1]))
         for each in decided.resurrect:

@@ -21,7 +21,7 @@ from support.builders import (
 )
 from unit.reconcile.world import World, session
 
-from controlplane.decide.failover import FailoverLimits
+from controlplane.decide.breaker import FailoverLimits
 from controlplane.model.commands import Resurrect
 from controlplane.model.resources import MicroVM, MicroVMPhase
 from controlplane.model.spec import HostFailure, Recovery

@@ -11,7 +11,6 @@ from controlplane.api.http import params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
-from controlplane.decide.failover import FailoverLimits
 from controlplane.model.commands import Act, Action
 from controlplane.ports import DriverError, HostUnreachableError
 
@@ -44,8 +43,8 @@ async def why(
     services: With, state: reads.Snapshot, namespace: params.NamespaceParam, name: params.NameParam
 ) -> Response:
     """Why it is where it is, or nowhere: the decision and every bid; and what a lost host means for it."""
-    limits = FailoverLimits(max_unhealthy=services.settings.max_unhealthy)
-    return respond(views.why(state, reads.microvm(state, namespace, name), limits, services.clock.now_ms()), state)
+    limits, now_ms = services.settings.failover, services.clock.now_ms()
+    return respond(views.why(state, reads.microvm(state, namespace, name), limits, now_ms), state)
 
 
 @router.get(

@@ -15,7 +15,7 @@ from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Services, With
 from controlplane.api.http.times import iso
-from controlplane.decide.failover import FailoverLimits, breaker
+from controlplane.decide.breaker import breaker
 from controlplane.machine.codec import digest_text
 from controlplane.machine.convergence import current_observation
 from controlplane.model.spec import MICROVM_FIELD_EFFECTS, MicroVMSpec
@@ -44,7 +44,7 @@ async def cluster(services: With) -> Response:
         nodes=_nodes(services, log, presence, views_of),
         disagreements=beliefs.disagreements(views_of),
         restore=beliefs.restore(state, log.incarnation if log is not None else 0, views_of),
-        failover=views.failover_shape(breaker(state, FailoverLimits(max_unhealthy=services.settings.max_unhealthy))),
+        failover=views.failover_shape(breaker(state, services.settings.failover, now_ms=services.clock.now_ms())),
         hosts=dict(Counter(views.host_phase(host) for host in state.hosts.values())),
         microvms=dict(
             Counter(
