@@ -62,6 +62,7 @@ from controlplane.model.resources import (
     InterfaceFacts,
     Inventory,
     MicroVM,
+    MicroVMPhase,
     Observation,
     ObservedPower,
     Unmanaged,
@@ -537,18 +538,30 @@ class RandomCommands:
     # -- emptying hosts ------------------------------------------------------------------------------------------------
 
     def _act_on_host(self, state: State) -> Command:
-        known = state.hosts.get(host := self._name())
+        # What is to be emptied should hold something, or there is nothing to see.
+        full = self._full(state)
+        host = self._pick(full) if full and not self._nonsense() else self._name()
+        known = state.hosts.get(host)
         return ActOnHost(
             host=host,
-            action=self._pick(list(HostAction)),
+            action=self._pick((*HostAction, HostAction.DRAIN, HostAction.DRAIN)),
             max_parallel=self._pick((None, None, self._integer(1, 2, 3))),
             allow_data_loss=self._pick((None, None, True)),
             revision=self._pick((None, None, None, known.meta.intent_revision if known is not None else 1)),
         )
 
+    def _full(self, state: State) -> list[str]:
+        """Ready hosts that hold something."""
+        return [
+            name
+            for name, host in sorted(state.hosts.items())
+            if host.phase is HostPhase.READY and state.on_host.get(name)
+        ]
+
     def _evacuating(self, state: State) -> tuple[str, MicroVM | None]:
         """A host that is to be emptied, if there is one, and a microVM that may be there."""
         names = [name for name, host in sorted(state.hosts.items()) if host.evacuating is not None]
+        names = [name for name in names if name in self._full(state)] or names
         host = self._pick(names) if names and not self._nonsense() else self._name()
         here = list(state.microvms_on(host))
         return host, self._pick(here) if here and not self._nonsense() else self._vm(state)
@@ -566,7 +579,10 @@ class RandomCommands:
 
     def _left(self, state: State) -> Command:
         """A report that a host has ended what it was told to end, and lets nothing run that it is to halt."""
-        host, _ = self._evacuating(state)
+        leaving = [
+            vm.placement.host for vm in state.microvms.values() if vm.phase is MicroVMPhase.MOVING and vm.placement
+        ]
+        host = self._pick(leaving) if leaving else self._evacuating(state)[0]
         known, here = state.hosts.get(host), list(state.microvms_on(host))
         still = [
             replace(self._observation(vm), epoch=vm.epoch, halted=True, power=ObservedPower.STOPPED)
