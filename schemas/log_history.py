@@ -21,6 +21,7 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -62,6 +63,7 @@ from controlplane.model.spec import (
     DriftPolicy,
     Evacuation,
     FailoverPolicySpec,
+    GCPolicySpec,
     HostFailure,
     HostMode,
     HostSpec,
@@ -287,6 +289,20 @@ _COMMANDS: list[Command] = [
         uid="uid-of-h3",
         spec=HostSpec(mode=HostMode.MAINTENANCE, evacuation=Evacuation(max_parallel=3)),
         labels={"zone": "a"},
+    ),
+    DeclareGCPolicy(
+        name="default",
+        uid="uid-of-default",
+        spec=GCPolicySpec(failed_microvm_after_s=0, unmanaged_microvm_after_s=604_800, lost_host_after_s=3600),
+        labels={"team": "fleet"},
+    ),
+    Collect(
+        trigger=Trigger.FINISHED_OPERATION,
+        subject=Subject(kind=SubjectKind.OPERATION, name="op-000000000005-000"),
+        since=1767225609000,
+        reason="it ended: create of web succeeded",
+        policy="default",
+        policy_revision=52,
     ),
 ]
 

@@ -26,6 +26,7 @@ from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
     FailoverPolicy,
+    GCPolicy,
     Host,
     IdempotencyRecord,
     Incarnation,
@@ -78,6 +79,9 @@ class _Policies(_Records[PlacementPolicy], tag="policies", frozen=True): ...
 class _FailoverPolicies(_Records[FailoverPolicy], tag="failover_policies", frozen=True): ...
 
 
+class _GCPolicies(_Records[GCPolicy], tag="gc_policies", frozen=True): ...
+
+
 class _MicroVMs(_Records[MicroVM], tag="microvms", frozen=True): ...
 
 
@@ -106,7 +110,16 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
 
 
 _TableChunk = (
-    _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations | _Tallies
+    _Hosts
+    | _Namespaces
+    | _Policies
+    | _FailoverPolicies
+    | _MicroVMs
+    | _Operations
+    | _Keys
+    | _Incarnations
+    | _Tallies
+    | _GCPolicies
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -120,6 +133,7 @@ TABLES: tuple[str, ...] = (
     "incarnations",
     "failover_policies",
     "tallies",
+    "gc_policies",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

@@ -112,6 +112,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
         "flintlock_namespace.plain": {"name": "plain"},
         "flintlock_placement_policy.plain": {"name": "plain"},
         "flintlock_failover_policy.plain": {"name": "plain"},
+        "flintlock_gc_policy.this": {"name": "default"},
     }
     before = tf.resources()
     tf.run("state", "rm", *blocks)

@@ -28,6 +28,7 @@ from controlplane.api.http.routes import (
     drift,
     failover_policies,
     gc,
+    gc_policies,
     hosts,
     microvms,
     namespaces,
@@ -74,6 +75,7 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
+    gc_policies,
 )
 
 

@@ -22,7 +22,14 @@ from controlplane.machine.state import State
 from controlplane.model.commands import Batch, Command, Delete, seal
 from controlplane.model.types import Kind, record, replace
 
-_RANK = {Kind.NAMESPACE: 0, Kind.PLACEMENT_POLICY: 1, Kind.FAILOVER_POLICY: 1, Kind.HOST: 2, Kind.MICROVM: 3}
+_RANK = {
+    Kind.NAMESPACE: 0,
+    Kind.PLACEMENT_POLICY: 1,
+    Kind.FAILOVER_POLICY: 1,
+    Kind.GC_POLICY: 1,
+    Kind.HOST: 2,
+    Kind.MICROVM: 3,
+}
 _AT_ONCE = 256
 """Items that are checked in one go, and keyed ones that are proposed at the same time."""
 

@@ -96,6 +96,8 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
         ]
         for each in objects(answer, "triggers")
     ]
+    name = dig(answer, "policy", "name")
+    print(f"GC policy: {name}" if name is not None else "GC policy: none is declared; this node's settings say")
     output.table(["TRIGGER", "KEPT", "DUE", "WAITING FOR", "COLLECTED", "LAST", "WHAT"], rows, empty="")
 
 
