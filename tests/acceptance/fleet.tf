@@ -90,6 +90,7 @@ resource "flintlock_gc_policy" "this" {
   annotations                = { note = var.note }
   failed_microvm_after_s     = 86400
   unmanaged_microvm_after_s  = 604800
+  lost_host_after_s          = 604800
   finished_operation_after_s = 3600
   timeouts {
     create = "1m"

@@ -133,7 +133,7 @@ def _deletion(pointer: str, raw: object, state: State) -> Step:
     if (item.namespace is None) is (item.kind is Kind.MICROVM):
         raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
     about = About(item.kind, item.namespace, item.name)
-    command = Delete(kind=item.kind, namespace=item.namespace, name=item.name)
+    command = Delete(kind=item.kind, namespace=item.namespace, name=item.name, reason=item.reason)
     there = reads.find_for(state, command) is not None
     return Step(pointer=pointer, about=about, command=command if there else None)
 

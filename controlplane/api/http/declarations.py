@@ -23,7 +23,7 @@ from controlplane.model.spec import (
     NamespaceSpec,
     PlacementPolicySpec,
 )
-from controlplane.model.types import Annotations, Kind, Labels, Name
+from controlplane.model.types import LINE_PATTERN, Annotations, Kind, Labels, Name
 
 MAX_ITEMS = 10_000
 _ALWAYS = Precondition()
@@ -187,6 +187,9 @@ class Removal(Input):
     kind: DeclaredKind
     namespace: Name | None = Field(default=None, description="Of microVMs.")
     name: Name
+    reason: Annotated[str, StringConstraints(max_length=1024, pattern=LINE_PATTERN)] = Field(
+        default="", description="Why it is deleted; shown wherever the deletion is."
+    )
 
 
 class ApplyBody(Input):

@@ -81,6 +81,7 @@ class TriggerShape(Shape):
     after_s: int | None = Field(description="How long the policy keeps such things; null: for ever.")
     due: int
     waiting: dict[WaitsFor, int]
+    oldest_since: Timestamp | None = Field(description="Since when the oldest of these is so; null: there are none.")
     collected: int = Field(description="Since the cluster began.")
     last: LastShape | None
 

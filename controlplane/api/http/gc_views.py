@@ -49,6 +49,7 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
     waiting: dict[Trigger, Counter[WaitsFor]] = {trigger: Counter() for trigger in Trigger}
     for each in made.waiting:
         waiting[each.trigger][each.waits_for] += 1
+    oldest = _oldest(made)
     return shapes.GCStatusShape(
         revision=state.revision,
         policy=_policy(made.policy),
@@ -58,6 +59,7 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
                 after_s=after_of(made.policy.spec, trigger),
                 due=due[trigger],
                 waiting={reason: waiting[trigger][reason] for reason in sorted(waiting[trigger])},
+                oldest_since=iso(oldest.get(trigger)),
                 collected=tally.collected if (tally := state.tallies.get(trigger.value)) is not None else 0,
                 last=shapes.LastShape(at=iso(tally.at), subject=tally.subject, reason=tally.reason)
                 if tally is not None
@@ -73,6 +75,14 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
             idempotency_key_lifetime_s=KEY_LIFETIME_MS // 1000,
         ),
     )
+
+
+def _oldest(made: GCPlan) -> dict[Trigger, int]:
+    """Since when (ms) the oldest thing of each trigger is so, whether it is due or waits."""
+    oldest: dict[Trigger, int] = {}
+    for each in (*(collection.command for collection in made.collect), *made.waiting):
+        oldest[each.trigger] = min(each.since, oldest.get(each.trigger, each.since))
+    return oldest
 
 
 def holds(state: State) -> shapes.HoldList:

@@ -157,3 +157,20 @@ def test_a_wrong_policy_is_refused_with_its_field(fleet: Rig, name: str, spec: d
     assert refused.status_code == 422, refused.text
     assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
     assert fleet.get("/gcpolicies").json()["items"] == []
+
+
+@pytest.mark.parametrize("collection", ["namespaces", "hosts", "placementpolicies", "failoverpolicies", "gcpolicies"])
+def test_every_kind_is_deleted_for_a_reason(api: Rig, collection: str) -> None:
+    path = f"/{collection}/default"
+    api.put(path, {"spec": {}})
+    refused = api.delete(f"{path}?reason={'x' * 1025}")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/reason")
+    assert api.delete(f"{path}?reason=seen+enough").status_code == 200
+    assert api.get(path).status_code == 404
+
+
+def test_status_says_since_when_the_oldest_is_there(fleet: Rig) -> None:
+    triggers = {each["trigger"]: each for each in fleet.get("/gc/status").json()["triggers"]}
+    (collection,) = due(fleet, only="failed_microvm")["collect"]
+    assert triggers["failed_microvm"]["oldest_since"] == collection["since"]
+    assert triggers["lost_host"]["oldest_since"] is None

@@ -39,10 +39,15 @@ async def read_gc_policy(state: reads.Snapshot, name: params.NameParam) -> Respo
 
 @router.delete("/gcpolicies/{name}", response_model=shapes.GCPolicyResource)
 async def delete_gc_policy(
-    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    revision: params.ExpectedRevision,
+    key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Delete the GC policy."""
-    command = Delete(kind=Kind.GC_POLICY, name=name, revision=revision)
+    command = Delete(kind=Kind.GC_POLICY, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 
