@@ -224,9 +224,10 @@ class FailoverSettings(_Settings):
 
 
 class GCSettings(_Settings):
-    """What is collected, and at what pace. The same on every node."""
+    """What is collected, and at what pace."""
 
     policy: GCPolicySpec = GCPolicySpec()
+    """Until a GC policy is declared; the same on every node."""
     every_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 5.0
     per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
 

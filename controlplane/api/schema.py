@@ -35,6 +35,7 @@ _RESOURCES = {
     "namespace": (declarations.NamespaceItem, shapes.NamespaceResource),
     "placementpolicy": (declarations.PlacementPolicyItem, shapes.PlacementPolicyResource),
     "failoverpolicy": (declarations.FailoverPolicyItem, shapes.FailoverPolicyResource),
+    "gcpolicy": (declarations.GCPolicyItem, shapes.GCPolicyResource),
 }
 
 

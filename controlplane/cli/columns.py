@@ -170,6 +170,16 @@ FAILOVER_POLICY = [
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
+GC_POLICY = [
+    Column("NAME", at("name")),
+    Column("FAILED-MICROVM", lambda policy, _: _kept(dig(policy, "spec", "failed_microvm_after_s"))),
+    Column("UNMANAGED-MICROVM", lambda policy, _: _kept(dig(policy, "spec", "unmanaged_microvm_after_s"))),
+    Column("LOST-HOST", lambda policy, _: _kept(dig(policy, "spec", "lost_host_after_s"))),
+    Column("FINISHED-OPERATION", lambda policy, _: _kept(dig(policy, "spec", "finished_operation_after_s"))),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
 OPERATION = [
     Column("ID", at("id")),
     Column("KIND", at("kind")),
@@ -187,6 +197,10 @@ def target_name(resource: Json) -> str:
     name = resource.get("name") or f"uid {resource.get('uid') or 'unknown'}"
     prefix = f"{resource['namespace']}/" if resource.get("namespace") else ""
     return f"{resource.get('kind', '')} {prefix}{name}".strip()
+
+
+def _kept(seconds: object) -> str:
+    return "for ever" if seconds is None else f"{seconds} s"
 
 
 def _seconds(seconds: object) -> str:

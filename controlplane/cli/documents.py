@@ -17,13 +17,14 @@ from controlplane.cli.errors import CliError
 from controlplane.cli.values import Json, mapping
 from controlplane.strict_yaml import MAX_BYTES, YamlError, load_all
 
-ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "Host", "MicroVM")
+ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "GCPolicy", "Host", "MicroVM")
 """Kinds in the order in which they are declared: what others refer to comes first. Deletion goes the other way."""
 
 PATHS = {
     "Namespace": "/namespaces",
     "PlacementPolicy": "/placementpolicies",
     "FailoverPolicy": "/failoverpolicies",
+    "GCPolicy": "/gcpolicies",
     "Host": "/hosts",
 }
 _WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec"}

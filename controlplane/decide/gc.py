@@ -1,9 +1,10 @@
 """Garbage collection: what is collected now, what is not yet, and why, one line for each. Pure.
 
-A plan is a function of the state, a time and a policy, so whoever reckons it from the same gets the same. What it
-collects are commands that name what they were decided from; the machine verifies each again, by the same rules
-(machine.collection_rules). So a preview is the run, unless something it is about has changed, and then its digest is
-another one. What has no turn yet stays in the plan: nothing is remembered between two plans, so nothing is forgotten.
+A plan is a function of the state, a time and the policy in force, so whoever reckons it from the same gets the same.
+What it collects are commands that name what they were decided from, the declared policy among it; the machine verifies
+each again, by the same rules (machine.collection_rules). So a preview is the run, unless something it is about has
+changed, and then its digest is another one. What has no turn yet stays in the plan: nothing is remembered between two
+plans, so nothing is forgotten.
 
 The oldest goes first, whatever it is; only what is due and has nothing in its way counts for the turn.
 """
@@ -18,6 +19,7 @@ import msgspec
 from controlplane.machine.collection_rules import (
     Obstacle,
     WaitsFor,
+    declared_policy,
     failed_obstacle,
     lost_host_obstacle,
     unmanaged_obstacle,
@@ -34,6 +36,17 @@ PER_ROUND = 100
 _EVERY = frozenset(Trigger)
 _MS = 1000
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+@record
+class PolicyInForce:
+    """How long things are kept, and who says so."""
+
+    spec: GCPolicySpec
+    name: str | None = None
+    """Of the declared policy; None: the settings of the node that answers."""
+    revision: int | None = None
+    """Of its intent."""
 
 
 @record
@@ -65,6 +78,7 @@ class GCPlan:
     at: int
     """The time that it was reckoned for."""
     revision: int
+    policy: PolicyInForce
     collect: tuple[Collection, ...]
     """In the order in which it is done."""
     waiting: tuple[Waiting, ...]
@@ -87,14 +101,26 @@ class _Candidate:
     epoch: int = 0
 
 
+def in_force(state: State, settings: GCPolicySpec) -> PolicyInForce:
+    """The declared policy as a whole, else what the settings say; never a mixture of both."""
+    policy = declared_policy(state)
+    if policy is None:
+        return PolicyInForce(spec=settings)
+    return PolicyInForce(spec=policy.spec, name=policy.meta.name, revision=policy.meta.intent_revision)
+
+
 def plan(
-    state: State, policy: GCPolicySpec, *, now_ms: int, limit: int = PER_ROUND, only: frozenset[Trigger] = _EVERY
+    state: State, settings: GCPolicySpec, *, now_ms: int, limit: int = PER_ROUND, only: frozenset[Trigger] = _EVERY
 ) -> GCPlan:
-    """What to collect at `now_ms`, `limit` of it at most, and what waits; of the triggers `only`."""
+    """What to collect at `now_ms`, `limit` of it at most, and what waits; of the triggers `only`.
+
+    `settings` are the node's, which hold where no policy is declared.
+    """
+    policy = in_force(state, settings)
     due: list[Collection] = []
     waiting: list[Waiting] = []
     for trigger, find in _FINDERS.items():
-        after_s = after_of(policy, trigger)
+        after_s = after_of(policy.spec, trigger)
         for each in find(state) if trigger in only else ():
             due_at = each.since + after_s * _MS if after_s is not None else None
             if due_at is None or due_at > now_ms or each.obstacle is not None:
@@ -106,6 +132,8 @@ def plan(
                 since=each.since,
                 epoch=each.epoch,
                 reason=each.reason,
+                policy=policy.name,
+                policy_revision=policy.revision,
             )
             due.append(Collection(due_at=due_at, policy=f"{field_of(each.trigger)} = {after_s}", command=command))
     due.sort(key=lambda each: each.due_at)
@@ -113,6 +141,7 @@ def plan(
     return GCPlan(
         at=now_ms,
         revision=state.revision,
+        policy=policy,
         collect=tuple(due[:limit]),
         waiting=tuple(waiting),
     )

@@ -42,6 +42,7 @@ from controlplane.model.commands import (
     ConfirmOff,
     Declaration,
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -139,7 +140,7 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
     match command:
         case DeclareNamespace():
             return declare.declare_namespace(draft, command)
-        case DeclarePlacementPolicy() | DeclareFailoverPolicy():
+        case DeclarePlacementPolicy() | DeclareFailoverPolicy() | DeclareGCPolicy():
             return declare.declare_policy(draft, command)
         case DeclareHost():
             return declare.declare_host(draft, command)
@@ -312,7 +313,7 @@ def _exists(state: State, known: Made) -> bool:
             return known.uid in state.microvms
         case Kind.NAMESPACE:
             return any(each.meta.uid == known.uid for each in state.namespaces.values())
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
             return any(each.meta.uid == known.uid for each in state.policies_of(known.kind).values())
         case Kind.HOST:
             return any(each.meta.uid == known.uid and each.declared for each in state.hosts.values())

@@ -26,6 +26,7 @@ from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
     FailoverPolicy,
+    GCPolicy,
     Host,
     IdempotencyRecord,
     Incarnation,
@@ -79,6 +80,9 @@ class _Policies(_Records[PlacementPolicy], tag="policies", frozen=True): ...
 class _FailoverPolicies(_Records[FailoverPolicy], tag="failover_policies", frozen=True): ...
 
 
+class _GCPolicies(_Records[GCPolicy], tag="gc_policies", frozen=True): ...
+
+
 class _MicroVMs(_Records[MicroVM], tag="microvms", frozen=True): ...
 
 
@@ -120,6 +124,7 @@ _TableChunk = (
     | _Incarnations
     | _Tallies
     | _Overrides
+    | _GCPolicies
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -134,6 +139,7 @@ TABLES: tuple[str, ...] = (
     "failover_policies",
     "tallies",
     "overrides",
+    "gc_policies",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

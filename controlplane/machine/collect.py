@@ -1,7 +1,7 @@
 """The command that ends one thing which the policy keeps no longer.
 
 It was decided from an older state, so everything is looked at again: that the thing is what the plan showed, since the
-same time, and that nothing stands in the way by now.
+same time, that nothing stands in the way by now, and that the policy is still the one that it was decided by.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from controlplane.machine.collection_rules import (
     Obstacle,
     WaitsFor,
+    declared_policy,
     failed_obstacle,
     lost_host_obstacle,
     unmanaged_obstacle,
@@ -26,6 +27,8 @@ Result = Applied | Rejected
 
 
 def collect(draft: Draft, command: Collect) -> Result:
+    if (refused := _of_another_policy(draft, command)) is not None:
+        return refused
     why = draft.because(command.reason, command.trigger)
     match command.trigger:
         case Trigger.FAILED_MICROVM:
@@ -39,6 +42,15 @@ def collect(draft: Draft, command: Collect) -> Result:
     if isinstance(outcome, Applied):
         _tally(draft, command)
     return outcome
+
+
+def _of_another_policy(draft: Draft, command: Collect) -> Rejected | None:
+    policy = declared_policy(draft.state)
+    now = (policy.meta.name, policy.meta.intent_revision) if policy is not None else (None, None)
+    if (command.policy, command.policy_revision) == now:
+        return None
+    message = f"the GC policy has changed since the end of {command.subject} was decided"
+    return Rejected(code=Code.POLICY_CHANGED, message=message, uid=policy.meta.uid if policy is not None else None)
 
 
 def _tally(draft: Draft, command: Collect) -> None:

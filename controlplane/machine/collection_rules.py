@@ -14,7 +14,8 @@ from controlplane.machine.holding import Holding, found_hold, host_hold, microvm
 from controlplane.machine.placing import epochs_before
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import State
-from controlplane.model.resources import Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
+from controlplane.model.policies import GC_POLICY_NAME
+from controlplane.model.resources import GCPolicy, Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
 from controlplane.model.types import record
 
 
@@ -41,6 +42,11 @@ class WaitsFor(StrEnum):
 class Obstacle:
     waits_for: WaitsFor
     message: str
+
+
+def declared_policy(state: State) -> GCPolicy | None:
+    """What decides how long things are kept; None: nobody declared it, and the settings of the nodes do."""
+    return state.gc_policies.get(GC_POLICY_NAME)
 
 
 def failed_obstacle(state: State, vm: MicroVM) -> Obstacle | None:

@@ -37,7 +37,7 @@ def delete(draft: Draft, command: Delete) -> Result:
     match command.kind:
         case Kind.NAMESPACE:
             return _delete_namespace(draft, command)
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
             return _delete_policy(draft, command)
         case Kind.HOST:
             return _delete_host(draft, command)

@@ -20,6 +20,8 @@ class Code(StrEnum):
     NAMESPACE_NOT_EMPTY = "namespace_not_empty"
     POLICY_NOT_FOUND = "policy_not_found"
     POLICY_IN_USE = "policy_in_use"
+    POLICY_CHANGED = "policy_changed"
+    """Decided by a policy that is another one by now."""
     HOST_NOT_FOUND = "host_not_found"
     HOST_IN_USE = "host_in_use"
     HOST_NOT_LOST = "host_not_lost"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.machine.state import State
-from controlplane.model.policies import POLICIES, policies_named
-from controlplane.model.spec import FailoverPolicySpec, MicroVMSpec, PlacementPolicySpec, Restart
+from controlplane.model.commands import DeclarePolicy
+from controlplane.model.policies import GC_POLICY_NAME, POLICIES, policies_named
+from controlplane.model.spec import FailoverPolicySpec, GCPolicySpec, MicroVMSpec, PlacementPolicySpec, Restart
 
 
-def policy_refusal(spec: PlacementPolicySpec | FailoverPolicySpec) -> Rejected | None:
-    """Why no policy may be as `spec` says, with the field."""
-    match spec:
+def policy_refusal(command: DeclarePolicy) -> Rejected | None:
+    """Why no policy may be as `command` says, with the field."""
+    match spec := command.spec:
         case PlacementPolicySpec():
             return None
+        case GCPolicySpec():
+            return _gc_refusal(command.name)
         case FailoverPolicySpec():
             return _failover_refusal(spec)
 
@@ -30,6 +33,13 @@ def reference_refusal(state: State, spec: MicroVMSpec) -> Rejected | None:
                 pointer=named.pointer,
             )
     return None
+
+
+def _gc_refusal(name: str) -> Rejected | None:
+    if name == GC_POLICY_NAME:
+        return None
+    message = f"there is one GC policy for the whole cluster, and it is called {GC_POLICY_NAME}"
+    return Rejected(code=Code.INVALID, message=message, pointer="/name")
 
 
 def _failover_refusal(spec: FailoverPolicySpec) -> Rejected | None:

@@ -19,6 +19,7 @@ from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
     Amount,
     FailoverPolicy,
+    GCPolicy,
     Host,
     IdempotencyRecord,
     Incarnation,
@@ -82,6 +83,7 @@ class State:
     namespaces: Table[Namespace] = Table()
     policies: Table[PlacementPolicy] = Table()
     failover_policies: Table[FailoverPolicy] = Table()
+    gc_policies: Table[GCPolicy] = Table()
     microvms: Table[MicroVM] = Table()
     """By uid."""
     operations: Table[Operation] = Table()

@@ -17,6 +17,7 @@ from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
     FailoverPolicySpec,
+    GCPolicySpec,
     HostSpec,
     MicroVMSpec,
     NamespaceSpec,
@@ -71,7 +72,17 @@ class DeclareFailoverPolicy:
     when: Precondition = Precondition()
 
 
-DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy
+@record
+class DeclareGCPolicy:
+    name: str
+    uid: str
+    spec: GCPolicySpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy | DeclareGCPolicy
 
 
 @record
@@ -386,6 +397,10 @@ class Collect:
     reason: str
     epoch: int = 0
     """Of a microVM's copy: the order covers it and every one before it."""
+    policy: str | None = None
+    """The declared policy that it was decided by; None: there was none, and the node's settings said so."""
+    policy_revision: int | None = None
+    """Of that policy's intent."""
 
 
 @record
@@ -426,6 +441,7 @@ Command = (
     | HostEvacuated
     | OverrideBreaker
     | CancelOverride
+    | DeclareGCPolicy
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -459,6 +475,7 @@ KINDS: dict[str, type[Command]] = {
     "host_evacuated": HostEvacuated,
     "override_breaker": OverrideBreaker,
     "cancel_override": CancelOverride,
+    "declare_gc_policy": DeclareGCPolicy,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

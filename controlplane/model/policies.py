@@ -1,4 +1,4 @@
-"""Policies: what is declared once for the whole cluster and named by the specs that it is about.
+"""Policies: what is declared once for the whole cluster, and named by the specs that it is about where there are such.
 
 Every kind goes the same way: declared, read, listed, watched, and refused to be deleted while something names it. What
 is particular to a kind is its spec, its record, its command, a row of `POLICIES` here, and whoever obeys it.
@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from controlplane.model.commands import DeclareFailoverPolicy, DeclarePlacementPolicy, DeclarePolicy
-from controlplane.model.resources import FailoverPolicy, PlacementPolicy, Policy
+from controlplane.model.commands import (
+    DeclareFailoverPolicy,
+    DeclareGCPolicy,
+    DeclarePlacementPolicy,
+    DeclarePolicy,
+)
+from controlplane.model.resources import FailoverPolicy, GCPolicy, PlacementPolicy, Policy
 from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import Kind
 
@@ -28,7 +33,11 @@ class PolicyKind:
 POLICIES: Mapping[Kind, PolicyKind] = {
     Kind.PLACEMENT_POLICY: PolicyKind("placement policy", "policies", PlacementPolicy, DeclarePlacementPolicy),
     Kind.FAILOVER_POLICY: PolicyKind("failover policy", "failover_policies", FailoverPolicy, DeclareFailoverPolicy),
+    Kind.GC_POLICY: PolicyKind("GC policy", "gc_policies", GCPolicy, DeclareGCPolicy),
 }
+
+GC_POLICY_NAME = "default"
+"""The one GC policy: it holds for the whole cluster, so nothing has to name it."""
 
 KIND_DECLARED: Mapping[type[DeclarePolicy], Kind] = {each.command: kind for kind, each in POLICIES.items()}
 

@@ -13,6 +13,7 @@ from msgspec import field
 from controlplane.model.gc import Deletion, Held
 from controlplane.model.spec import (
     FailoverPolicySpec,
+    GCPolicySpec,
     HostMode,
     HostSpec,
     MicroVMSpec,
@@ -123,7 +124,13 @@ class FailoverPolicy:
     spec: FailoverPolicySpec
 
 
-Policy = PlacementPolicy | FailoverPolicy
+@record
+class GCPolicy:
+    meta: Meta
+    spec: GCPolicySpec
+
+
+Policy = PlacementPolicy | FailoverPolicy | GCPolicy
 
 
 @record

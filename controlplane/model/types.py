@@ -95,3 +95,4 @@ class Kind(StrEnum):
     PLACEMENT_POLICY = "PlacementPolicy"
     OPERATION = "Operation"
     FAILOVER_POLICY = "FailoverPolicy"
+    GC_POLICY = "GCPolicy"

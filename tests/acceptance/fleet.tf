@@ -85,6 +85,20 @@ resource "flintlock_failover_policy" "plain" {
   name = "plain"
 }
 
+resource "flintlock_gc_policy" "this" {
+  labels                     = { kind = "web" }
+  annotations                = { note = var.note }
+  failed_microvm_after_s     = 86400
+  unmanaged_microvm_after_s  = 604800
+  lost_host_after_s          = 604800
+  finished_operation_after_s = 3600
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
 resource "flintlock_microvm" "full" {
   name         = "full"
   namespace    = flintlock_namespace.all.name

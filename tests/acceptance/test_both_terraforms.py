@@ -131,6 +131,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     assert_import_by_command(tf, "flintlock_namespace.all", "all", ignore=local)
     assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
     assert_import_by_command(tf, "flintlock_failover_policy.patient", "patient", ignore=local)
+    assert_import_by_command(tf, "flintlock_gc_policy.this", "default", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
     generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
     apply_and_settle(tf)

@@ -18,3 +18,12 @@ Feature: What nobody needs any more is collected, and says why
     Then flintctl gc plan says that the copy waits for grace and the stranger for operator
     And the copy is gone from the host within 20 seconds, and the stranger is not
     And flintctl gc status says that 1 unmanaged microVM was collected
+
+  Scenario: The operator declares how long things are kept
+    Given a GC policy that keeps failed microVMs for ever
+    And microVMs "first" and "second" that no host can run
+    Then flintctl gc plan says that "first" waits for policy and "second" for policy
+    And "other" is refused as the name of a GC policy
+    When the operator declares that failed microVMs are kept for 2 seconds
+    Then "first" is gone within 20 seconds, and its operation says why
+    And "second" is gone within 20 seconds, and its operation says why

@@ -81,10 +81,10 @@ def _release(fleet: Fleet, name: str) -> None:
     assert code == 0, output
 
 
-@then(parsers.parse('flintctl gc plan says that "{one}" waits for grace and "{other}" for hold'))
-def _waits(fleet: Fleet, one: str, other: str) -> None:
+@then(parsers.parse('flintctl gc plan says that "{one}" waits for {what:w} and "{other}" for {other_what:w}'))
+def _waits(fleet: Fleet, one: str, what: str, other: str, other_what: str) -> None:
     found = waits(fleet)
-    assert (found.get(one), found.get(other)) == ("grace", "hold"), found
+    assert (found.get(one), found.get(other)) == (what, other_what), found
 
 
 @then(parsers.parse('"{name}" is gone within {seconds:d} seconds, and its operation says why'))
@@ -106,6 +106,33 @@ def _kept(fleet: Fleet, name: str, reason: str) -> None:
         fleet.client.request("DELETE", f"/namespaces/fleet/microvms/{name}")
     assert refused.value.code == "held"
     assert reason in str(refused.value)
+
+
+# -- the declared policy -----------------------------------------------------------------------------------------------
+
+
+@given("a GC policy that keeps failed microVMs for ever")
+def _keeps(fleet: Fleet) -> Iterator[None]:
+    declare_policy(fleet, None)
+    yield
+    fleet.client.request("DELETE", "/gcpolicies/default")
+
+
+@when(parsers.parse("the operator declares that failed microVMs are kept for {seconds:d} seconds"))
+def _shorter(fleet: Fleet, seconds: int) -> None:
+    declare_policy(fleet, seconds)
+
+
+@then(parsers.parse('"{name}" is refused as the name of a GC policy'))
+def _one_policy(fleet: Fleet, name: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        fleet.client.request("PUT", f"/gcpolicies/{name}", body={"spec": {}})
+    assert refused.value.code == "invalid"
+    assert "called default" in str(refused.value)
+
+
+def declare_policy(fleet: Fleet, failed_after_s: int | None) -> None:
+    fleet.client.request("PUT", "/gcpolicies/default", body={"spec": {"failed_microvm_after_s": failed_after_s}})
 
 
 # -- unmanaged microVMs ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -257,6 +258,10 @@ class RandomCommands:
                     max_per_minute=self._pick((None, 1)),
                 ),
             )
+        if self._source.chance(20):
+            kept = self._pick((None, 60))
+            spec = GCPolicySpec(failed_microvm_after_s=kept, lost_host_after_s=kept)
+            return DeclareGCPolicy(name=self._pick(("default", name)), uid=self._uid(), spec=spec)
         old = state.policies.get(name)
         spec = PlacementPolicySpec(
             required_host_labels=self._pick(({}, {}, {"zone": "a"})),

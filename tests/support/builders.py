@@ -11,6 +11,7 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -39,6 +40,7 @@ from controlplane.model.resources import (
 )
 from controlplane.model.spec import (
     FailoverPolicySpec,
+    GCPolicySpec,
     HostSpec,
     Kernel,
     MicroVMSpec,
@@ -61,6 +63,10 @@ def declare_namespace(name: str = "demo", *, when: Precondition = ALWAYS, **quot
 
 def declare_policy(name: str = "spread", *, when: Precondition = ALWAYS, **spec: Any) -> DeclarePlacementPolicy:
     return DeclarePlacementPolicy(name=name, uid=f"policy-{name}", spec=PlacementPolicySpec(**spec), when=when)
+
+
+def declare_gc_policy(name: str = "default", *, when: Precondition = ALWAYS, **spec: Any) -> DeclareGCPolicy:
+    return DeclareGCPolicy(name=name, uid=f"policy-{name}", spec=GCPolicySpec(**spec), when=when)
 
 
 def declare_failover_policy(name: str, *, when: Precondition = ALWAYS, **spec: Any) -> DeclareFailoverPolicy:

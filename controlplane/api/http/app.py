@@ -29,6 +29,7 @@ from controlplane.api.http.routes import (
     failover,
     failover_policies,
     gc,
+    gc_policies,
     hosts,
     microvms,
     namespaces,
@@ -76,6 +77,7 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
+    gc_policies,
 )
 
 

@@ -22,7 +22,14 @@ from controlplane.machine.state import State
 from controlplane.model.commands import Batch, Command, Delete, seal
 from controlplane.model.types import Kind, record, replace
 
-_RANK = {Kind.NAMESPACE: 0, Kind.PLACEMENT_POLICY: 1, Kind.FAILOVER_POLICY: 1, Kind.HOST: 2, Kind.MICROVM: 3}
+_RANK = {
+    Kind.NAMESPACE: 0,
+    Kind.PLACEMENT_POLICY: 1,
+    Kind.FAILOVER_POLICY: 1,
+    Kind.GC_POLICY: 1,
+    Kind.HOST: 2,
+    Kind.MICROVM: 3,
+}
 _AT_ONCE = 256
 """Items that are checked in one go, and keyed ones that are proposed at the same time."""
 
@@ -126,7 +133,7 @@ def _deletion(pointer: str, raw: object, state: State) -> Step:
     if (item.namespace is None) is (item.kind is Kind.MICROVM):
         raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
     about = About(item.kind, item.namespace, item.name)
-    command = Delete(kind=item.kind, namespace=item.namespace, name=item.name)
+    command = Delete(kind=item.kind, namespace=item.namespace, name=item.name, reason=item.reason)
     there = reads.find_for(state, command) is not None
     return Step(pointer=pointer, about=about, command=command if there else None)
 

@@ -8,14 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstra
 
 from controlplane.model.commands import (
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Precondition,
 )
-from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
-from controlplane.model.types import Annotations, Kind, Labels, Name
+from controlplane.model.spec import (
+    FailoverPolicySpec,
+    GCPolicySpec,
+    HostSpec,
+    MicroVMSpec,
+    NamespaceSpec,
+    PlacementPolicySpec,
+)
+from controlplane.model.types import LINE_PATTERN, Annotations, Kind, Labels, Name
 
 MAX_ITEMS = 10_000
 _ALWAYS = Precondition()
@@ -87,10 +95,21 @@ class FailoverPolicyBody(Body):
         )
 
 
+class GCPolicyBody(Body):
+    spec: GCPolicySpec = GCPolicySpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareGCPolicy:
+        return DeclareGCPolicy(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-DeclaredKind = Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY, Kind.FAILOVER_POLICY]
+DeclaredKind = Literal[
+    Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY, Kind.FAILOVER_POLICY, Kind.GC_POLICY
+]
 
 
 class Identity(BaseModel):
@@ -144,13 +163,22 @@ class FailoverPolicyItem(FailoverPolicyBody):
         return self.command(self.name, uid=uid)
 
 
-Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem
+class GCPolicyItem(GCPolicyBody):
+    kind: Literal[Kind.GC_POLICY]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareGCPolicy:
+        return self.command(self.name, uid=uid)
+
+
+Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem | GCPolicyItem
 ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
     Kind.FAILOVER_POLICY: FailoverPolicyItem,
+    Kind.GC_POLICY: GCPolicyItem,
 }
 ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 
@@ -159,6 +187,9 @@ class Removal(Input):
     kind: DeclaredKind
     namespace: Name | None = Field(default=None, description="Of microVMs.")
     name: Name
+    reason: Annotated[str, StringConstraints(max_length=1024, pattern=LINE_PATTERN)] = Field(
+        default="", description="Why it is deleted; shown wherever the deletion is."
+    )
 
 
 class ApplyBody(Input):

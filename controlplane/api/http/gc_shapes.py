@@ -42,11 +42,17 @@ class WaitingShape(Shape):
     due_at: Timestamp | None = Field(description="When its time is over; null where the policy keeps such things.")
 
 
+class PolicyInForceShape(Shape):
+    name: str | None = Field(description="Of the declared policy; null: the settings of the node that answers.")
+    revision: int | None = Field(description="Of its intent.")
+    spec: GCPolicySpec
+
+
 class GCPlanShape(Shape):
     plan: str = Field(description="What `POST /gc/run` takes: it does exactly this, or is refused.")
     revision: int
     at: Timestamp
-    policy: GCPolicySpec
+    policy: PolicyInForceShape
     collect: list[CollectionShape] = Field(description="In the order in which it is done.")
     waiting: list[WaitingShape]
 
@@ -75,6 +81,7 @@ class TriggerShape(Shape):
     after_s: int | None = Field(description="How long the policy keeps such things; null: for ever.")
     due: int
     waiting: dict[WaitsFor, int]
+    oldest_since: Timestamp | None = Field(description="Since when the oldest of these is so; null: there are none.")
     collected: int = Field(description="Since the cluster began.")
     last: LastShape | None
 
@@ -91,7 +98,7 @@ class RetentionShape(Shape):
 
 class GCStatusShape(Shape):
     revision: int
-    policy: GCPolicySpec
+    policy: PolicyInForceShape
     triggers: list[TriggerShape]
     retention: RetentionShape
 

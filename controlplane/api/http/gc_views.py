@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 from controlplane.api.http import gc_shapes as shapes
 from controlplane.api.http.times import iso
-from controlplane.decide.gc import Collection, GCPlan, Waiting, after_of
+from controlplane.decide.gc import Collection, GCPlan, PolicyInForce, Waiting, after_of
 from controlplane.machine.collection_rules import WaitsFor
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, KEY_LIFETIME_MS
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import HoldKind
 from controlplane.model.gc import Held, Subject, Trigger
-from controlplane.model.spec import GCPolicySpec
 
 
 def plan_id(made: GCPlan, limit: int) -> str:
@@ -22,12 +21,12 @@ def plan_id(made: GCPlan, limit: int) -> str:
     return f"{made.at}.{limit}.{made.digest}"
 
 
-def plan(policy: GCPolicySpec, made: GCPlan, limit: int) -> shapes.GCPlanShape:
+def plan(made: GCPlan, limit: int) -> shapes.GCPlanShape:
     return shapes.GCPlanShape(
         plan=plan_id(made, limit),
         revision=made.revision,
         at=iso(made.at),
-        policy=policy,
+        policy=_policy(made.policy),
         collect=[_collection(each) for each in made.collect],
         waiting=[_waiting(each) for each in made.waiting],
     )
@@ -44,21 +43,23 @@ def result(each: Collection, outcome: Outcome) -> shapes.CollectedShape:
     )
 
 
-def status(state: State, policy: GCPolicySpec, made: GCPlan) -> shapes.GCStatusShape:
+def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
     """`made` is a plan of every trigger."""
     due = Counter(each.command.trigger for each in made.collect)
     waiting: dict[Trigger, Counter[WaitsFor]] = {trigger: Counter() for trigger in Trigger}
     for each in made.waiting:
         waiting[each.trigger][each.waits_for] += 1
+    oldest = _oldest(made)
     return shapes.GCStatusShape(
         revision=state.revision,
-        policy=policy,
+        policy=_policy(made.policy),
         triggers=[
             shapes.TriggerShape(
                 trigger=trigger,
-                after_s=after_of(policy, trigger),
+                after_s=after_of(made.policy.spec, trigger),
                 due=due[trigger],
                 waiting={reason: waiting[trigger][reason] for reason in sorted(waiting[trigger])},
+                oldest_since=iso(oldest.get(trigger)),
                 collected=tally.collected if (tally := state.tallies.get(trigger.value)) is not None else 0,
                 last=shapes.LastShape(at=iso(tally.at), subject=tally.subject, reason=tally.reason)
                 if tally is not None
@@ -74,6 +75,14 @@ def status(state: State, policy: GCPolicySpec, made: GCPlan) -> shapes.GCStatusS
             idempotency_key_lifetime_s=KEY_LIFETIME_MS // 1000,
         ),
     )
+
+
+def _oldest(made: GCPlan) -> dict[Trigger, int]:
+    """Since when (ms) the oldest thing of each trigger is so, whether it is due or waits."""
+    oldest: dict[Trigger, int] = {}
+    for each in (*(collection.command for collection in made.collect), *made.waiting):
+        oldest[each.trigger] = min(each.since, oldest.get(each.trigger, each.since))
+    return oldest
 
 
 def holds(state: State) -> shapes.HoldList:
@@ -104,6 +113,10 @@ def _held(
         at=iso(held.at),
         reason=held.reason,
     )
+
+
+def _policy(policy: PolicyInForce) -> shapes.PolicyInForceShape:
+    return shapes.PolicyInForceShape(name=policy.name, revision=policy.revision, spec=policy.spec)
 
 
 def _collection(each: Collection) -> shapes.CollectionShape:

@@ -111,6 +111,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     Code.NAMESPACE_NOT_FOUND: (404, "The namespace does not exist", "Declare the namespace first."),
     Code.NAMESPACE_NOT_EMPTY: (409, "The namespace is not empty", "Delete its microVMs first."),
     Code.POLICY_NOT_FOUND: (422, "The policy does not exist", "Declare the policy first."),
+    Code.POLICY_CHANGED: (409, "The policy has changed since", "Make another plan and look at it."),
     Code.POLICY_IN_USE: (409, "The policy is in use", "Remove it from the microVMs that name it first."),
     Code.HOST_NOT_FOUND: (422, "The host does not exist", "Declare the host first."),
     Code.HOST_IN_USE: (409, "The host holds microVMs", "Cordon the host and delete its microVMs first."),

@@ -28,6 +28,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmOff,
     DeclareFailoverPolicy,
+    DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
@@ -38,11 +39,11 @@ from controlplane.model.commands import (
     Release,
 )
 from controlplane.model.policies import KIND_DECLARED, POLICIES
-from controlplane.model.resources import FailoverPolicy, Host, Meta, MicroVM, Namespace, PlacementPolicy
+from controlplane.model.resources import FailoverPolicy, GCPolicy, Host, Meta, MicroVM, Namespace, PlacementPolicy
 from controlplane.model.types import Kind
 
 Item = TypeVar("Item")
-Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy)
+Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy, GCPolicy)
 
 
 async def snapshot(services: Services, *, stale: bool = False) -> State:
@@ -81,7 +82,7 @@ def find(state: State, kind: Kind, namespace: str | None, name: str) -> Record |
             return host if host is not None and host.declared else None
         case Kind.NAMESPACE:
             return state.namespaces.get(name)
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
             return state.policies_of(kind).get(name)
         case Kind.OPERATION:
             return None
@@ -98,7 +99,7 @@ def find_for(state: State, command: Command) -> Record | None:
             return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)
-        case DeclarePlacementPolicy() | DeclareFailoverPolicy():
+        case DeclarePlacementPolicy() | DeclareFailoverPolicy() | DeclareGCPolicy():
             return find(state, KIND_DECLARED[type(command)], None, command.name)
         case Hold() | Release():
             return _held(state, command)
@@ -146,6 +147,10 @@ def placement_policy(state: State, name: str) -> PlacementPolicy:
 
 def failover_policy(state: State, name: str) -> FailoverPolicy:
     return _known(state.failover_policies.get(name), Kind.FAILOVER_POLICY, name)
+
+
+def gc_policy(state: State, name: str) -> GCPolicy:
+    return _known(state.gc_policies.get(name), Kind.GC_POLICY, name)
 
 
 def _known(found: Item | None, kind: Kind, name: str) -> Item:

@@ -32,7 +32,8 @@ class ApiSettings:
     """As whoever leads has them: what is said here is what is decided there."""
     gc_policy: GCPolicySpec = field(default_factory=GCPolicySpec)
     gc_per_round: int = 100
-    """As the collector has them: what is kept for how long, and how much a plan collects at a time."""
+    """As the collector has them: what is kept for how long where no GC policy is declared, and how much a plan collects
+    at a time."""
     body_limit_bytes: int = MIB
     apply_limit_bytes: int = 16 * MIB
     body_timeout_s: float = 30.0

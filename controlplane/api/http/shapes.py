@@ -20,6 +20,7 @@ from controlplane.model.resources import Availability, MicroVMPhase, ObservedPow
 from controlplane.model.spec import (
     Effect,
     FailoverPolicySpec,
+    GCPolicySpec,
     HostMode,
     HostSpec,
     MicroVMSpec,
@@ -302,7 +303,24 @@ class FailoverPolicyResource(Resource):
     status: PolicyStatus
 
 
-AnyResource = MicroVMResource | HostResource | NamespaceResource | PlacementPolicyResource | FailoverPolicyResource
+class GCPolicyStatus(Shape):
+    phase: Literal["active", "deleting"]
+
+
+class GCPolicyResource(Resource):
+    kind: Literal[Kind.GC_POLICY] = Kind.GC_POLICY
+    spec: GCPolicySpec
+    status: GCPolicyStatus
+
+
+AnyResource = (
+    MicroVMResource
+    | HostResource
+    | NamespaceResource
+    | PlacementPolicyResource
+    | FailoverPolicyResource
+    | GCPolicyResource
+)
 
 
 # -- answers to writes -------------------------------------------------------------------------------------------------
@@ -328,7 +346,17 @@ class DeclaredPlacementPolicy(Declared, PlacementPolicyResource): ...
 class DeclaredFailoverPolicy(Declared, FailoverPolicyResource): ...
 
 
-AnyDeclared = DeclaredMicroVM | DeclaredHost | DeclaredNamespace | DeclaredPlacementPolicy | DeclaredFailoverPolicy
+class DeclaredGCPolicy(Declared, GCPolicyResource): ...
+
+
+AnyDeclared = (
+    DeclaredMicroVM
+    | DeclaredHost
+    | DeclaredNamespace
+    | DeclaredPlacementPolicy
+    | DeclaredFailoverPolicy
+    | DeclaredGCPolicy
+)
 
 
 class ChangeShape(Shape):
@@ -432,6 +460,12 @@ class PlacementPolicyList(Shape):
 
 class FailoverPolicyList(Shape):
     items: list[FailoverPolicyResource]
+    revision: int
+    continue_: Continue
+
+
+class GCPolicyList(Shape):
+    items: list[GCPolicyResource]
     revision: int
     continue_: Continue
 

@@ -27,6 +27,7 @@ from controlplane.model.resources import (
     Amount,
     Bid,
     FailoverPolicy,
+    GCPolicy,
     Host,
     Meta,
     MicroVM,
@@ -37,7 +38,14 @@ from controlplane.model.resources import (
     Policy,
     Unmanaged,
 )
-from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
+from controlplane.model.spec import (
+    FailoverPolicySpec,
+    GCPolicySpec,
+    HostSpec,
+    MicroVMSpec,
+    NamespaceSpec,
+    PlacementPolicySpec,
+)
 
 Record = MicroVM | Host | Namespace | Policy
 
@@ -97,6 +105,11 @@ class _FailoverPolicy(_Common):
     status: shapes.PolicyStatus
 
 
+class _GCPolicy(_Common):
+    spec: GCPolicySpec
+    status: shapes.GCPolicyStatus
+
+
 def resource(state: State, record: Record) -> shapes.AnyResource:
     match record:
         case MicroVM():
@@ -109,6 +122,8 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
             return placement_policy(state, record)
         case FailoverPolicy():
             return failover_policy(state, record)
+        case GCPolicy():
+            return gc_policy(state, record)
 
 
 def declared(state: State, record: Record, *, warnings: list[str], changed: bool) -> shapes.AnyDeclared:
@@ -126,6 +141,8 @@ def declared(state: State, record: Record, *, warnings: list[str], changed: bool
             )
         case FailoverPolicy():
             return shapes.DeclaredFailoverPolicy(**_failover_policy(state, record), warnings=warnings, changed=changed)
+        case GCPolicy():
+            return shapes.DeclaredGCPolicy(**_gc_policy(record), warnings=warnings, changed=changed)
 
 
 def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
@@ -281,6 +298,15 @@ def failover_policy(state: State, record: FailoverPolicy) -> shapes.FailoverPoli
 
 def _failover_policy(state: State, record: FailoverPolicy) -> _FailoverPolicy:
     return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
+
+
+def gc_policy(_state: State, record: GCPolicy) -> shapes.GCPolicyResource:
+    return shapes.GCPolicyResource(**_gc_policy(record))
+
+
+def _gc_policy(record: GCPolicy) -> _GCPolicy:
+    phase = "active" if record.meta.deletion_requested_at is None else "deleting"
+    return {**_common(record.meta), "spec": record.spec, "status": shapes.GCPolicyStatus(phase=phase)}
 
 
 def _policy_status(state: State, meta: Meta) -> shapes.PolicyStatus:

@@ -16,7 +16,7 @@ from controlplane.cli.commands.microvm import failure_message
 from controlplane.cli.commands.resources import await_gone, confirm, delete_path
 from controlplane.cli.documents import Document
 from controlplane.cli.errors import CliError, ProblemError, problem_details
-from controlplane.cli.options import NamespaceOption, YesOption
+from controlplane.cli.options import NamespaceOption, ReasonOption, YesOption
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, dig, mapping, objects, text
 
@@ -83,13 +83,14 @@ def delete(
     files: FilesOption,
     namespace: NamespaceOption = None,
     wait: Annotated[bool, typer.Option(help="Wait until the hosts confirm that nothing is left.")] = True,
+    reason: ReasonOption = None,
     yes: YesOption = False,
 ) -> None:
     """Delete the resources that files name, microVMs first. Specs in the files do not matter.
 
     \b
     Example:
-      flintctl delete -f fleet/
+      flintctl delete -f fleet/ --reason "the trial is over"
     """
     wanted = documents.read(files, namespace=namespace or options.connection(ctx).namespace)
     wanted.reverse()
@@ -100,7 +101,7 @@ def delete(
         if document.kind != "MicroVM" and wait:
             # A namespace or host can only go once its microVMs are confirmed gone.
             _await_deletions(client, pending)
-        outcome = delete_path(client, document.path, document.label, wait=False)
+        outcome = delete_path(client, document.path, document.label, wait=False, reason=reason)
         if outcome == "deleting":
             pending.append(document)
         print(f"- {document.label}: {outcome}", flush=True)

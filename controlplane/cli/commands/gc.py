@@ -90,13 +90,16 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
             "for ever" if each.get("after_s") is None else f"{text(each.get('after_s'))} s",
             text(each.get("due")),
             ", ".join(f"{count} {reason}" for reason, count in mapping(each, "waiting").items()),
+            age(each.get("oldest_since"), now_ms),
             text(each.get("collected")),
             age(dig(each, "last", "at"), now_ms),
             text(dig(each, "last", "subject")),
         ]
         for each in objects(answer, "triggers")
     ]
-    output.table(["TRIGGER", "KEPT", "DUE", "WAITING FOR", "COLLECTED", "LAST", "WHAT"], rows, empty="")
+    name = dig(answer, "policy", "name")
+    print(f"GC policy: {name}" if name is not None else "GC policy: none is declared; this node's settings say")
+    output.table(["TRIGGER", "KEPT", "DUE", "WAITING FOR", "OLDEST", "COLLECTED", "LAST", "WHAT"], rows, empty="")
 
 
 @app.command()

@@ -36,6 +36,7 @@ POLICY = ResourceKind("PlacementPolicy", "placement policy", "placement policies
 FAILOVER_POLICY = ResourceKind(
     "FailoverPolicy", "failover policy", "failover policies", "/failoverpolicies", columns.FAILOVER_POLICY
 )
+GC_POLICY = ResourceKind("GCPolicy", "GC policy", "GC policies", "/gcpolicies", columns.GC_POLICY)
 MICROVM = ResourceKind("MicroVM", "microVM", "microVMs", "/microvms", columns.MICROVM)
 OPERATION = ResourceKind("Operation", "operation", "operations", "/operations", columns.OPERATION)
 
@@ -175,6 +176,9 @@ def report_deletions(
 namespaces = cluster_wide(NAMESPACE, "Namespaces and their quotas.")
 policies = cluster_wide(POLICY, "Placement policies.")
 failover_policies = cluster_wide(FAILOVER_POLICY, "Failover policies: when and in what order microVMs are restarted.")
+gc_policies = cluster_wide(
+    GC_POLICY, "The GC policy `default`: how long what nobody needs is kept; without it the nodes' settings hold."
+)
 operations = options.new_app("Long work that accepted commands started.")
 
 

@@ -9,6 +9,7 @@ from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
 from provider_shim.resources.failover_policy import FailoverPolicyResource
+from provider_shim.resources.gc_policy import GCPolicyResource
 from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
@@ -55,6 +56,7 @@ class FlintlockProvider(Provider):
             HostResource,
             PlacementPolicyResource,
             FailoverPolicyResource,
+            GCPolicyResource,
             MicroVMResource,
         )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}

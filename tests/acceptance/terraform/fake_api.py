@@ -23,6 +23,7 @@ COLLECTIONS = {
     "hosts": "Host",
     "placementpolicies": "PlacementPolicy",
     "failoverpolicies": "FailoverPolicy",
+    "gcpolicies": "GCPolicy",
 }
 
 

@@ -21,6 +21,7 @@ from controlplane.model.spec import (
     MICROVM_FIELD_EFFECTS,
     Effect,
     FailoverPolicySpec,
+    GCPolicySpec,
     HostSpec,
     MicroVMSpec,
     NamespaceSpec,
@@ -34,6 +35,7 @@ SPECS: dict[str, TypeAdapter[Any]] = {
     "Namespace": TypeAdapter(NamespaceSpec),
     "PlacementPolicy": TypeAdapter(PlacementPolicySpec),
     "FailoverPolicy": TypeAdapter(FailoverPolicySpec),
+    "GCPolicy": TypeAdapter(GCPolicySpec),
 }
 _LABELS = TypeAdapter[dict[str, str]](Labels)
 _ANNOTATIONS = TypeAdapter[dict[str, str]](Annotations)

@@ -116,3 +116,15 @@ def test_a_thousand_microvms_in_one_request(api: Rig) -> None:
     assert len(api.replica.state.microvms) == 1000
     page = api.get("/microvms", params={"limit": 5000}).json()
     assert (len(page["items"]), page["continue"]) == (1000, None)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_each_deletion_says_why(api: Rig, atomic: bool) -> None:
+    api.with_host()
+    api.put_vm()
+    api.place()
+    gone = {"kind": "MicroVM", "namespace": "demo", "name": "web", "reason": "the trial is over"}
+    assert outcomes(api.post("/apply", {"atomic": atomic, "delete": [gone]})) == ["deleted"]
+    status = api.get("/namespaces/demo/microvms/web").json()["status"]
+    assert status["deletion"]["reason"] == "the trial is over"
+    assert api.get(f"/operations/{status['operation']}").json()["reason"] == "the trial is over"

@@ -115,3 +115,62 @@ def test_bad_input_is_named_and_changes_nothing(fleet: Rig, path: str, body: dic
     assert refused.status_code == 422, refused.text
     assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
     assert fleet.digest == before
+
+
+POLICY_PATH = "/gcpolicies/default"
+
+
+def test_a_declared_policy_holds_and_a_plan_of_before_is_refused(fleet: Rig) -> None:
+    before = due(fleet, only="failed_microvm")
+    assert (before["policy"]["name"], len(before["collect"])) == (None, 1)
+    made = fleet.put(POLICY_PATH, {"spec": {"failed_microvm_after_s": 0}})
+    assert made.status_code == 201, made.text
+    refused = fleet.post("/gc/run", {"plan": before["plan"], "only": ["failed_microvm"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "stale")
+    assert fleet.get(VM).json()["status"]["phase"] == "failed"
+    after = due(fleet, only="failed_microvm")
+    assert (after["policy"]["name"], after["policy"]["revision"]) == ("default", made.json()["revision"])
+    assert fleet.get("/gc/status").json()["policy"] == after["policy"]
+    done = fleet.post("/gc/run", {"plan": after["plan"], "only": ["failed_microvm"]})
+    assert [each["outcome"] for each in done.json()["results"]] == ["collected"]
+
+
+def test_a_policy_is_read_listed_and_deleted(fleet: Rig) -> None:
+    fleet.put(POLICY_PATH, {"spec": {}})
+    assert fleet.get(POLICY_PATH).json()["spec"]["finished_operation_after_s"] == 7 * 86_400
+    assert [each["name"] for each in fleet.get("/gcpolicies").json()["items"]] == ["default"]
+    assert fleet.delete(POLICY_PATH).status_code == 200
+    assert fleet.get(POLICY_PATH).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "pointer"),
+    [
+        ("other", {}, "/name"),
+        ("default", {"failed_microvm_after_s": -1}, "/spec/failed_microvm_after_s"),
+        ("default", {"lost_host_after_s": "soon"}, "/spec/lost_host_after_s"),
+        ("default", {"surprise": 1}, "/spec/surprise"),
+    ],
+)
+def test_a_wrong_policy_is_refused_with_its_field(fleet: Rig, name: str, spec: dict[str, Any], pointer: str) -> None:
+    refused = fleet.put(f"/gcpolicies/{name}", {"spec": spec})
+    assert refused.status_code == 422, refused.text
+    assert [each["pointer"] for each in refused.json()["errors"]] == [pointer]
+    assert fleet.get("/gcpolicies").json()["items"] == []
+
+
+@pytest.mark.parametrize("collection", ["namespaces", "hosts", "placementpolicies", "failoverpolicies", "gcpolicies"])
+def test_every_kind_is_deleted_for_a_reason(api: Rig, collection: str) -> None:
+    path = f"/{collection}/default"
+    api.put(path, {"spec": {}})
+    refused = api.delete(f"{path}?reason={'x' * 1025}")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/query/reason")
+    assert api.delete(f"{path}?reason=seen+enough").status_code == 200
+    assert api.get(path).status_code == 404
+
+
+def test_status_says_since_when_the_oldest_is_there(fleet: Rig) -> None:
+    triggers = {each["trigger"]: each for each in fleet.get("/gc/status").json()["triggers"]}
+    (collection,) = due(fleet, only="failed_microvm")["collect"]
+    assert triggers["failed_microvm"]["oldest_since"] == collection["since"]
+    assert triggers["lost_host"]["oldest_since"] is None

@@ -20,6 +20,8 @@ PATHS = {
     "/api/v2/hosts/{name}": {"put", "get", "delete"},
     "/api/v2/failoverpolicies": {"get"},
     "/api/v2/failoverpolicies/{name}": {"put", "get", "delete"},
+    "/api/v2/gcpolicies": {"get"},
+    "/api/v2/gcpolicies/{name}": {"put", "get", "delete"},
     "/api/v2/placementpolicies": {"get"},
     "/api/v2/placementpolicies/{name}": {"put", "get", "delete"},
     "/api/v2/microvms": {"get"},

@@ -283,7 +283,7 @@ def test_apply_waits_and_reports_a_failure(cli: Cli, running: Rig, tmp_path: Pat
 def test_delete_files_goes_from_microvms_to_namespaces(cli: Cli, api: Rig, tmp_path: Path) -> None:
     (tmp_path / "fleet.yaml").write_text(FLEET)
     assert cli("apply", "-f", "fleet.yaml").code == 0
-    answer = cli("delete", "-f", "fleet.yaml")
+    answer = cli("delete", "-f", "fleet.yaml", "--reason", "the trial is over")
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert lines[0].startswith("- MicroVM shop/api")

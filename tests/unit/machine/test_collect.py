@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.builders import (
     agent_connected,
     begin_incarnation,
     confirm_fenced,
+    declare_gc_policy,
     declare_microvm,
     destroyed,
     failure,
@@ -15,7 +18,7 @@ from support.builders import (
 )
 from support.driven import DrivenMachine
 
-from controlplane.decide.gc import GCPlan, plan
+from controlplane.decide.gc import GCPlan, PolicyInForce, plan
 from controlplane.machine.collection_rules import WaitsFor
 from controlplane.machine.outcome import Code
 from controlplane.model.commands import Collect, Delete, Destroyed, Hold, HoldKind, Release
@@ -242,3 +245,55 @@ def test_time_alone_changes_no_digest_and_a_hold_does(machine: DrivenMachine) ->
 
 def test_a_longer_reason_than_anybody_reads_is_refused(machine: DrivenMachine) -> None:
     machine.refuse(Delete(kind=Kind.HOST, name="h1", reason="x" * 1025), Code.INVALID, "/query/reason")
+
+
+# -- the declared policy -----------------------------------------------------------------------------------------------
+
+
+def test_a_declared_policy_replaces_the_settings_as_a_whole(machine: DrivenMachine) -> None:
+    failed(machine)
+    machine.accept(declare_gc_policy(lost_host_after_s=0))
+    assert waits(later(machine, NOTHING_KEPT), Trigger.FAILED_MICROVM) == [WaitsFor.POLICY]
+    machine.accept(declare_gc_policy(failed_microvm_after_s=60))
+    strict, lax = later(machine, NOTHING_KEPT), later(machine, GCPolicySpec())
+    assert strict == lax, "nodes with different settings make the same plan"
+    command = of(lax, Trigger.FAILED_MICROVM)
+    policy = machine.state.gc_policies["default"]
+    assert (command.policy, command.policy_revision) == ("default", policy.meta.intent_revision)
+    machine.accept(command, actor="gc")
+    machine.accept(Delete(kind=Kind.GC_POLICY, name="default"))
+    assert later(machine, NOTHING_KEPT).policy == PolicyInForce(spec=NOTHING_KEPT)
+
+
+def test_what_another_policy_decided_is_refused(machine: DrivenMachine) -> None:
+    failed(machine)
+    by_settings = of(later(machine), Trigger.FAILED_MICROVM)
+    machine.accept(declare_gc_policy(failed_microvm_after_s=60))
+    machine.refuse(by_settings, Code.POLICY_CHANGED)
+    by_first = of(later(machine), Trigger.FAILED_MICROVM)
+    machine.accept(declare_gc_policy(failed_microvm_after_s=59))
+    machine.refuse(by_first, Code.POLICY_CHANGED)
+    machine.accept(Delete(kind=Kind.GC_POLICY, name="default"))
+    machine.refuse(by_first, Code.POLICY_CHANGED)
+    assert machine.vm().phase is MicroVMPhase.FAILED
+    machine.accept(by_settings)
+
+
+def test_there_is_one_policy(machine: DrivenMachine) -> None:
+    machine.refuse(declare_gc_policy("other"), Code.INVALID, "/name")
+
+
+@given(first=st.none() | st.integers(0, 3), second=st.none() | st.integers(0, 3), age_s=st.integers(0, 3))
+def test_a_plan_is_a_run_under_its_own_policy_alone(first: int | None, second: int | None, age_s: int) -> None:
+    machine = DrivenMachine().with_host()
+    failed(machine)
+    machine.accept(declare_gc_policy(failed_microvm_after_s=first))
+    made = plan(machine.state, NOTHING_KEPT, now_ms=machine.vm().since + age_s * 1000)
+    machine.accept(declare_gc_policy(failed_microvm_after_s=second))
+    now = plan(machine.state, NOTHING_KEPT, now_ms=made.at)
+    for each in made.collect:
+        if first == second:
+            machine.accept(each.command)
+        else:
+            assert now.digest != made.digest
+            machine.refuse(each.command, Code.POLICY_CHANGED)

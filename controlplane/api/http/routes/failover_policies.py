@@ -39,10 +39,15 @@ async def read_failover_policy(state: reads.Snapshot, name: params.NameParam) ->
 
 @router.delete("/failoverpolicies/{name}", response_model=shapes.FailoverPolicyResource)
 async def delete_failover_policy(
-    services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
+    services: With,
+    actor: Actor,
+    name: params.NameParam,
+    revision: params.ExpectedRevision,
+    key: params.Key,
+    reason: params.ReasonParam = "",
 ) -> Response:
     """Delete a failover policy."""
-    command = Delete(kind=Kind.FAILOVER_POLICY, name=name, revision=revision)
+    command = Delete(kind=Kind.FAILOVER_POLICY, name=name, revision=revision, reason=reason)
     return await writes.remove(services, actor, command, key=key)
 
 

@@ -65,7 +65,7 @@ async def plan(
     """What a run would collect now, in its order, and what is not collected yet: why, and until when."""
     asked = limit or services.settings.gc_per_round
     made = _plan(services, state, services.clock.now_ms(), asked, only)
-    return respond(gc_views.plan(services.settings.gc_policy, made, asked), state)
+    return respond(gc_views.plan(made, asked), state)
 
 
 @router.post("/gc/run", response_model=gc_shapes.GCRunShape)
@@ -79,7 +79,9 @@ async def run(services: With, actor: Actor, body: RunBody) -> Response:
         raise problems.problem("not_ready", "the cluster was restored and waits for its hosts", retry_after_s=5)
     made = _plan(services, state, int(match[1]), int(match[2]), body.only)
     if made.digest != match[3]:
-        raise problems.problem("stale", "what would be collected has changed since the plan was made: make another")
+        raise problems.problem(
+            "stale", "what would be collected, or the policy, has changed since the plan was made: make another"
+        )
     return respond(await _run(services, actor, made), services.reader.state)
 
 
@@ -100,7 +102,7 @@ async def _run(services: Services, actor: Principal, made: gc.GCPlan) -> gc_shap
 async def status(services: With, state: reads.Snapshot) -> Response:
     """The policy in force, and for each trigger what is due, what waits and what was collected."""
     made = _plan(services, state, services.clock.now_ms(), services.settings.gc_per_round, [])
-    return respond(gc_views.status(state, services.settings.gc_policy, made), state)
+    return respond(gc_views.status(state, made), state)
 
 
 @router.get("/gc/holds", response_model=gc_shapes.HoldList)

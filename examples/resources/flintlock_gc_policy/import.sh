@@ -1,0 +1,1 @@
+terraform import flintlock_gc_policy.this default
