@@ -5,6 +5,9 @@ file holds only digests, with the name and roles that each stands for:
 
     {"version": 1, "tokens": [{"name": "operator", "roles": ["admin"], "sha256": "<64 hex digits>"}]}
 
+The roles hold everywhere, whatever is declared; `user` and `groups` (optional) say whose token it is, for role
+bindings.
+
 It is read again whenever it changes, so that a token is revoked by removing its entry. A file that has become
 unreadable or malformed changes nothing: the tokens of the last good reading hold, and the error is logged once per
 change.
@@ -42,6 +45,8 @@ class Principal:
 
     name: str
     roles: frozenset[str]
+    user: str | None = None
+    groups: frozenset[str] = frozenset()
 
 
 class TokenEntry(BaseModel):
@@ -51,6 +56,8 @@ class TokenEntry(BaseModel):
 
     name: Name
     roles: list[Name]
+    user: Name | None = None
+    groups: list[Name] = []
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -72,7 +79,7 @@ def entry_for(token: str, *, name: str, roles: Sequence[str]) -> TokenEntry:
 
 def write_tokens(path: Path, entries: Sequence[TokenEntry]) -> None:
     """Replace the tokens file by one that holds `entries`."""
-    document = _File(version=1, tokens=list(entries)).model_dump()
+    document = _File(version=1, tokens=list(entries)).model_dump(exclude_defaults=True)
     storage.replace(path, json.dumps(document, indent=2).encode() + b"\n", mode=0o600)
 
 
@@ -100,7 +107,9 @@ class TokenAuthenticator:
         for entry in self._entries:
             if hmac.compare_digest(entry.sha256, digest):
                 found = entry
-        return None if found is None else Principal(name=found.name, roles=frozenset(found.roles))
+        if found is None:
+            return None
+        return Principal(name=found.name, roles=frozenset(found.roles), user=found.user, groups=frozenset(found.groups))
 
     def _reload_if_changed(self) -> None:
         stamp = _stamp(self._path)

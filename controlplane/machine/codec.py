@@ -34,6 +34,8 @@ from controlplane.model.resources import (
     Namespace,
     Operation,
     PlacementPolicy,
+    Role,
+    RoleBinding,
 )
 from controlplane.model.types import Kind
 
@@ -93,6 +95,12 @@ class _Incarnations(_Records[Incarnation], tag="incarnations", frozen=True): ...
 class _Tallies(_Records[Tally], tag="tallies", frozen=True): ...
 
 
+class _Roles(_Records[Role], tag="roles", frozen=True): ...
+
+
+class _RoleBindings(_Records[RoleBinding], tag="role_bindings", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -106,7 +114,17 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
 
 
 _TableChunk = (
-    _Hosts | _Namespaces | _Policies | _FailoverPolicies | _MicroVMs | _Operations | _Keys | _Incarnations | _Tallies
+    _Hosts
+    | _Namespaces
+    | _Policies
+    | _FailoverPolicies
+    | _MicroVMs
+    | _Operations
+    | _Keys
+    | _Incarnations
+    | _Tallies
+    | _Roles
+    | _RoleBindings
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -120,6 +138,8 @@ TABLES: tuple[str, ...] = (
     "incarnations",
     "failover_policies",
     "tallies",
+    "roles",
+    "role_bindings",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

@@ -27,6 +27,8 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
     Policy,
+    Role,
+    RoleBinding,
 )
 from controlplane.model.types import Kind, record, replace
 
@@ -90,6 +92,8 @@ class State:
     """By number: those that began after the founding one, whose log needs no wait."""
     tallies: Table[Tally] = Table()
     """By trigger: what was collected."""
+    roles: Table[Role] = Table()
+    role_bindings: Table[RoleBinding] = Table()
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import field
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -71,7 +72,27 @@ class DeclareFailoverPolicy:
     when: Precondition = Precondition()
 
 
-DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy
+@record
+class DeclareRole:
+    name: str
+    uid: str
+    spec: RoleSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class DeclareRoleBinding:
+    name: str
+    uid: str
+    spec: RoleBindingSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy | DeclareRole | DeclareRoleBinding
 
 
 @record
@@ -408,6 +429,8 @@ Command = (
     | Evict
     | MarkStaying
     | HostEvacuated
+    | DeclareRole
+    | DeclareRoleBinding
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -439,6 +462,8 @@ KINDS: dict[str, type[Command]] = {
     "evict": Evict,
     "mark_staying": MarkStaying,
     "host_evacuated": HostEvacuated,
+    "declare_role": DeclareRole,
+    "declare_role_binding": DeclareRoleBinding,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

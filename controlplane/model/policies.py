@@ -1,4 +1,4 @@
-"""Policies: what is declared once for the whole cluster and named by the specs that it is about.
+"""Policies and access: what is declared once for the whole cluster, and named by others or obeyed by the edges.
 
 Every kind goes the same way: declared, read, listed, watched, and refused to be deleted while something names it. What
 is particular to a kind is its spec, its record, its command, a row of `POLICIES` here, and whoever obeys it.
@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from controlplane.model.commands import DeclareFailoverPolicy, DeclarePlacementPolicy, DeclarePolicy
-from controlplane.model.resources import FailoverPolicy, PlacementPolicy, Policy
+from controlplane.model.commands import (
+    DeclareFailoverPolicy,
+    DeclarePlacementPolicy,
+    DeclarePolicy,
+    DeclareRole,
+    DeclareRoleBinding,
+)
+from controlplane.model.resources import FailoverPolicy, PlacementPolicy, Policy, Role, RoleBinding
 from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import Kind
 
@@ -28,6 +34,8 @@ class PolicyKind:
 POLICIES: Mapping[Kind, PolicyKind] = {
     Kind.PLACEMENT_POLICY: PolicyKind("placement policy", "policies", PlacementPolicy, DeclarePlacementPolicy),
     Kind.FAILOVER_POLICY: PolicyKind("failover policy", "failover_policies", FailoverPolicy, DeclareFailoverPolicy),
+    Kind.ROLE: PolicyKind("role", "roles", Role, DeclareRole),
+    Kind.ROLE_BINDING: PolicyKind("role binding", "role_bindings", RoleBinding, DeclareRoleBinding),
 }
 
 KIND_DECLARED: Mapping[type[DeclarePolicy], Kind] = {each.command: kind for kind, each in POLICIES.items()}

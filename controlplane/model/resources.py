@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import field
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Deletion, Held
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -123,7 +124,19 @@ class FailoverPolicy:
     spec: FailoverPolicySpec
 
 
-Policy = PlacementPolicy | FailoverPolicy
+@record
+class Role:
+    meta: Meta
+    spec: RoleSpec
+
+
+@record
+class RoleBinding:
+    meta: Meta
+    spec: RoleBindingSpec
+
+
+Policy = PlacementPolicy | FailoverPolicy | Role | RoleBinding
 
 
 @record

@@ -95,3 +95,5 @@ class Kind(StrEnum):
     PLACEMENT_POLICY = "PlacementPolicy"
     OPERATION = "Operation"
     FAILOVER_POLICY = "FailoverPolicy"
+    ROLE = "Role"
+    ROLE_BINDING = "RoleBinding"

@@ -6,12 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.commands import (
     DeclareFailoverPolicy,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Precondition,
 )
 from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
@@ -87,10 +90,36 @@ class FailoverPolicyBody(Body):
         )
 
 
+class RoleBody(Body):
+    spec: RoleSpec = RoleSpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareRole:
+        return DeclareRole(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
+class RoleBindingBody(Body):
+    spec: RoleBindingSpec
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareRoleBinding:
+        return DeclareRoleBinding(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-DeclaredKind = Literal[Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY, Kind.FAILOVER_POLICY]
+DeclaredKind = Literal[
+    Kind.MICROVM,
+    Kind.HOST,
+    Kind.NAMESPACE,
+    Kind.PLACEMENT_POLICY,
+    Kind.FAILOVER_POLICY,
+    Kind.ROLE,
+    Kind.ROLE_BINDING,
+]
 
 
 class Identity(BaseModel):
@@ -144,13 +173,31 @@ class FailoverPolicyItem(FailoverPolicyBody):
         return self.command(self.name, uid=uid)
 
 
-Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem
+class RoleItem(RoleBody):
+    kind: Literal[Kind.ROLE]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareRole:
+        return self.command(self.name, uid=uid)
+
+
+class RoleBindingItem(RoleBindingBody):
+    kind: Literal[Kind.ROLE_BINDING]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareRoleBinding:
+        return self.command(self.name, uid=uid)
+
+
+Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem | RoleItem | RoleBindingItem
 ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
     Kind.FAILOVER_POLICY: FailoverPolicyItem,
+    Kind.ROLE: RoleItem,
+    Kind.ROLE_BINDING: RoleBindingItem,
 }
 ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 

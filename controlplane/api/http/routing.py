@@ -28,6 +28,9 @@ class StrictRoute(APIRoute):
         known = frozenset(query_names(self.dependant))
 
         async def strict(request: Request) -> Response:
+            # Open routes have nobody to ask for.
+            if "principal" in request.scope.get("state", {}) and not hasattr(request.state, "asker"):
+                raise RuntimeError(f"{request.url.path} was reached around its rule")
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
             return await handler(request)

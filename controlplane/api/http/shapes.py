@@ -15,6 +15,7 @@ from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
 from controlplane.decide.emptying import Stand
 from controlplane.machine.outcome import Change
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Trigger
 from controlplane.model.resources import Availability, MicroVMPhase, ObservedPower, OperationKind, OperationPhase
 from controlplane.model.spec import (
@@ -302,7 +303,31 @@ class FailoverPolicyResource(Resource):
     status: PolicyStatus
 
 
-AnyResource = MicroVMResource | HostResource | NamespaceResource | PlacementPolicyResource | FailoverPolicyResource
+class AccessStatus(Shape):
+    phase: Literal["active"] = "active"
+
+
+class RoleResource(Resource):
+    kind: Literal[Kind.ROLE] = Kind.ROLE
+    spec: RoleSpec
+    status: AccessStatus = AccessStatus()
+
+
+class RoleBindingResource(Resource):
+    kind: Literal[Kind.ROLE_BINDING] = Kind.ROLE_BINDING
+    spec: RoleBindingSpec
+    status: AccessStatus = AccessStatus()
+
+
+AnyResource = (
+    MicroVMResource
+    | HostResource
+    | NamespaceResource
+    | PlacementPolicyResource
+    | FailoverPolicyResource
+    | RoleResource
+    | RoleBindingResource
+)
 
 
 # -- answers to writes -------------------------------------------------------------------------------------------------
@@ -328,7 +353,21 @@ class DeclaredPlacementPolicy(Declared, PlacementPolicyResource): ...
 class DeclaredFailoverPolicy(Declared, FailoverPolicyResource): ...
 
 
-AnyDeclared = DeclaredMicroVM | DeclaredHost | DeclaredNamespace | DeclaredPlacementPolicy | DeclaredFailoverPolicy
+class DeclaredRole(Declared, RoleResource): ...
+
+
+class DeclaredRoleBinding(Declared, RoleBindingResource): ...
+
+
+AnyDeclared = (
+    DeclaredMicroVM
+    | DeclaredHost
+    | DeclaredNamespace
+    | DeclaredPlacementPolicy
+    | DeclaredFailoverPolicy
+    | DeclaredRole
+    | DeclaredRoleBinding
+)
 
 
 class ChangeShape(Shape):
@@ -432,6 +471,18 @@ class PlacementPolicyList(Shape):
 
 class FailoverPolicyList(Shape):
     items: list[FailoverPolicyResource]
+    revision: int
+    continue_: Continue
+
+
+class RoleList(Shape):
+    items: list[RoleResource]
+    revision: int
+    continue_: Continue
+
+
+class RoleBindingList(Shape):
+    items: list[RoleBindingResource]
     revision: int
     continue_: Continue
 

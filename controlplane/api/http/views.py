@@ -33,6 +33,8 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
     Policy,
+    Role,
+    RoleBinding,
     Unmanaged,
 )
 from controlplane.model.spec import FailoverPolicySpec, HostSpec, MicroVMSpec, NamespaceSpec, PlacementPolicySpec
@@ -107,6 +109,10 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
             return placement_policy(state, record)
         case FailoverPolicy():
             return failover_policy(state, record)
+        case Role():
+            return role(state, record)
+        case RoleBinding():
+            return role_binding(state, record)
 
 
 def declared(state: State, record: Record, *, warnings: list[str], changed: bool) -> shapes.AnyDeclared:
@@ -124,6 +130,12 @@ def declared(state: State, record: Record, *, warnings: list[str], changed: bool
             )
         case FailoverPolicy():
             return shapes.DeclaredFailoverPolicy(**_failover_policy(state, record), warnings=warnings, changed=changed)
+        case Role():
+            return shapes.DeclaredRole(**_common(record.meta), spec=record.spec, warnings=warnings, changed=changed)
+        case RoleBinding():
+            return shapes.DeclaredRoleBinding(
+                **_common(record.meta), spec=record.spec, warnings=warnings, changed=changed
+            )
 
 
 def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
@@ -279,6 +291,14 @@ def failover_policy(state: State, record: FailoverPolicy) -> shapes.FailoverPoli
 
 def _failover_policy(state: State, record: FailoverPolicy) -> _FailoverPolicy:
     return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
+
+
+def role(_state: State, record: Role) -> shapes.RoleResource:
+    return shapes.RoleResource(**_common(record.meta), spec=record.spec)
+
+
+def role_binding(_state: State, record: RoleBinding) -> shapes.RoleBindingResource:
+    return shapes.RoleBindingResource(**_common(record.meta), spec=record.spec)
 
 
 def _policy_status(state: State, meta: Meta) -> shapes.PolicyStatus:
