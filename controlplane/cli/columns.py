@@ -170,6 +170,22 @@ FAILOVER_POLICY = [
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
+ROLE = [
+    Column("NAME", at("name")),
+    Column("RULES", lambda role, _: str(len(dig(role, "spec", "rules") or []))),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
+ROLE_BINDING = [
+    Column("NAME", at("name")),
+    Column("ROLE", at("spec", "role")),
+    Column("SUBJECTS", lambda binding, _: _subjects(objects(binding, "spec", "subjects"))),
+    Column("NAMESPACES", lambda binding, _: ",".join(dig(binding, "spec", "namespaces") or [])),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
 OPERATION = [
     Column("ID", at("id")),
     Column("KIND", at("kind")),
@@ -187,6 +203,10 @@ def target_name(resource: Json) -> str:
     name = resource.get("name") or f"uid {resource.get('uid') or 'unknown'}"
     prefix = f"{resource['namespace']}/" if resource.get("namespace") else ""
     return f"{resource.get('kind', '')} {prefix}{name}".strip()
+
+
+def _subjects(subjects: list[Json]) -> str:
+    return ",".join(f"{each.get('kind')}/{each.get('name')}" for each in subjects)
 
 
 def _seconds(seconds: object) -> str:

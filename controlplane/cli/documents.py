@@ -17,7 +17,7 @@ from controlplane.cli.errors import CliError
 from controlplane.cli.values import Json, mapping
 from controlplane.strict_yaml import MAX_BYTES, YamlError, load_all
 
-ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "Host", "MicroVM")
+ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "Host", "MicroVM", "Role", "RoleBinding")
 """Kinds in the order in which they are declared: what others refer to comes first. Deletion goes the other way."""
 
 PATHS = {
@@ -25,6 +25,8 @@ PATHS = {
     "PlacementPolicy": "/placementpolicies",
     "FailoverPolicy": "/failoverpolicies",
     "Host": "/hosts",
+    "Role": "/roles",
+    "RoleBinding": "/rolebindings",
 }
 _WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec"}
 _SUFFIXES = (".yaml", ".yml", ".json")

@@ -36,6 +36,8 @@ POLICY = ResourceKind("PlacementPolicy", "placement policy", "placement policies
 FAILOVER_POLICY = ResourceKind(
     "FailoverPolicy", "failover policy", "failover policies", "/failoverpolicies", columns.FAILOVER_POLICY
 )
+ROLE = ResourceKind("Role", "role", "roles", "/roles", columns.ROLE)
+ROLE_BINDING = ResourceKind("RoleBinding", "role binding", "role bindings", "/rolebindings", columns.ROLE_BINDING)
 MICROVM = ResourceKind("MicroVM", "microVM", "microVMs", "/microvms", columns.MICROVM)
 OPERATION = ResourceKind("Operation", "operation", "operations", "/operations", columns.OPERATION)
 
@@ -175,6 +177,8 @@ def report_deletions(
 namespaces = cluster_wide(NAMESPACE, "Namespaces and their quotas.")
 policies = cluster_wide(POLICY, "Placement policies.")
 failover_policies = cluster_wide(FAILOVER_POLICY, "Failover policies: when and in what order microVMs are restarted.")
+roles = cluster_wide(ROLE, "Roles: what may be done with what. Declare them with `flintctl apply -f`.")
+role_bindings = cluster_wide(ROLE_BINDING, "Role bindings: who has which role, and where.")
 operations = options.new_app("Long work that accepted commands started.")
 
 

@@ -13,6 +13,8 @@ from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.placement_policy import PlacementPolicyResource
+from provider_shim.resources.role import RoleResource
+from provider_shim.resources.role_binding import RoleBindingResource
 from provider_shim.resources.sources import ClusterSource, HostsSource, MicroVMsSource
 from provider_shim.resources.upstream_source import UpstreamVMsSource
 
@@ -55,6 +57,8 @@ class FlintlockProvider(Provider):
             HostResource,
             PlacementPolicyResource,
             FailoverPolicyResource,
+            RoleResource,
+            RoleBindingResource,
             MicroVMResource,
         )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}

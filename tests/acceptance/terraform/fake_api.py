@@ -23,6 +23,8 @@ COLLECTIONS = {
     "hosts": "Host",
     "placementpolicies": "PlacementPolicy",
     "failoverpolicies": "FailoverPolicy",
+    "roles": "Role",
+    "rolebindings": "RoleBinding",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.spec import (
     MICROVM_FIELD_EFFECTS,
     Effect,
@@ -34,6 +35,8 @@ SPECS: dict[str, TypeAdapter[Any]] = {
     "Namespace": TypeAdapter(NamespaceSpec),
     "PlacementPolicy": TypeAdapter(PlacementPolicySpec),
     "FailoverPolicy": TypeAdapter(FailoverPolicySpec),
+    "Role": TypeAdapter(RoleSpec),
+    "RoleBinding": TypeAdapter(RoleBindingSpec),
 }
 _LABELS = TypeAdapter[dict[str, str]](Labels)
 _ANNOTATIONS = TypeAdapter[dict[str, str]](Annotations)
