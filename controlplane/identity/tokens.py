@@ -95,7 +95,7 @@ class TokenAuthenticator:
     def from_file(cls, path: Path) -> TokenAuthenticator:
         """Raises IdentityError naming the file and the field."""
         stamp = _stamp(path)
-        return cls(path, _read(path), stamp)
+        return cls(path, read_tokens(path), stamp)
 
     def authenticate(self, bearer: str) -> Principal | None:
         """The principal that `bearer` belongs to. Takes the same time whichever entry matches, or none."""
@@ -117,7 +117,7 @@ class TokenAuthenticator:
             return
         self._stamp = stamp
         try:
-            self._entries = tuple(_read(self._path))
+            self._entries = tuple(read_tokens(self._path))
         except IdentityError as error:
             _log.error("tokens_file_not_reloaded", error=str(error), kept=len(self._entries))
         else:
@@ -136,7 +136,8 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _read(path: Path) -> list[TokenEntry]:
+def read_tokens(path: Path) -> list[TokenEntry]:
+    """The entries of a tokens file. Raises IdentityError naming the file and the field."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)

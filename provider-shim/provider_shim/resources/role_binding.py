@@ -34,7 +34,7 @@ _INTENT = {
         type=STRING,
         required=True,
         on_change="live",
-        description="The role: a `flintlock_role`, or one of the built-in `viewer`, `operator`, `provisioner`, `admin`.",
+        description="A `flintlock_role`, or one of the built-in `viewer`, `operator`, `provisioner`, `admin`.",
     ),
     "subjects": Attribute(
         type=Nested(mode="list", attributes=_SUBJECT), required=True, on_change="live", description="Who has it."
