@@ -71,10 +71,13 @@ class Question:
     labels: Mapping[str, str] | None = None
 
     def __str__(self) -> str:
-        where = f" {self.namespace}/{self.name}" if self.namespace and self.name else f" {self.name or ''}".rstrip()
-        return f"{self.verb.value} {self.kind.value}{where}" + (
-            f" in namespace {self.namespace}" if self.namespace and not self.name else ""
-        )
+        """`declare MicroVM web/front`, `read MicroVM in namespace web`, `act Cluster`."""
+        asked = f"{self.verb.value} {self.kind.value}"
+        if self.name is None:
+            return asked if self.namespace is None else f"{asked} in namespace {self.namespace}"
+        # A namespace is in itself.
+        inside = self.namespace is not None and self.kind is not AccessKind.NAMESPACE
+        return f"{asked} {self.namespace}/{self.name}" if inside else f"{asked} {self.name}"
 
 
 @record

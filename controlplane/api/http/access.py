@@ -35,7 +35,8 @@ _KEPT = 1024
 """Callers whose grants are kept."""
 _FRESH_S = 5.0
 _NONE: Mapping[str, str] = {}
-_ASKER = "asker"
+ASKER = "asker"
+"""Where in the state of a request its Asker is."""
 _log = structlog.get_logger("api.access")
 
 
@@ -53,7 +54,7 @@ class Access:
         if needs.about is About.OPEN:
             return
         state: dict[str, object] = scope["state"]
-        asker = state[_ASKER] = Asker(self, cast("Principal", state["principal"]))
+        asker = state[ASKER] = Asker(self, cast("Principal", state["principal"]))
         match needs.about:
             case About.WHOLE:
                 await asker.require(Question(verb=needs.verb, kind=needs.kind))
@@ -61,7 +62,7 @@ class Access:
                 await asker.require(self._about_one(needs, path))
             case About.SOME:
                 await asker.require_any(needs.verb, needs.kind)
-            case _:
+            case _:  # the handler asks
                 pass
 
     def grants(self, principal: Principal, state: State) -> Grants:
@@ -130,7 +131,7 @@ class Asker:
 
 
 async def asker_of(request: Request) -> Asker:
-    return cast("Asker", getattr(request.state, _ASKER))
+    return cast("Asker", getattr(request.state, ASKER))
 
 
 Asking = Annotated[Asker, Depends(asker_of)]
@@ -146,11 +147,10 @@ def refusal(principal: Principal, question: Question, decision: access.Decision)
     _log.warning("access_refused", actor=principal.name, verb=question.verb.value, kind=question.kind.value)
     near = f": {'; '.join(decision.near)}" if decision.near else ""
     return problems.problem(
-        "forbidden", f"{who} may not {question}{near}", hint=f"It needs {decision.would_allow}. {_EXPLAINED}"
+        "forbidden",
+        f"{who} may not {question}{near}",
+        hint=f"It needs {decision.would_allow}. `flintctl auth why-not` explains it.",
     )
-
-
-_EXPLAINED = "`flintctl auth why-not` explains it."
 
 
 def about(verb: Verb, meta: Meta) -> Question:
@@ -171,9 +171,8 @@ def about_object(verb: Verb, subject: Declared, state: State) -> Question:
     return about_operation(subject, state) if isinstance(subject, Operation) else about(verb, subject.meta)
 
 
-def about_command(
-    verb: Verb, kind: Kind, namespace: str | None, name: str, labels: Mapping[str, str] | None
-) -> Question:
+def about_named(verb: Verb, kind: Kind, namespace: str | None, name: str, labels: Mapping[str, str] | None) -> Question:
+    """A question about what may or may not be there."""
     return _question(verb, AccessKind(kind.value), namespace, name, labels)
 
 

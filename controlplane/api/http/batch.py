@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, shapes
-from controlplane.api.http.access import Asker, about_command, labels_of
+from controlplane.api.http.access import Asker, about_named, labels_of
 from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
 from controlplane.api.http.services import Services
@@ -157,7 +157,7 @@ async def _permitted(asker: Asker, step: Step, state: State) -> Step:
     try:
         for each in labels:
             if each is not None or verb is Verb.DELETE:
-                await asker.require(about_command(verb, about.kind, about.namespace, about.name, each or {}))
+                await asker.require(about_named(verb, about.kind, about.namespace, about.name, each or {}))
     except problems.ApiError as error:
         pointed = problems.FieldError(pointer=step.pointer, message=error.problem.detail)
         return replace(step, command=None, problem=error.problem.model_copy(update={"errors": [pointed]}))

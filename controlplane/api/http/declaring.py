@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import dryrun, params, reads, writes
-from controlplane.api.http.access import Asker, about_command, asker_of
+from controlplane.api.http.access import Asker, about_named, asker_of
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.services import Services, services_in
@@ -74,7 +74,7 @@ async def declare(asked: Asked, command: Declaration, *, warnings: Sequence[str]
 def declares(command: Declaration) -> Question:
     """What whoever declares this has to be allowed."""
     namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
-    return about_command(Verb.DECLARE, kind_of(command), namespace, command.name, command.labels)
+    return about_named(Verb.DECLARE, kind_of(command), namespace, command.name, command.labels)
 
 
 def kind_of(command: Declaration) -> Kind:

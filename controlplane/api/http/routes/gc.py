@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from controlplane.api.http import gc_shapes, gc_views, params, problems, reads, writes
-from controlplane.api.http.access import Asker, Asking, about_command, labels_of
+from controlplane.api.http.access import Asker, Asking, about_named, labels_of
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import Input
@@ -140,7 +140,7 @@ async def _require(asker: Asker, state: State, thing: HeldThing) -> None:
     on_vm = thing.kind is HoldKind.MICROVM
     kind, name = (Kind.MICROVM, thing.name) if on_vm else (Kind.HOST, thing.host or thing.name)
     labels = labels_of(state, AccessKind(kind.value), thing.namespace, name)
-    await asker.require(about_command(Verb.HOLD, kind, thing.namespace, name, labels or {}))
+    await asker.require(about_named(Verb.HOLD, kind, thing.namespace, name, labels or {}))
 
 
 def _check(thing: HeldThing) -> None:
