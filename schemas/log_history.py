@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from controlplane.model import access
 from controlplane.model.commands import (
     Act,
     Action,
@@ -27,6 +28,8 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Delete,
     Destroyed,
     Envelope,
@@ -311,6 +314,36 @@ _COMMANDS: list[Command] = [
     OverrideBreaker(for_s=1800, reason="the rack burnt down"),
     CancelOverride(of="breaker"),
     OverrideBreaker(for_s=600, reason="the other rack, too"),
+    DeclareRole(
+        name="web-team",
+        uid="uid-of-web-team",
+        spec=access.RoleSpec(
+            rules=[
+                access.Rule(
+                    verbs=[access.Verb.READ, access.Verb.DECLARE, access.Verb.ACT],
+                    kinds=[access.AccessKind.MICROVM],
+                    namespaces=["demo"],
+                    names=["web"],
+                    labels={"team": "web"},
+                ),
+                access.Rule(verbs=[access.Verb.READ], kinds=[access.AccessKind.ANY]),
+            ]
+        ),
+        labels={"team": "web"},
+    ),
+    DeclareRoleBinding(
+        name="web-team",
+        uid="uid-of-the-binding",
+        spec=access.RoleBindingSpec(
+            role="web-team",
+            subjects=[
+                access.Subject(kind=access.SubjectKind.USER, name="alice"),
+                access.Subject(kind=access.SubjectKind.TOKEN, name="ci"),
+                access.Subject(kind=access.SubjectKind.GROUP, name="web"),
+            ],
+            namespaces=["demo"],
+        ),
+    ),
 ]
 
 

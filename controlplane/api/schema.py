@@ -34,6 +34,8 @@ _RESOURCES = {
     "host": (declarations.HostItem, shapes.HostResource),
     "namespace": (declarations.NamespaceItem, shapes.NamespaceResource),
     "placementpolicy": (declarations.PlacementPolicyItem, shapes.PlacementPolicyResource),
+    "role": (declarations.RoleItem, shapes.RoleResource),
+    "rolebinding": (declarations.RoleBindingItem, shapes.RoleBindingResource),
     "failoverpolicy": (declarations.FailoverPolicyItem, shapes.FailoverPolicyResource),
     "gcpolicy": (declarations.GCPolicyItem, shapes.GCPolicyResource),
 }

@@ -180,6 +180,22 @@ GC_POLICY = [
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
+ROLE = [
+    Column("NAME", at("name")),
+    Column("RULES", lambda role, _: str(len(dig(role, "spec", "rules") or []))),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
+ROLE_BINDING = [
+    Column("NAME", at("name")),
+    Column("ROLE", at("spec", "role")),
+    Column("SUBJECTS", lambda binding, _: _subjects(objects(binding, "spec", "subjects"))),
+    Column("NAMESPACES", lambda binding, _: ",".join(dig(binding, "spec", "namespaces") or [])),
+    Column("AGE", _age_of("created_at")),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
 OPERATION = [
     Column("ID", at("id")),
     Column("KIND", at("kind")),
@@ -201,6 +217,10 @@ def target_name(resource: Json) -> str:
 
 def _kept(seconds: object) -> str:
     return "for ever" if seconds is None else f"{seconds} s"
+
+
+def _subjects(subjects: list[Json]) -> str:
+    return ",".join(f"{each.get('kind')}/{each.get('name')}" for each in subjects)
 
 
 def _seconds(seconds: object) -> str:

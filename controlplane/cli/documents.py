@@ -17,7 +17,7 @@ from controlplane.cli.errors import CliError
 from controlplane.cli.values import Json, mapping
 from controlplane.strict_yaml import MAX_BYTES, YamlError, load_all
 
-ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "GCPolicy", "Host", "MicroVM")
+ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "GCPolicy", "Host", "MicroVM", "Role", "RoleBinding")
 """Kinds in the order in which they are declared: what others refer to comes first. Deletion goes the other way."""
 
 PATHS = {
@@ -26,6 +26,8 @@ PATHS = {
     "FailoverPolicy": "/failoverpolicies",
     "GCPolicy": "/gcpolicies",
     "Host": "/hosts",
+    "Role": "/roles",
+    "RoleBinding": "/rolebindings",
 }
 _WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec"}
 _SUFFIXES = (".yaml", ".yml", ".json")

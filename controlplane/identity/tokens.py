@@ -5,6 +5,9 @@ file holds only digests, with the name and roles that each stands for:
 
     {"version": 1, "tokens": [{"name": "operator", "roles": ["admin"], "sha256": "<64 hex digits>"}]}
 
+The roles hold everywhere, whatever is declared; `user` and `groups` (optional) say whose token it is, for role
+bindings.
+
 It is read again whenever it changes, so that a token is revoked by removing its entry. A file that has become
 unreadable or malformed changes nothing: the tokens of the last good reading hold, and the error is logged once per
 change.
@@ -42,6 +45,8 @@ class Principal:
 
     name: str
     roles: frozenset[str]
+    user: str | None = None
+    groups: frozenset[str] = frozenset()
 
 
 class TokenEntry(BaseModel):
@@ -51,6 +56,8 @@ class TokenEntry(BaseModel):
 
     name: Name
     roles: list[Name]
+    user: Name | None = None
+    groups: list[Name] = []
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -72,7 +79,7 @@ def entry_for(token: str, *, name: str, roles: Sequence[str]) -> TokenEntry:
 
 def write_tokens(path: Path, entries: Sequence[TokenEntry]) -> None:
     """Replace the tokens file by one that holds `entries`."""
-    document = _File(version=1, tokens=list(entries)).model_dump()
+    document = _File(version=1, tokens=list(entries)).model_dump(exclude_defaults=True)
     storage.replace(path, json.dumps(document, indent=2).encode() + b"\n", mode=0o600)
 
 
@@ -88,7 +95,7 @@ class TokenAuthenticator:
     def from_file(cls, path: Path) -> TokenAuthenticator:
         """Raises IdentityError naming the file and the field."""
         stamp = _stamp(path)
-        return cls(path, _read(path), stamp)
+        return cls(path, read_tokens(path), stamp)
 
     def authenticate(self, bearer: str) -> Principal | None:
         """The principal that `bearer` belongs to. Takes the same time whichever entry matches, or none."""
@@ -100,7 +107,9 @@ class TokenAuthenticator:
         for entry in self._entries:
             if hmac.compare_digest(entry.sha256, digest):
                 found = entry
-        return None if found is None else Principal(name=found.name, roles=frozenset(found.roles))
+        if found is None:
+            return None
+        return Principal(name=found.name, roles=frozenset(found.roles), user=found.user, groups=frozenset(found.groups))
 
     def _reload_if_changed(self) -> None:
         stamp = _stamp(self._path)
@@ -108,7 +117,7 @@ class TokenAuthenticator:
             return
         self._stamp = stamp
         try:
-            self._entries = tuple(_read(self._path))
+            self._entries = tuple(read_tokens(self._path))
         except IdentityError as error:
             _log.error("tokens_file_not_reloaded", error=str(error), kept=len(self._entries))
         else:
@@ -127,7 +136,8 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def _read(path: Path) -> list[TokenEntry]:
+def read_tokens(path: Path) -> list[TokenEntry]:
+    """The entries of a tokens file. Raises IdentityError naming the file and the field."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)

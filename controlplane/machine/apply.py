@@ -47,6 +47,8 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Delete,
     Envelope,
     Evict,
@@ -140,7 +142,13 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
     match command:
         case DeclareNamespace():
             return declare.declare_namespace(draft, command)
-        case DeclarePlacementPolicy() | DeclareFailoverPolicy() | DeclareGCPolicy():
+        case (
+            DeclarePlacementPolicy()
+            | DeclareFailoverPolicy()
+            | DeclareGCPolicy()
+            | DeclareRole()
+            | DeclareRoleBinding()
+        ):
             return declare.declare_policy(draft, command)
         case DeclareHost():
             return declare.declare_host(draft, command)
@@ -313,7 +321,7 @@ def _exists(state: State, known: Made) -> bool:
             return known.uid in state.microvms
         case Kind.NAMESPACE:
             return any(each.meta.uid == known.uid for each in state.namespaces.values())
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:
             return any(each.meta.uid == known.uid for each in state.policies_of(known.kind).values())
         case Kind.HOST:
             return any(each.meta.uid == known.uid and each.declared for each in state.hosts.values())

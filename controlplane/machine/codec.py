@@ -36,6 +36,8 @@ from controlplane.model.resources import (
     Operation,
     Override,
     PlacementPolicy,
+    Role,
+    RoleBinding,
 )
 from controlplane.model.types import Kind
 
@@ -101,6 +103,12 @@ class _Tallies(_Records[Tally], tag="tallies", frozen=True): ...
 class _Overrides(_Records[Override], tag="overrides", frozen=True): ...
 
 
+class _Roles(_Records[Role], tag="roles", frozen=True): ...
+
+
+class _RoleBindings(_Records[RoleBinding], tag="role_bindings", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -125,6 +133,8 @@ _TableChunk = (
     | _Tallies
     | _Overrides
     | _GCPolicies
+    | _Roles
+    | _RoleBindings
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -140,6 +150,8 @@ TABLES: tuple[str, ...] = (
     "tallies",
     "overrides",
     "gc_policies",
+    "roles",
+    "role_bindings",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

@@ -73,7 +73,8 @@ def declare_policy(draft: Draft, command: DeclarePolicy) -> Result:
     kind = KIND_DECLARED[type(command)]
     old = draft.state.policies_of(kind).get(command.name)
     if (
-        refused := declaration_refusal(command, old.meta if old is not None else None) or policy_refusal(command)
+        refused := declaration_refusal(command, old.meta if old is not None else None)
+        or policy_refusal(draft.state, command)
     ) is not None:
         return refused
     meta = _meta(draft, command, kind, old, spec_changed=old is not None and old.spec != command.spec)

@@ -8,6 +8,7 @@ lost host confirms nothing: its tombstones wait for it, or for an operator to sa
 
 from __future__ import annotations
 
+from controlplane.machine.access_rules import role_in_use
 from controlplane.machine.draft import Draft
 from controlplane.machine.holding import MAX_REASON, held_refusal, host_hold, microvm_hold
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
@@ -37,7 +38,7 @@ def delete(draft: Draft, command: Delete) -> Result:
     match command.kind:
         case Kind.NAMESPACE:
             return _delete_namespace(draft, command)
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:
             return _delete_policy(draft, command)
         case Kind.HOST:
             return _delete_host(draft, command)
@@ -71,6 +72,8 @@ def _delete_policy(draft: Draft, command: Delete) -> Result:
         return missing(command.kind, command.name)
     if command.revision is not None and command.revision != policy.meta.intent_revision:
         return conflict(policy.meta, command.revision)
+    if command.kind is Kind.ROLE and (refused := role_in_use(draft.state, policy.meta)) is not None:
+        return refused
     users = draft.state.policy_users.get((command.kind, command.name), 0)
     if users:
         return Rejected(

@@ -32,6 +32,9 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     STALE = "stale"
     """Decided from a state that has changed since."""
+    ROLE_NOT_FOUND = "role_not_found"
+    ROLE_IN_USE = "role_in_use"
+    ROLE_BUILT_IN = "role_built_in"
 
 
 class Change(StrEnum):

@@ -5,22 +5,34 @@ Types and bounds are checked at the edge; here is what one field says about anot
 
 from __future__ import annotations
 
+from controlplane.machine.access_rules import binding_refusal, role_refusal
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import DeclarePolicy
+from controlplane.model.commands import (
+    DeclareFailoverPolicy,
+    DeclareGCPolicy,
+    DeclarePlacementPolicy,
+    DeclarePolicy,
+    DeclareRole,
+    DeclareRoleBinding,
+)
 from controlplane.model.policies import GC_POLICY_NAME, POLICIES, policies_named
-from controlplane.model.spec import FailoverPolicySpec, GCPolicySpec, MicroVMSpec, PlacementPolicySpec, Restart
+from controlplane.model.spec import FailoverPolicySpec, MicroVMSpec, Restart
 
 
-def policy_refusal(command: DeclarePolicy) -> Rejected | None:
-    """Why no policy may be as `command` says, with the field."""
-    match spec := command.spec:
-        case PlacementPolicySpec():
+def policy_refusal(state: State, command: DeclarePolicy) -> Rejected | None:
+    """Why nothing may be as `command` declares it, with the field."""
+    match command:
+        case DeclarePlacementPolicy():
             return None
-        case GCPolicySpec():
+        case DeclareFailoverPolicy():
+            return _failover_refusal(command.spec)
+        case DeclareGCPolicy():
             return _gc_refusal(command.name)
-        case FailoverPolicySpec():
-            return _failover_refusal(spec)
+        case DeclareRole():
+            return role_refusal(command.name, command.spec)
+        case DeclareRoleBinding():
+            return binding_refusal(state, command.spec)
 
 
 def reference_refusal(state: State, spec: MicroVMSpec) -> Rejected | None:

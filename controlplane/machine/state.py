@@ -29,6 +29,8 @@ from controlplane.model.resources import (
     Override,
     PlacementPolicy,
     Policy,
+    Role,
+    RoleBinding,
 )
 from controlplane.model.types import Kind, record, replace
 
@@ -95,6 +97,8 @@ class State:
     """By trigger: what was collected."""
     overrides: Table[Override] = Table()
     """By what they override; one that has ended stays until the next."""
+    roles: Table[Role] = Table()
+    role_bindings: Table[RoleBinding] = Table()
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import field
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -82,7 +83,27 @@ class DeclareGCPolicy:
     when: Precondition = Precondition()
 
 
-DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy | DeclareGCPolicy
+@record
+class DeclareRole:
+    name: str
+    uid: str
+    spec: RoleSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+@record
+class DeclareRoleBinding:
+    name: str
+    uid: str
+    spec: RoleBindingSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+DeclarePolicy = DeclarePlacementPolicy | DeclareFailoverPolicy | DeclareGCPolicy | DeclareRole | DeclareRoleBinding
 
 
 @record
@@ -442,6 +463,8 @@ Command = (
     | OverrideBreaker
     | CancelOverride
     | DeclareGCPolicy
+    | DeclareRole
+    | DeclareRoleBinding
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -476,6 +499,8 @@ KINDS: dict[str, type[Command]] = {
     "override_breaker": OverrideBreaker,
     "cancel_override": CancelOverride,
     "declare_gc_policy": DeclareGCPolicy,
+    "declare_role": DeclareRole,
+    "declare_role_binding": DeclareRoleBinding,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

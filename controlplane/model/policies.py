@@ -1,4 +1,4 @@
-"""Policies: what is declared once for the whole cluster, and named by the specs that it is about where there are such.
+"""Policies and access: what is declared once for the whole cluster, and named by others or obeyed by the edges.
 
 Every kind goes the same way: declared, read, listed, watched, and refused to be deleted while something names it. What
 is particular to a kind is its spec, its record, its command, a row of `POLICIES` here, and whoever obeys it.
@@ -14,8 +14,10 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclarePlacementPolicy,
     DeclarePolicy,
+    DeclareRole,
+    DeclareRoleBinding,
 )
-from controlplane.model.resources import FailoverPolicy, GCPolicy, PlacementPolicy, Policy
+from controlplane.model.resources import FailoverPolicy, GCPolicy, PlacementPolicy, Policy, Role, RoleBinding
 from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import Kind
 
@@ -34,6 +36,8 @@ POLICIES: Mapping[Kind, PolicyKind] = {
     Kind.PLACEMENT_POLICY: PolicyKind("placement policy", "policies", PlacementPolicy, DeclarePlacementPolicy),
     Kind.FAILOVER_POLICY: PolicyKind("failover policy", "failover_policies", FailoverPolicy, DeclareFailoverPolicy),
     Kind.GC_POLICY: PolicyKind("GC policy", "gc_policies", GCPolicy, DeclareGCPolicy),
+    Kind.ROLE: PolicyKind("role", "roles", Role, DeclareRole),
+    Kind.ROLE_BINDING: PolicyKind("role binding", "role_bindings", RoleBinding, DeclareRoleBinding),
 }
 
 GC_POLICY_NAME = "default"

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import field
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Deletion, Held
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -130,7 +131,19 @@ class GCPolicy:
     spec: GCPolicySpec
 
 
-Policy = PlacementPolicy | FailoverPolicy | GCPolicy
+@record
+class Role:
+    meta: Meta
+    spec: RoleSpec
+
+
+@record
+class RoleBinding:
+    meta: Meta
+    spec: RoleBindingSpec
+
+
+Policy = PlacementPolicy | FailoverPolicy | GCPolicy | Role | RoleBinding
 
 
 @record

@@ -96,3 +96,5 @@ class Kind(StrEnum):
     OPERATION = "Operation"
     FAILOVER_POLICY = "FailoverPolicy"
     GC_POLICY = "GCPolicy"
+    ROLE = "Role"
+    ROLE_BINDING = "RoleBinding"

@@ -99,6 +99,35 @@ resource "flintlock_gc_policy" "this" {
   }
 }
 
+resource "flintlock_role" "restarter" {
+  name        = "restarter"
+  labels      = { team = "a" }
+  annotations = { note = "kept" }
+  rules = [
+    { verbs = ["read"], kinds = ["MicroVM", "Operation"], namespaces = ["all"], names = ["full", "pinned"] },
+    { verbs = ["act"], kinds = ["MicroVM"], labels = { app = "web" } },
+  ]
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_role_binding" "ci" {
+  name        = "ci"
+  labels      = { team = "a" }
+  annotations = { note = "kept" }
+  role        = flintlock_role.restarter.name
+  namespaces  = [flintlock_namespace.all.name]
+  subjects    = [{ kind = "token", name = "ci" }, { kind = "group", name = "web-team" }]
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
 resource "flintlock_microvm" "full" {
   name         = "full"
   namespace    = flintlock_namespace.all.name

@@ -132,6 +132,8 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
     assert_import_by_command(tf, "flintlock_failover_policy.patient", "patient", ignore=local)
     assert_import_by_command(tf, "flintlock_gc_policy.this", "default", ignore=local)
+    assert_import_by_command(tf, "flintlock_role.restarter", "restarter", ignore=local)
+    assert_import_by_command(tf, "flintlock_role_binding.ci", "ci", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
     generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
     apply_and_settle(tf)
@@ -205,5 +207,15 @@ def _unused(attributes: Mapping[str, Attribute], objects: list[dict[str, Any]], 
         if not values:
             yield f"{at}.{name}"
         elif isinstance(attribute.type, Nested):
-            inner = values if attribute.type.mode == "single" else [one for value in values for one in value.values()]
-            yield from _unused(attribute.type.attributes, inner, f"{at}.{name}")
+            yield from _unused(attribute.type.attributes, list(_inner(attribute.type, values)), f"{at}.{name}")
+
+
+def _inner(nested: Nested, values: list[Any]) -> Iterator[dict[str, Any]]:
+    for value in values:
+        match nested.mode:
+            case "single":
+                yield value
+            case "map":
+                yield from value.values()
+            case _:
+                yield from value

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from controlplane.decide.gc import plan
 from controlplane.machine.state import State
+from controlplane.model import access
 from controlplane.model.commands import (
     Act,
     Action,
@@ -31,6 +32,8 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Delete,
     Destroyed,
     Envelope,
@@ -249,6 +252,8 @@ class RandomCommands:
     def _policy(self, state: State) -> Command:
         name = self._name()
         if self._source.chance(40):
+            if self._source.chance(40):
+                return self._access(name)
             return DeclareFailoverPolicy(
                 name=name,
                 uid=self._uid(),
@@ -274,6 +279,20 @@ class RandomCommands:
             spec=spec,
             when=self._when(old.meta.intent_revision if old is not None else None),
         )
+
+    def _access(self, name: str) -> Command:
+        if self._source.chance(50):
+            rule = access.Rule(
+                verbs=[access.Verb.READ], kinds=[self._pick(tuple(access.AccessKind))], labels=self._labels()
+            )
+            return DeclareRole(
+                name=self._pick((name, name, "viewer")), uid=self._uid(), spec=access.RoleSpec(rules=[rule])
+            )
+        spec = access.RoleBindingSpec(
+            role=self._pick(("viewer", "host", self._name())),
+            subjects=[access.Subject(kind=access.SubjectKind.TOKEN, name=name)],
+        )
+        return DeclareRoleBinding(name=name, uid=self._uid(), spec=spec)
 
     def _spread(self) -> Spread:
         return Spread(by=self._pick(("host", "zone")), max_per=self._integer(1, 2), match_labels=self._labels())

@@ -88,7 +88,7 @@ def make_empty(cluster: DevCluster) -> None:
     """Delete everything that is declared, and wait until the hosts have confirmed it."""
     cluster.delete_microvms()
     client = cluster.client()
-    for collection in ("namespaces", "placementpolicies", "hosts"):
+    for collection in ("namespaces", "placementpolicies", "rolebindings", "roles", "hosts"):
         for each in items(client, f"/{collection}"):
             try:
                 client.request("DELETE", f"/{collection}/{each['name']}")
@@ -174,4 +174,5 @@ def assert_nothing_left(cluster: DevCluster) -> None:
     assert on_drivers(cluster) == []
     assert items(client, "/namespaces") == []
     assert items(client, "/placementpolicies") == []
+    assert items(client, "/rolebindings") == items(client, "/roles") == []
     assert [host["name"] for host in items(client, "/hosts") if host["declared"]] == []

@@ -360,7 +360,7 @@ def _records(
             return state.hosts
         case Kind.NAMESPACE:
             return state.namespaces
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:
             return state.policies_of(kind)
         case Kind.MICROVM:
             return state.microvms

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.access import refused
 from controlplane.api.gateway.sessions import Sessions
 from controlplane.api.gateway.translate import (
     WireError,
@@ -30,7 +30,6 @@ from controlplane.api.gateway.translate import (
     raise_error,
 )
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.names import IdentityError, require
 from controlplane.model.resources import Bid, Observation
 from controlplane.ports import (
     BidRequestItem,
@@ -233,7 +232,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Presence(  # noqa: N802 - the wire's name
         self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
     ) -> wire.PresenceReply:
-        await _only_nodes(context)
+        await _permitted(context, "NodeRelay/Presence")
         return wire.PresenceReply(
             node=self._node,
             hosts=[
@@ -249,7 +248,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Ask(  # noqa: N802 - the wire's name
         self, request: wire.AskRequest, context: aio.ServicerContext[wire.AskRequest, wire.AskReply]
     ) -> wire.AskReply:
-        await _only_nodes(context)
+        await _permitted(context, "NodeRelay/Ask")
         session = self._sessions.get(request.host)
         if session is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent of host {request.host} has no session here")
@@ -262,7 +261,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Grant(  # noqa: N802 - the wire's name
         self, request: wire.GrantRequest, context: aio.ServicerContext[wire.GrantRequest, wire.GrantReply]
     ) -> wire.GrantReply:
-        await _only_nodes(context)
+        await _permitted(context, "NodeRelay/Grant")
         asked = [Heartbeat(host=each.host, session=each.session, sequence=each.sequence) for each in request.heard]
         try:
             grants = await self._keeper.grant(
@@ -275,7 +274,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def View(  # noqa: N802 - the wire's name
         self, request: wire.ViewRequest, context: aio.ServicerContext[wire.ViewRequest, wire.ViewReply]
     ) -> wire.ViewReply:
-        await _only_nodes(context)
+        await _permitted(context, "NodeRelay/View")
         return encode_view(self._view())
 
 
@@ -286,8 +285,6 @@ def local_presence(node: str, sessions: Sessions) -> list[Presence]:
     ]
 
 
-async def _only_nodes(context: aio.ServicerContext[Any, Any]) -> None:
-    try:
-        require(caller(context.auth_context()), "node")
-    except IdentityError as error:
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+async def _permitted(context: aio.ServicerContext[Any, Any], method: str) -> None:
+    if (reason := refused(context, method)) is not None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)

@@ -15,10 +15,9 @@ import grpc
 import structlog
 from grpc import aio
 
-from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.access import SESSION, refused
 from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
-from controlplane.identity.names import IdentityError, require
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import AgentConnected
 from controlplane.model.resources import Inventory
@@ -123,10 +122,6 @@ class SessionService(rpc.AgentGatewayServicer):
     ) -> tuple[wire.Hello, Inventory, int]:
         """The hello of the host that the certificate names with what it says, or the end of the call."""
         try:
-            host = require(caller(context.auth_context()), "host")
-        except IdentityError as error:
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
-        try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await anext(incoming)
         except (TimeoutError, StopAsyncIteration):
@@ -134,9 +129,8 @@ class SessionService(rpc.AgentGatewayServicer):
         if not first.HasField("hello"):
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: missing; it is the first message")
         hello = first.hello
-        if hello.host != host:
-            message = f"hello.host: says {hello.host!r}, the certificate is host {host}'s"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, message)
+        if (reason := refused(context, SESSION, hello.host)) is not None:
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"hello.host: {reason}")
         if hello.cluster_id not in ("", self._cluster_id):
             message = f"hello.cluster_id: the host belongs to {hello.cluster_id!r}, this is {self._cluster_id!r}"
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, message)

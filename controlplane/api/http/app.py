@@ -1,7 +1,7 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, log, last resort) -> authentication -> body limits -> straight to its handler, or through
-the framework to it.
+A request goes: context (id, log, last resort) -> authentication -> body limits -> the rule of its route -> straight to
+its handler, or through the framework to it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
+    auth,
     batch,
     cluster,
     drift,
@@ -36,6 +37,8 @@ from controlplane.api.http.routes import (
     operations,
     placement_policies,
     raft,
+    role_bindings,
+    roles,
     snapshots,
     watch,
 )
@@ -66,6 +69,9 @@ _ROUTERS = (
     hosts,
     placement_policies,
     failover_policies,
+    roles,
+    role_bindings,
+    auth,
     microvms,
     actions,
     operations,

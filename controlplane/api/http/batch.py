@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, shapes
+from controlplane.api.http.access import Asker, about_named, labels_of
 from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
 from controlplane.api.http.services import Services
 from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import Batch, Command, Delete, seal
+from controlplane.model.access import AccessKind, Verb
+from controlplane.model.commands import Batch, Command, Declaration, Delete, seal
 from controlplane.model.types import Kind, record, replace
 
 _RANK = {
@@ -29,7 +31,10 @@ _RANK = {
     Kind.GC_POLICY: 1,
     Kind.HOST: 2,
     Kind.MICROVM: 3,
+    Kind.ROLE: 4,
+    Kind.ROLE_BINDING: 5,
 }
+_FORBIDDEN = "forbidden"
 _AT_ONCE = 256
 """Items that are checked in one go, and keyed ones that are proposed at the same time."""
 
@@ -55,12 +60,13 @@ class Step:
     outcome: Outcome | None = None
 
 
-async def run(services: Services, actor: Principal, body: ApplyBody, *, dry_run: bool) -> tuple[shapes.Applied, State]:
+async def run(services: Services, asker: Asker, body: ApplyBody, *, dry_run: bool) -> tuple[shapes.Applied, State]:
     """The results and the state after them. Raises ApiError (atomic: for the first refusal) and LogError."""
     # Declarations are judged by the machine; only what is answered without it has to know the newest state.
     asks_state = dry_run or bool(body.delete)
     before = await reads.snapshot(services, stale=not asks_state)
-    steps = await _parse(services, body, before)
+    actor = asker.principal
+    steps = [await _permitted(asker, step, before) for step in await _parse(services, body, before)]
     order = _in_order(steps)
     commands = [command for position in order if (command := steps[position].command) is not None]
     if body.atomic:
@@ -138,8 +144,31 @@ def _deletion(pointer: str, raw: object, state: State) -> Step:
     return Step(pointer=pointer, about=about, command=command if there else None)
 
 
+async def _permitted(asker: Asker, step: Step, state: State) -> Step:
+    """The step, or that its caller may not do it. What is there has its labels now, and what is declared those then."""
+    about, verb = step.about, Verb.DECLARE
+    labels = [labels_of(state, AccessKind(about.kind.value), about.namespace, about.name)]
+    match step.command:
+        case None if step.problem is not None:
+            return step
+        case None | Delete():
+            verb = Verb.DELETE
+        case command:
+            labels.append(cast("Declaration", command).labels)
+    try:
+        for each in labels:
+            if each is not None or verb is Verb.DELETE:
+                await asker.require(about_named(verb, about.kind, about.namespace, about.name, each or {}))
+    except problems.ApiError as error:
+        pointed = problems.FieldError(pointer=step.pointer, message=error.problem.detail)
+        return replace(step, command=None, problem=error.problem.model_copy(update={"errors": [pointed]}))
+    return step
+
+
 def _refuse_wrong(steps: Sequence[Step]) -> None:
     wrong = [step.problem for step in steps if step.problem is not None]
+    if (forbidden := next((each for each in wrong if each.code == _FORBIDDEN), None)) is not None:
+        raise problems.ApiError(forbidden)
     if wrong:
         errors = [error for each in wrong for error in each.errors]
         raise problems.problem("invalid", wrong[0].detail, *errors[: problems.MAX_ERRORS])

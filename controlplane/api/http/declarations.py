@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.commands import (
     DeclareFailoverPolicy,
     DeclareGCPolicy,
@@ -13,6 +14,8 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Precondition,
 )
 from controlplane.model.spec import (
@@ -104,11 +107,36 @@ class GCPolicyBody(Body):
         )
 
 
+class RoleBody(Body):
+    spec: RoleSpec = RoleSpec()
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareRole:
+        return DeclareRole(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
+class RoleBindingBody(Body):
+    spec: RoleBindingSpec
+
+    def command(self, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareRoleBinding:
+        return DeclareRoleBinding(
+            name=name, uid=uid, spec=self.spec, labels=self.labels, annotations=self.annotations, when=when
+        )
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
 DeclaredKind = Literal[
-    Kind.MICROVM, Kind.HOST, Kind.NAMESPACE, Kind.PLACEMENT_POLICY, Kind.FAILOVER_POLICY, Kind.GC_POLICY
+    Kind.MICROVM,
+    Kind.HOST,
+    Kind.NAMESPACE,
+    Kind.PLACEMENT_POLICY,
+    Kind.FAILOVER_POLICY,
+    Kind.GC_POLICY,
+    Kind.ROLE,
+    Kind.ROLE_BINDING,
 ]
 
 
@@ -171,7 +199,32 @@ class GCPolicyItem(GCPolicyBody):
         return self.command(self.name, uid=uid)
 
 
-Item = MicroVMItem | HostItem | NamespaceItem | PlacementPolicyItem | FailoverPolicyItem | GCPolicyItem
+class RoleItem(RoleBody):
+    kind: Literal[Kind.ROLE]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareRole:
+        return self.command(self.name, uid=uid)
+
+
+class RoleBindingItem(RoleBindingBody):
+    kind: Literal[Kind.ROLE_BINDING]
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareRoleBinding:
+        return self.command(self.name, uid=uid)
+
+
+Item = (
+    MicroVMItem
+    | HostItem
+    | NamespaceItem
+    | PlacementPolicyItem
+    | FailoverPolicyItem
+    | GCPolicyItem
+    | RoleItem
+    | RoleBindingItem
+)
 ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
     Kind.HOST: HostItem,
@@ -179,6 +232,8 @@ ITEM_OF: dict[Kind, type[Item]] = {
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
     Kind.FAILOVER_POLICY: FailoverPolicyItem,
     Kind.GC_POLICY: GCPolicyItem,
+    Kind.ROLE: RoleItem,
+    Kind.ROLE_BINDING: RoleBindingItem,
 }
 ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 

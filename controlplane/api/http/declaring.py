@@ -11,10 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import dryrun, params, reads, writes
+from controlplane.api.http.access import Asker, about_named, asker_of
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal, principal_of
 from controlplane.api.http.services import Services, services_in
-from controlplane.model.commands import Declaration, Precondition
+from controlplane.decide.access import Question
+from controlplane.model.access import Verb
+from controlplane.model.commands import Declaration, DeclareHost, DeclareMicroVM, DeclareNamespace, Precondition
+from controlplane.model.policies import KIND_DECLARED
+from controlplane.model.types import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Asked:
 
     services: Services
     actor: Principal
+    asker: Asker
     when: Precondition
     key: str | None
     dry_run: bool
@@ -43,6 +49,7 @@ async def _asked(
     return Asked(
         services=services_in(request),
         actor=await principal_of(request),
+        asker=await asker_of(request),
         when=params.precondition(if_match, if_none_match),
         key=params.idempotency_key(key),
         dry_run=dry_run,
@@ -55,8 +62,28 @@ Declaring = Annotated[Asked, Depends(_asked)]
 async def declare(asked: Asked, command: Declaration, *, warnings: Sequence[str] = ()) -> Response:
     """The object with `warnings`, or what a dry run found. Raises ApiError and LogError."""
     services, actor = asked.services, asked.actor
+    # The route's rule was about the labels that it has; this is about those that it is to have.
+    await asked.asker.require(declares(command))
     if asked.dry_run:
         state = await reads.snapshot(services)
         return respond(await dryrun.declare(services, actor, state, command, warnings), state)
     outcome, state = await writes.propose(services, actor, command, key=asked.key)
     return writes.answer_declared(state, command, outcome, warnings)
+
+
+def declares(command: Declaration) -> Question:
+    """What whoever declares this has to be allowed."""
+    namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
+    return about_named(Verb.DECLARE, kind_of(command), namespace, command.name, command.labels)
+
+
+def kind_of(command: Declaration) -> Kind:
+    match command:
+        case DeclareMicroVM():
+            return Kind.MICROVM
+        case DeclareHost():
+            return Kind.HOST
+        case DeclareNamespace():
+            return Kind.NAMESPACE
+        case _:
+            return KIND_DECLARED[type(command)]

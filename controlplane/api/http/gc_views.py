@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from controlplane.api.http import gc_shapes as shapes
 from controlplane.api.http.times import iso
@@ -14,6 +14,7 @@ from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import HoldKind
 from controlplane.model.gc import Held, Subject, Trigger
+from controlplane.model.resources import Meta
 
 
 def plan_id(made: GCPlan, limit: int) -> str:
@@ -85,16 +86,19 @@ def _oldest(made: GCPlan) -> dict[Trigger, int]:
     return oldest
 
 
-def holds(state: State) -> shapes.HoldList:
-    return shapes.HoldList(items=list(_holds(state)), revision=state.revision)
+def holds(state: State, seen: Callable[[Meta], bool]) -> shapes.HoldList:
+    """Those on what `seen` says the caller may see."""
+    return shapes.HoldList(items=list(_holds(state, seen)), revision=state.revision)
 
 
-def _holds(state: State) -> Iterator[shapes.HeldShape]:
+def _holds(state: State, seen: Callable[[Meta], bool]) -> Iterator[shapes.HeldShape]:
     for key in sorted(state.names):
         vm = state.microvms[state.names[key]]
-        if vm.hold is not None:
+        if vm.hold is not None and seen(vm.meta):
             yield _held(HoldKind.MICROVM, vm.hold, name=vm.meta.name, namespace=vm.meta.namespace)
     for name, host in sorted(state.hosts.items()):
+        if not seen(host.meta):
+            continue
         if host.hold is not None:
             yield _held(HoldKind.HOST, host.hold, name=name)
         for key, held in sorted(host.holds.items()):

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from controlplane.api.http import problems, shapes
+from controlplane.api.http.access_rules import About, needs_of
 
 TITLE = "Flintlock control plane"
 _REF = "#/components/schemas/{model}"
@@ -45,10 +46,19 @@ def describe(app: FastAPI, prefix: str) -> dict[str, Any]:
         "token": {"type": "http", "scheme": "bearer", "description": "A token of this cluster."}
     }
     for name, path in document["paths"].items():
-        for operation in path.values():
+        for method, operation in path.items():
             if name.startswith(prefix):
                 operation["security"] = [{"token": []}]
+            operation["x-flintlock-access"] = _access(method, name.removeprefix(prefix))
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = refusal
     app.openapi_schema = document
     return document
+
+
+def _access(method: str, path: str) -> dict[str, str]:
+    """What the route needs, for readers and for the table of tests."""
+    needs = needs_of(method.upper(), path)
+    if needs.about in (About.OPEN, About.CALLER, About.BODY):
+        return {"about": needs.about.value}
+    return {"about": needs.about.value, "verb": needs.verb.value, "kind": needs.kind.value}

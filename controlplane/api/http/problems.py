@@ -129,8 +129,12 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
         "The idempotency key was used for another request",
         "Use a new key for a new request; repeat a request with its own key only.",
     ),
+    Code.ROLE_NOT_FOUND: (422, "The role does not exist", "Declare the role first, or name a built-in one."),
+    Code.ROLE_IN_USE: (409, "The role is in use", "Delete the bindings that give it first."),
+    Code.ROLE_BUILT_IN: (409, "The role is built in", ""),
     Code.STALE: (409, "Decided from a state that has changed since", "Read again and repeat."),
     "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),
+    "forbidden": (403, "It is not allowed", "`flintctl auth whoami` shows what you were given."),
     "method_not_allowed": (405, "The method is not allowed here", ""),
     "not_placed": (409, "The microVM has no host", "See `.../why` for what keeps it from being placed."),
     "membership_refused": (
@@ -170,9 +174,10 @@ def problem(
     request_id: str | None = None,
     existing: Existing | None = None,
     contact: ContactShape | None = None,
+    hint: str | None = None,
 ) -> ApiError:
-    """An ApiError for a known code; raise it, or answer with it."""
-    status, title, hint = _KNOWN[code]
+    """An ApiError for a known code; raise it, or answer with it. `hint`: a better one than the code's."""
+    status, title, known_hint = _KNOWN[code]
     headers: dict[str, str] = {}
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(retry_after_s)))
@@ -184,7 +189,7 @@ def problem(
         status=status,
         code=code,
         detail=detail,
-        hint=hint,
+        hint=known_hint if hint is None else hint,
         errors=list(errors),
         retry_after_s=retry_after_s,
         request_id=request_id,

@@ -17,6 +17,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from controlplane.api.http import params, problems
+from controlplane.api.http.access import Asker, asker_of
 from controlplane.api.http.context import STALE
 from controlplane.api.http.params import ConsistencyParam
 from controlplane.api.http.services import Services, services_in
@@ -33,17 +34,29 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     DeclarePlacementPolicy,
+    DeclareRole,
+    DeclareRoleBinding,
     Delete,
     Hold,
     HoldKind,
     Release,
 )
 from controlplane.model.policies import KIND_DECLARED, POLICIES
-from controlplane.model.resources import FailoverPolicy, GCPolicy, Host, Meta, MicroVM, Namespace, PlacementPolicy
+from controlplane.model.resources import (
+    FailoverPolicy,
+    GCPolicy,
+    Host,
+    Meta,
+    MicroVM,
+    Namespace,
+    PlacementPolicy,
+    Role,
+    RoleBinding,
+)
 from controlplane.model.types import Kind
 
 Item = TypeVar("Item")
-Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy, GCPolicy)
+Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy, GCPolicy, Role, RoleBinding)
 
 
 async def snapshot(services: Services, *, stale: bool = False) -> State:
@@ -82,7 +95,7 @@ def find(state: State, kind: Kind, namespace: str | None, name: str) -> Record |
             return host if host is not None and host.declared else None
         case Kind.NAMESPACE:
             return state.namespaces.get(name)
-        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY:
+        case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:
             return state.policies_of(kind).get(name)
         case Kind.OPERATION:
             return None
@@ -99,7 +112,13 @@ def find_for(state: State, command: Command) -> Record | None:
             return find(state, Kind.HOST, None, command.host)
         case DeclareNamespace():
             return state.namespaces.get(command.name)
-        case DeclarePlacementPolicy() | DeclareFailoverPolicy() | DeclareGCPolicy():
+        case (
+            DeclarePlacementPolicy()
+            | DeclareFailoverPolicy()
+            | DeclareGCPolicy()
+            | DeclareRole()
+            | DeclareRoleBinding()
+        ):
             return find(state, KIND_DECLARED[type(command)], None, command.name)
         case Hold() | Release():
             return _held(state, command)
@@ -153,6 +172,14 @@ def gc_policy(state: State, name: str) -> GCPolicy:
     return _known(state.gc_policies.get(name), Kind.GC_POLICY, name)
 
 
+def role(state: State, name: str) -> Role:
+    return _known(state.roles.get(name), Kind.ROLE, name)
+
+
+def role_binding(state: State, name: str) -> RoleBinding:
+    return _known(state.role_bindings.get(name), Kind.ROLE_BINDING, name)
+
+
 def _known(found: Item | None, kind: Kind, name: str) -> Item:
     if found is None:
         raise problems.not_found(POLICIES[kind].noun, name)
@@ -172,8 +199,9 @@ def require_namespace(state: State, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What a list is asked for: of what is named or labelled so, the next page."""
+    """What a list is asked for: of what is named or labelled so, and what the caller may see, the next page."""
 
+    asker: Asker
     name: str | None
     labels: Mapping[str, str]
     limit: int
@@ -185,17 +213,20 @@ class ListQuery:
             objects.items(),
             limit=self.limit,
             after=self.after,
-            keep=lambda item: matches(item.meta, self.name, self.labels),
+            keep=lambda item: matches(item.meta, self.name, self.labels) and self.asker.sees(item.meta),
         )
 
 
 async def list_query(
+    request: Request,
     label: params.LabelFilter = [],  # noqa: B006
     name: params.NameFilter = None,
     limit: params.LimitParam = params.DEFAULT_LIMIT,
     after: params.ContinueParam = None,
 ) -> ListQuery:
-    return ListQuery(name=name, labels=params.parse_labels(label), limit=limit, after=after)
+    return ListQuery(
+        asker=await asker_of(request), name=name, labels=params.parse_labels(label), limit=limit, after=after
+    )
 
 
 Wanted = Annotated[ListQuery, Depends(list_query)]

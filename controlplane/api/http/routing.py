@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import problems
+from controlplane.api.http.access import ASKER
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -28,6 +29,9 @@ class StrictRoute(APIRoute):
         known = frozenset(query_names(self.dependant))
 
         async def strict(request: Request) -> Response:
+            # Fail closed. Open routes have nobody to ask for.
+            if hasattr(request.state, "principal") and not hasattr(request.state, ASKER):
+                raise RuntimeError(f"{request.url.path} was reached around its rule")
             if request.scope["query_string"]:
                 _refuse_unknown(request, known)
             return await handler(request)

@@ -15,6 +15,7 @@ from controlplane.decide.conditions import Truth
 from controlplane.decide.drift import DriftClass
 from controlplane.decide.emptying import Stand
 from controlplane.machine.outcome import Change
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Trigger
 from controlplane.model.resources import Availability, MicroVMPhase, ObservedPower, OperationKind, OperationPhase
 from controlplane.model.spec import (
@@ -313,6 +314,22 @@ class GCPolicyResource(Resource):
     status: GCPolicyStatus
 
 
+class AccessStatus(Shape):
+    phase: Literal["active"] = "active"
+
+
+class RoleResource(Resource):
+    kind: Literal[Kind.ROLE] = Kind.ROLE
+    spec: RoleSpec
+    status: AccessStatus = AccessStatus()
+
+
+class RoleBindingResource(Resource):
+    kind: Literal[Kind.ROLE_BINDING] = Kind.ROLE_BINDING
+    spec: RoleBindingSpec
+    status: AccessStatus = AccessStatus()
+
+
 AnyResource = (
     MicroVMResource
     | HostResource
@@ -320,6 +337,8 @@ AnyResource = (
     | PlacementPolicyResource
     | FailoverPolicyResource
     | GCPolicyResource
+    | RoleResource
+    | RoleBindingResource
 )
 
 
@@ -349,6 +368,12 @@ class DeclaredFailoverPolicy(Declared, FailoverPolicyResource): ...
 class DeclaredGCPolicy(Declared, GCPolicyResource): ...
 
 
+class DeclaredRole(Declared, RoleResource): ...
+
+
+class DeclaredRoleBinding(Declared, RoleBindingResource): ...
+
+
 AnyDeclared = (
     DeclaredMicroVM
     | DeclaredHost
@@ -356,6 +381,8 @@ AnyDeclared = (
     | DeclaredPlacementPolicy
     | DeclaredFailoverPolicy
     | DeclaredGCPolicy
+    | DeclaredRole
+    | DeclaredRoleBinding
 )
 
 
@@ -466,6 +493,18 @@ class FailoverPolicyList(Shape):
 
 class GCPolicyList(Shape):
     items: list[GCPolicyResource]
+    revision: int
+    continue_: Continue
+
+
+class RoleList(Shape):
+    items: list[RoleResource]
+    revision: int
+    continue_: Continue
+
+
+class RoleBindingList(Shape):
+    items: list[RoleBindingResource]
     revision: int
     continue_: Continue
 

@@ -1,5 +1,7 @@
 """The straight way of a request that is as expected: from its path to its handler, around the framework's layers.
 
+Whichever way it goes, a request of a route first passes the rule of that route (`access`).
+
 FastAPI describes the API and says what is wrong with a request, and its layers cost more than all our work on a request
 that is right. So a request whose route is known and whose arguments are sure (see `plan`) goes to its handler from
 here. Every other one goes to the framework as it came: nothing has been done with it before.
@@ -18,6 +20,8 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.api.http import problems, refusals
+from controlplane.api.http.access import Access
+from controlplane.api.http.access_rules import needs_of
 from controlplane.api.http.asgi import headers_of, replay
 from controlplane.api.http.plan import Arguments, Asked, Plan, UnsureError
 from controlplane.api.http.routing import query_names
@@ -31,12 +35,13 @@ class Straight:
         self, app: FastAPI, framework: ASGIApp, routes: Iterable[tuple[str, APIRoute]], reader: StateReader
     ) -> None:
         self._app = app
+        self._access = Access(reader)
         self._reader = reader
         self._framework = framework
         self._routes: dict[tuple[str, int], list[_Way]] = {}
         """By method and number of slashes: no parameter of a path holds one."""
         for prefix, route in routes:
-            way = _Way(prefix + route.path, route)
+            way = _Way(prefix, route)
             for method in route.methods or ():
                 self._routes.setdefault((method, way.slashes), []).append(way)
 
@@ -56,6 +61,11 @@ class Straight:
         body: bytes = (await receive())["body"]
         scope["app"] = self._app
         try:
+            await self._access.enter(scope, way.needs, path)
+        except refusals.REFUSALS as error:
+            await problems.answer(refusals.refusal_of(error, self._reader))(scope, receive, send)
+            return
+        try:
             arguments = way.read(path, Request(scope, receive), body)
         except UnsureError:
             await self._framework(scope, replay(body, receive), send)
@@ -68,9 +78,11 @@ class Straight:
 
 
 class _Way:
-    """One route. Raises TypeError for one that is declared in a way that no plan is made of."""
+    """One route. Raises TypeError for one that is declared in a way that no plan is made of, or that has no rule."""
 
-    def __init__(self, path: str, route: APIRoute) -> None:
+    def __init__(self, prefix: str, route: APIRoute) -> None:
+        path = prefix + route.path
+        (self.needs,) = {needs_of(method, route.path) for method in route.methods or ()}
         self.slashes = path.count("/")
         self.pattern, _, convertors = compile_path(path)
         if not all(isinstance(each, StringConvertor) for each in convertors.values()):

@@ -36,6 +36,8 @@ from controlplane.model.resources import (
     Override,
     PlacementPolicy,
     Policy,
+    Role,
+    RoleBinding,
     Unmanaged,
 )
 from controlplane.model.spec import (
@@ -124,6 +126,10 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
             return failover_policy(state, record)
         case GCPolicy():
             return gc_policy(state, record)
+        case Role():
+            return role(state, record)
+        case RoleBinding():
+            return role_binding(state, record)
 
 
 def declared(state: State, record: Record, *, warnings: list[str], changed: bool) -> shapes.AnyDeclared:
@@ -143,6 +149,12 @@ def declared(state: State, record: Record, *, warnings: list[str], changed: bool
             return shapes.DeclaredFailoverPolicy(**_failover_policy(state, record), warnings=warnings, changed=changed)
         case GCPolicy():
             return shapes.DeclaredGCPolicy(**_gc_policy(record), warnings=warnings, changed=changed)
+        case Role():
+            return shapes.DeclaredRole(**_common(record.meta), spec=record.spec, warnings=warnings, changed=changed)
+        case RoleBinding():
+            return shapes.DeclaredRoleBinding(
+                **_common(record.meta), spec=record.spec, warnings=warnings, changed=changed
+            )
 
 
 def microvm(state: State, vm: MicroVM) -> shapes.MicroVMResource:
@@ -307,6 +319,14 @@ def gc_policy(_state: State, record: GCPolicy) -> shapes.GCPolicyResource:
 def _gc_policy(record: GCPolicy) -> _GCPolicy:
     phase = "active" if record.meta.deletion_requested_at is None else "deleting"
     return {**_common(record.meta), "spec": record.spec, "status": shapes.GCPolicyStatus(phase=phase)}
+
+
+def role(_state: State, record: Role) -> shapes.RoleResource:
+    return shapes.RoleResource(**_common(record.meta), spec=record.spec)
+
+
+def role_binding(_state: State, record: RoleBinding) -> shapes.RoleBindingResource:
+    return shapes.RoleBindingResource(**_common(record.meta), spec=record.spec)
 
 
 def _policy_status(state: State, meta: Meta) -> shapes.PolicyStatus:

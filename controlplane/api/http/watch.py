@@ -22,11 +22,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from controlplane.api.http import partition, problems, shapes, views
+from controlplane.api.http.access import Asker, about_object
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.api.http.partition import until_cut_off
 from controlplane.api.http.services import Services
 from controlplane.machine.events import Declared, Event
 from controlplane.machine.state import State
+from controlplane.model.access import Verb
 from controlplane.model.resources import Operation
 from controlplane.model.types import Kind
 from controlplane.ports import CompactedError
@@ -38,13 +40,17 @@ _LAST_WORDS_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Filter:
+    asker: Asker
     kind: Kind | None = None
     namespace: str | None = None
 
-    def accepts(self, event: Event) -> bool:
+    def accepts(self, event: Event, state: State) -> bool:
+        """By the roles and bindings of `state`: what is taken from a caller ends what it sees."""
         if self.kind is not None and event.kind is not self.kind:
             return False
-        return self.namespace is None or _namespace_of(event.object) == self.namespace
+        if self.namespace is not None and _namespace_of(event.object) != self.namespace:
+            return False
+        return self.asker.allows(about_object(Verb.READ, event.object, state), state)
 
 
 def _namespace_of(subject: Declared) -> str | None:
@@ -151,7 +157,7 @@ class WatchResponse(Response):
     async def _pump(self) -> None:
         """Ends only when the stream has to: raises CompactedError, or QueueFull for a client that is too slow."""
         async for event in self._services.reader.watch(self._after):
-            if self._wanted.accepts(event):
+            if self._wanted.accepts(event, self._services.reader.state):
                 self._queue.put_nowait(event)
             self._began.set()
 

@@ -37,6 +37,8 @@ FAILOVER_POLICY = ResourceKind(
     "FailoverPolicy", "failover policy", "failover policies", "/failoverpolicies", columns.FAILOVER_POLICY
 )
 GC_POLICY = ResourceKind("GCPolicy", "GC policy", "GC policies", "/gcpolicies", columns.GC_POLICY)
+ROLE = ResourceKind("Role", "role", "roles", "/roles", columns.ROLE)
+ROLE_BINDING = ResourceKind("RoleBinding", "role binding", "role bindings", "/rolebindings", columns.ROLE_BINDING)
 MICROVM = ResourceKind("MicroVM", "microVM", "microVMs", "/microvms", columns.MICROVM)
 OPERATION = ResourceKind("Operation", "operation", "operations", "/operations", columns.OPERATION)
 
@@ -179,6 +181,8 @@ failover_policies = cluster_wide(FAILOVER_POLICY, "Failover policies: when and i
 gc_policies = cluster_wide(
     GC_POLICY, "The GC policy `default`: how long what nobody needs is kept; without it the nodes' settings hold."
 )
+roles = cluster_wide(ROLE, "Roles: what may be done with what. Declare them with `flintctl apply -f`.")
+role_bindings = cluster_wide(ROLE_BINDING, "Role bindings: who has which role, and where.")
 operations = options.new_app("Long work that accepted commands started.")
 
 

@@ -14,6 +14,8 @@ from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.placement_policy import PlacementPolicyResource
+from provider_shim.resources.role import RoleResource
+from provider_shim.resources.role_binding import RoleBindingResource
 from provider_shim.resources.sources import ClusterSource, HostsSource, MicroVMsSource
 from provider_shim.resources.upstream_source import UpstreamVMsSource
 
@@ -57,6 +59,8 @@ class FlintlockProvider(Provider):
             PlacementPolicyResource,
             FailoverPolicyResource,
             GCPolicyResource,
+            RoleResource,
+            RoleBindingResource,
             MicroVMResource,
         )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}

@@ -24,6 +24,8 @@ COLLECTIONS = {
     "placementpolicies": "PlacementPolicy",
     "failoverpolicies": "FailoverPolicy",
     "gcpolicies": "GCPolicy",
+    "roles": "Role",
+    "rolebindings": "RoleBinding",
 }
 
 

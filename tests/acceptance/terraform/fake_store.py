@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.spec import (
     MICROVM_FIELD_EFFECTS,
     Effect,
@@ -36,6 +37,8 @@ SPECS: dict[str, TypeAdapter[Any]] = {
     "PlacementPolicy": TypeAdapter(PlacementPolicySpec),
     "FailoverPolicy": TypeAdapter(FailoverPolicySpec),
     "GCPolicy": TypeAdapter(GCPolicySpec),
+    "Role": TypeAdapter(RoleSpec),
+    "RoleBinding": TypeAdapter(RoleBindingSpec),
 }
 _LABELS = TypeAdapter[dict[str, str]](Labels)
 _ANNOTATIONS = TypeAdapter[dict[str, str]](Annotations)

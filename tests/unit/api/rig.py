@@ -56,10 +56,15 @@ TOKEN = "flk_test-token"
 SPEC: dict[str, Any] = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}}
 
 
-class OneToken:
-    """Knows one token."""
+class Tokens:
+    """Knows one token, and those that a test adds."""
+
+    def __init__(self) -> None:
+        self.others: dict[str, Principal] = {}
 
     def authenticate(self, bearer: str) -> Principal | None:
+        if bearer in self.others:
+            return self.others[bearer]
         given, known = (hashlib.sha256(text.encode()).digest() for text in (bearer, TOKEN))
         return Principal(name="alice", roles=frozenset({"admin"})) if hmac.compare_digest(given, known) else None
 
@@ -167,6 +172,7 @@ class Rig:
         self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
         self._thread.start()
         self.agents = Agents()
+        self.tokens = Tokens()
         self.replica: Replica = self.run(_made(Replica))
         self.members = Members()
         self.backup: BackupStatus | None = None
@@ -187,7 +193,7 @@ class Rig:
             snapshots=self.snapshots,
             forecast=forecast_of,
             backup=lambda: self.backup,
-            identity=OneToken(),
+            identity=self.tokens,
             clock=self.replica.clock,
             ids=self.replica.ids,
             settings=self.settings,
@@ -234,6 +240,7 @@ class Rig:
 
         self.run(inside())
         self.members.reset()
+        self.tokens.others = {}
         self.backup = None
         for held in tuple(self.snapshots.held):
             self.run(self.snapshots.release(held))
@@ -254,6 +261,20 @@ class Rig:
     def url(self, path: str) -> str:
         host, port = self.server.address
         return f"https://{host}:{port}" + (path[1:] if path.startswith("//") else "/api/v2" + path)
+
+    def caller(
+        self, name: str, *, roles: Sequence[str] = (), user: str | None = None, groups: Sequence[str] = ()
+    ) -> Mapping[str, str]:
+        """The header of a token `name` that is known from now on."""
+        self.tokens.others[f"flk_{name}"] = Principal(name, frozenset(roles), user, frozenset(groups))
+        return {"Authorization": f"Bearer flk_{name}"}
+
+    def bind(self, name: str, role: str, *namespaces: str, subject: str | None = None) -> None:
+        """Give `role` to the token `name`, or to `subject` (as `group/ops`), in `namespaces` or everywhere."""
+        kind, _, whom = (subject or f"token/{name}").partition("/")
+        spec = {"role": role, "subjects": [{"kind": kind, "name": whom}], "namespaces": list(namespaces) or ["*"]}
+        answer = self.put(f"/rolebindings/{name}", {"spec": spec})
+        assert answer.status_code in (200, 201), answer.text
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", 30)

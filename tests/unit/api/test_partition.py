@@ -43,6 +43,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/placementpolicies/{name}"): {"spec": {}},
     ("PUT", "/api/v2/failoverpolicies/{name}"): {"spec": {}},
     ("PUT", "/api/v2/gcpolicies/{name}"): {"spec": {}},
+    ("PUT", "/api/v2/rolebindings/{name}"): {"spec": {"role": "viewer", "subjects": [{"kind": "token", "name": "ci"}]}},
+    ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
     ("PUT", "/api/v2/failover/override"): {"for_s": 60, "reason": "burnt"},
     ("POST", "/api/v2/gc/hold"): {"kind": "MicroVM", "namespace": "demo", "name": "web", "reason": "kept"},

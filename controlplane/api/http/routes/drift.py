@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from controlplane.api.http import params, reads, shapes, views
+from controlplane.api.http.access import Asker, Asking
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.decide.drift import SILENT, Drift, DriftClass, classify, unmanaged
@@ -21,6 +22,7 @@ router = APIRouter(tags=["Drift"], route_class=StrictRoute)
 
 @router.get("/drift", response_model=shapes.DriftReport)
 async def drift(
+    asker: Asking,
     state: reads.Snapshot,
     namespace: params.NamespaceFilter = None,
     kind: Annotated[Literal[Kind.MICROVM, Kind.HOST], Query(description="What to look at.")] = Kind.MICROVM,
@@ -34,10 +36,21 @@ async def drift(
     for item in _microvms(state) if kind is Kind.MICROVM else _hosts(state):
         if namespace is not None and item.namespace != namespace:
             continue
+        if not _seen(asker, state, item):
+            continue
         summary[item.class_] += 1
         if not class_ or item.class_ in class_:
             items.append(item)
     return respond(shapes.DriftReport(revision=state.revision, summary=dict(summary), items=items), state)
+
+
+def _seen(asker: Asker, state: State, item: shapes.DriftItem) -> bool:
+    """What nobody declared is seen by whoever sees the host where it was found."""
+    vm = state.microvms.get(item.uid or "")
+    if vm is not None:
+        return asker.sees(vm.meta)
+    host = state.hosts[item.host or ""]
+    return asker.sees(host.meta)
 
 
 def _microvms(state: State) -> Iterator[shapes.DriftItem]:

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from controlplane.api.http import gc_shapes, gc_views, params, problems, reads, writes
+from controlplane.api.http.access import Asker, Asking, about_named, labels_of
 from controlplane.api.http.answers import respond
 from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import Input
@@ -23,9 +24,10 @@ from controlplane.api.http.services import Actor, Services, With
 from controlplane.decide import gc
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
+from controlplane.model.access import AccessKind, Verb
 from controlplane.model.commands import Hold, HoldKind, Release
 from controlplane.model.gc import Trigger
-from controlplane.model.types import LINE_PATTERN, Name
+from controlplane.model.types import LINE_PATTERN, Kind, Name
 
 MAX_LIMIT = 1000
 _log = structlog.get_logger("api.http")
@@ -106,31 +108,41 @@ async def status(services: With, state: reads.Snapshot) -> Response:
 
 
 @router.get("/gc/holds", response_model=gc_shapes.HoldList)
-async def holds(state: reads.Snapshot) -> Response:
+async def holds(asker: Asking, state: reads.Snapshot) -> Response:
     """What is held, by whom and why."""
-    return respond(gc_views.holds(state), state)
+    return respond(gc_views.holds(state, asker.sees), state)
 
 
 @router.post("/gc/hold", response_model=gc_shapes.HoldList)
-async def hold(services: With, actor: Actor, body: HoldBody, key: params.Key) -> Response:
+async def hold(services: With, actor: Actor, asker: Asking, body: HoldBody, key: params.Key) -> Response:
     """Say that something is to stay: it is neither collected nor deleted, by anybody, until it is released."""
     _check(body)
+    await _require(asker, services.reader.state, body)
     command = Hold(kind=body.kind, name=body.name, namespace=body.namespace, host=body.host, reason=body.reason)
     _, state = await writes.propose(services, actor, command, key=key)
-    return respond(gc_views.holds(state), state)
+    return respond(gc_views.holds(state, asker.sees), state)
 
 
 @router.post("/gc/release", response_model=gc_shapes.HoldList)
-async def release(services: With, actor: Actor, body: HeldThing, key: params.Key) -> Response:
+async def release(services: With, actor: Actor, asker: Asking, body: HeldThing, key: params.Key) -> Response:
     """Take a hold back, whoever gave it."""
     _check(body)
+    await _require(asker, services.reader.state, body)
     command = Release(kind=body.kind, name=body.name, namespace=body.namespace, host=body.host)
     _, state = await writes.propose(services, actor, command, key=key)
-    return respond(gc_views.holds(state), state)
+    return respond(gc_views.holds(state, asker.sees), state)
 
 
 def _plan(services: Services, state: State, at_ms: int, limit: int, only: list[Trigger]) -> gc.GCPlan:
     return gc.plan(state, services.settings.gc_policy, now_ms=at_ms, limit=limit, only=frozenset(only or Trigger))
+
+
+async def _require(asker: Asker, state: State, thing: HeldThing) -> None:
+    """What was found on a host is held by whoever may hold the host. Raises ApiError."""
+    on_vm = thing.kind is HoldKind.MICROVM
+    kind, name = (Kind.MICROVM, thing.name) if on_vm else (Kind.HOST, thing.host or thing.name)
+    labels = labels_of(state, AccessKind(kind.value), thing.namespace, name)
+    await asker.require(about_named(Verb.HOLD, kind, thing.namespace, name, labels or {}))
 
 
 def _check(thing: HeldThing) -> None:

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import declaring, params, problems, reads, shapes, views, writes
+from controlplane.api.http.access import Asker, Asking
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, With
 from controlplane.api.http.wait import WAIT_HEADER, WaitEnd, WaitFor, wait_until
 from controlplane.machine.state import State
+from controlplane.model.access import Verb
 from controlplane.model.commands import Delete
 from controlplane.model.resources import MicroVM
 from controlplane.model.types import Kind
@@ -88,16 +90,18 @@ async def delete_microvm(
 
 
 @router.get("/microvms/by-uid/{uid}", response_model=shapes.MicroVMResource)
-async def read_microvm_by_uid(state: reads.Snapshot, uid: params.UidParam) -> Response:
+async def read_microvm_by_uid(asker: Asking, state: reads.Snapshot, uid: params.UidParam) -> Response:
     """Read the microVM with this uid, whatever it is called."""
     vm = state.microvms.get(uid)
     if vm is None:
         raise problems.not_found("microVM", uid, pointer="/uid")
+    await asker.require_for(Verb.READ, vm.meta)
     return respond(views.microvm(state, vm), state)
 
 
 @router.get("/microvms", response_model=shapes.MicroVMList)
 async def list_all_microvms(
+    asker: Asking,
     state: reads.Snapshot,
     label: params.LabelFilter = [],  # noqa: B006
     name: params.NameFilter = None,
@@ -106,11 +110,12 @@ async def list_all_microvms(
     after: params.ContinueParam = None,
 ) -> Response:
     """List those of every namespace, in order of namespace and name."""
-    return await _list(state, None, label, name, host, limit, after)
+    return await _list(asker, state, None, label, name, host, limit, after)
 
 
 @router.get("/namespaces/{namespace}/microvms", response_model=shapes.MicroVMList)
 async def list_microvms(
+    asker: Asking,
     state: reads.Snapshot,
     namespace: params.NamespaceParam,
     label: params.LabelFilter = [],  # noqa: B006
@@ -121,10 +126,11 @@ async def list_microvms(
 ) -> Response:
     """List those of one namespace, in order of name."""
     reads.require_namespace(state, namespace)
-    return await _list(state, namespace, label, name, host, limit, after)
+    return await _list(asker, state, namespace, label, name, host, limit, after)
 
 
 async def _list(
+    asker: Asker,
     state: State,
     namespace: str | None,
     label: list[str],
@@ -139,7 +145,7 @@ async def _list(
         vm: MicroVM = state.microvms[uid]
         if host is not None and (vm.placement is None or vm.placement.host != host):
             return False
-        return reads.matches(vm.meta, name, labels)
+        return reads.matches(vm.meta, name, labels) and asker.sees(vm.meta)
 
     prefix = f"{namespace}/" if namespace is not None else ""
     inside = ((key, uid) for key, uid in state.names.items() if key.startswith(prefix))

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from controlplane.api.http import params, problems, reads
+from controlplane.api.http.access import Asking
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import With
 from controlplane.api.http.watch import Filter, WatchResponse
@@ -31,6 +32,7 @@ _REVISION_LIMIT = 2**53
 )
 async def watch(
     services: With,
+    asker: Asking,
     request: Request,
     state: reads.Snapshot,
     after: Annotated[
@@ -52,6 +54,6 @@ async def watch(
         services,
         request.app.state.watchers,
         begin,
-        Filter(kind=kind, namespace=namespace),
+        Filter(asker=asker, kind=kind, namespace=namespace),
         stale=reads.is_stale(request),
     )

@@ -1,0 +1,49 @@
+"""What each gRPC method of the gateway needs: its verb and its kind, all in one table.
+
+Callers are the members that their certificates name, with the built-in role of their kind; a host has it for its own
+name alone, so that its session is about what is assigned to it and nothing else. A method that is not here cannot be
+called, and fails the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from controlplane.api.gateway.peer import caller
+from controlplane.decide import access
+from controlplane.decide.access import Question
+from controlplane.identity.names import IdentityError
+from controlplane.machine.state import State
+from controlplane.model.access import AccessKind, Verb
+
+SESSION = "AgentGateway/Session"
+METHODS: Mapping[str, tuple[Verb, AccessKind]] = {
+    SESSION: (Verb.ACT, AccessKind.SESSION),
+    "NodeRelay/Presence": (Verb.READ, AccessKind.RELAY),
+    "NodeRelay/Ask": (Verb.ACT, AccessKind.RELAY),
+    "NodeRelay/Grant": (Verb.ACT, AccessKind.RELAY),
+    "NodeRelay/View": (Verb.READ, AccessKind.RELAY),
+}
+"""By service and method, without the package."""
+
+_NO_BINDINGS = State(cluster_id="")
+"""No binding names a member: what its certificate gives is all that it has."""
+
+
+class Context(Protocol):
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+
+
+def refused(context: Context, method: str, name: str | None = None) -> str | None:
+    """Why the caller may not call `method`, about the host `name` if it is about one; None if it may."""
+    try:
+        party = caller(context.auth_context())
+    except IdentityError as error:
+        return str(error)
+    verb, kind = METHODS[method]
+    question = Question(verb=verb, kind=kind, name=name)
+    decision = access.decide(_NO_BINDINGS, access.of_member(party.kind, party.name), question)
+    if decision.allowed:
+        return None
+    return f"the certificate belongs to {party}, which may not {question}: it needs {decision.would_allow}"

@@ -1,0 +1,72 @@
+"""Grants and decisions to documents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from controlplane.api.http.shapes import Shape
+from controlplane.decide.access import Caller, Decision, Question, Scope
+
+
+class GivenShape(Shape):
+    """A role, and how it was given."""
+
+    role: str
+    binding: str | None = Field(description="Null: it comes with the credential itself.")
+    namespaces: list[str] | None = Field(description="Null: everywhere.")
+
+
+class SubjectShape(Shape):
+    kind: Literal["user", "token", "group"]
+    name: str
+
+
+class WhoAmI(Shape):
+    name: str = Field(description="The actor of whatever it changes.")
+    subjects: list[SubjectShape] = Field(description="Under which role bindings may name it.")
+    roles: list[GivenShape]
+
+
+class DecisionShape(Shape):
+    """What was asked, the answer, and its reasons."""
+
+    who: str
+    verb: str
+    kind: str
+    namespace: str | None
+    name: str | None
+    labels: dict[str, str]
+    allowed: bool
+    by: GivenShape | None = Field(description="What allows it.")
+    near: list[str] = Field(description="Of a refusal: what covers the verb and the kind, and why not this.")
+    would_allow: str = Field(description="Of a refusal: the least that would be enough; else empty.")
+
+
+def whoami(caller: Caller, roles: list[Scope]) -> WhoAmI:
+    return WhoAmI(
+        name=caller.name,
+        subjects=[SubjectShape(kind=each.kind.value, name=each.name) for each in caller.subjects],
+        roles=[_given(each) for each in roles],
+    )
+
+
+def decision(caller: Caller, question: Question, made: Decision) -> DecisionShape:
+    return DecisionShape(
+        who=str(caller),
+        verb=question.verb.value,
+        kind=question.kind.value,
+        namespace=question.namespace,
+        name=question.name,
+        labels=dict(question.labels or {}),
+        allowed=made.allowed,
+        by=_given(made.by) if made.by is not None else None,
+        near=list(made.near),
+        would_allow=made.would_allow,
+    )
+
+
+def _given(scope: Scope) -> GivenShape:
+    namespaces = sorted(scope.namespaces) if scope.namespaces is not None else None
+    return GivenShape(role=scope.role, binding=scope.binding, namespaces=namespaces)

@@ -1,0 +1,1 @@
+terraform import flintlock_role_binding.web_ci web-ci

@@ -1,0 +1,55 @@
+"""Every gRPC method of the agents' descriptors, called by every kind of member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+
+from controlplane.api.gateway.access import METHODS, refused
+from controlplane.identity.authority import Authority
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2
+
+DESCRIBED = {
+    f"{service.name}/{method.name}"
+    for service in agent_pb2.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+MAY = {"host": {"AgentGateway/Session"}, "node": DESCRIBED - {"AgentGateway/Session"}}
+
+
+class Caller:
+    def __init__(self, *certificates: bytes) -> None:
+        self._certificates = certificates
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return {"x509_pem_cert": self._certificates} if self._certificates else {}
+
+
+@pytest.fixture(scope="module")
+def callers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Caller]:
+    root = tmp_path_factory.mktemp("ca")
+    authority = Authority.create(root / "ca", name="test")
+    files = {
+        "host": authority.issue_host("h1", root / "host"),
+        "node": authority.issue_node("n1", root / "node"),
+        "proxy": authority.issue_server("proxy", root / "proxy"),
+    }
+    return {kind: Caller(each.certificate.read_bytes()) for kind, each in files.items()} | {"nobody": Caller()}
+
+
+def test_every_method_has_a_rule() -> None:
+    assert set(METHODS) == DESCRIBED
+
+
+@pytest.mark.parametrize("kind", ["host", "node", "proxy", "nobody"])
+@pytest.mark.parametrize("method", sorted(DESCRIBED))
+def test_each_member_calls_what_is_its_own(callers: dict[str, Caller], kind: str, method: str) -> None:
+    reason = refused(callers[kind], method, "h1" if method == "AgentGateway/Session" else None)
+    assert (reason is None) is (method in MAY.get(kind, set()))
+
+
+def test_a_host_has_its_own_session_and_no_other(callers: dict[str, Caller]) -> None:
+    reason = refused(callers["host"], "AgentGateway/Session", "h2")
+    assert reason is not None
+    assert reason.startswith("the certificate belongs to host h1, which may not act Session h2")
