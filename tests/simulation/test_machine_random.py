@@ -147,7 +147,8 @@ def test_invariants_hold_over_long_histories(seed: int) -> None:
 def test_the_histories_reach_everything() -> None:
     """Guards the generator: were nothing accepted, nothing would be tested."""
     seen: Counter[str] = Counter()
-    for seed in range(8):
+    # The last two are of those, some in a hundred, in which something is restarted elsewhere or moved and placed again.
+    for seed in (*range(8), 16, 40):
         run(RandomCommands(Seeded(1_000 + seed)), steps=400, seen=seen)
     wanted = {f"{kind} applied" for kind in KINDS} | {f"{kind} refused" for kind in KINDS}
     wanted |= {f"phase {phase}" for phase in MicroVMPhase} | {f"host {phase}" for phase in HostPhase}
