@@ -297,6 +297,8 @@ class QemuDriverSettings(_Settings):
     kind: Literal["qemu"]
     images_dir: Path
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    keep_local_volumes_s: Annotated[int, Field(ge=0, le=10 * 365 * 86_400)] = 86_400
+    """How long the local volumes of a destroyed microVM stay on the host; 0: they go with it."""
 
 
 class SimulatedDriverSettings(_Settings):

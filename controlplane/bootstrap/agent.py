@@ -74,7 +74,13 @@ def _driver(settings: AgentFileSettings, driver: DriverSettings) -> HostDriver:
             from controlplane.images.store import LocalImageStore
 
             images = LocalImageStore(driver.images_dir)
-            return QemuDriver(state_dir, images, instance=settings.host, accelerator=driver.accelerator)
+            return QemuDriver(
+                state_dir,
+                images,
+                instance=settings.host,
+                accelerator=driver.accelerator,
+                keep_local_volumes_s=driver.keep_local_volumes_s,
+            )
         case SimulatedDriverSettings():
             from controlplane.drivers.simulated import SimulatedDriver
 

@@ -51,6 +51,7 @@ class AccessKind(StrEnum):
     MICROVM = "MicroVM"
     PLACEMENT_POLICY = "PlacementPolicy"
     FAILOVER_POLICY = "FailoverPolicy"
+    GC_POLICY = "GCPolicy"
     OPERATION = "Operation"
     ROLE = "Role"
     ROLE_BINDING = "RoleBinding"
@@ -127,6 +128,7 @@ _VISIBLE = [
     AccessKind.MICROVM,
     AccessKind.PLACEMENT_POLICY,
     AccessKind.FAILOVER_POLICY,
+    AccessKind.GC_POLICY,
     AccessKind.OPERATION,
     AccessKind.ROLE,
     AccessKind.ROLE_BINDING,
@@ -138,7 +140,7 @@ _LOOK = Rule(verbs=[Verb.READ], kinds=_VISIBLE)
 ADMIN = "admin"
 BUILT_IN: Mapping[str, RoleSpec] = {
     "viewer": RoleSpec(rules=[_LOOK]),
-    # No quotas: an operator of one namespace would raise his own.
+    # No quotas: an operator of one namespace would raise his own. Nor how long garbage is kept: for all alike.
     "operator": RoleSpec(
         rules=[
             _LOOK,

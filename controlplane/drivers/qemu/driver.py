@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import hashlib
 import platform
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -26,12 +27,16 @@ from controlplane.drivers.qemu.fence import Fence, Present
 from controlplane.drivers.qemu.guest import Guest, Site
 from controlplane.drivers.qemu.layout import Folder, sweep
 from controlplane.drivers.qemu.leash import guards_of
+from controlplane.drivers.qemu.quarantine import Quarantine
 from controlplane.drivers.qemu.tag import is_part
+from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.drivers.qemu.watch import Watch
 from controlplane.model.spec import MicroVMSpec, PowerState
 from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, Lease, VMDefinition
 
 _log = structlog.get_logger(__name__)
+_TIDY_S = 60.0
+"""How often the quarantine is looked at."""
 
 
 class QemuDriver:
@@ -41,6 +46,7 @@ class QemuDriver:
     instance: the host's name for people, 1 to 64 letters, digits, `.`, `-` and `_`.
     accelerator: `auto` boots a guest once per start of the host to find out whether KVM is of use.
     probe_kernel: what `auto` boots; the newest readable kernel in /boot when there is none.
+    keep_local_volumes_s: how long local volumes of destroyed microVMs stay in quarantine; 0: not at all.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class QemuDriver:
         accelerator: Literal["auto", "kvm", "tcg"] = "auto",
         *,
         probe_kernel: Path | None = None,
+        keep_local_volumes_s: int = 0,
     ) -> None:
         if not is_part(instance) or len(instance) > 64:
             raise ValueError(f"instance {instance!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
@@ -59,6 +66,10 @@ class QemuDriver:
         self._mark = instance_mark(instance, self._state_dir)
         self._accelerator = accelerator
         self._probe_kernel = probe_kernel
+        self._quarantine = Quarantine(
+            path=self._state_dir / "quarantine", trash=self._state_dir / "trash", keep_s=keep_local_volumes_s
+        )
+        self._tidying: asyncio.Task[None] | None = None
         self._site_now: Site | None = None
         self._own_lock: BinaryIO | None = None
         self._guests: dict[str, Guest] = {}
@@ -99,6 +110,7 @@ class QemuDriver:
             instance=self._mark,
             vms=vms.resolve(),
             trash=trash,
+            quarantine=self._quarantine,
             images=self._images,
             facts=facts,
             boot_id=host.boot_id(),
@@ -113,8 +125,21 @@ class QemuDriver:
             if own is not None:
                 guest.adopt(own)
         self._watch.start()
+        self._tidying = asyncio.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await to_the_end(self._quarantine.tidy, int(time.time()))
+            except OSError as error:
+                _log.warning("quarantine.not_tidied", error=str(error))
+            await asyncio.sleep(_TIDY_S)
 
     async def stop(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait({self._tidying})
+            self._tidying = None
         await self._watch.stop()
         await self._fence.stop()
         for guest in self._guests.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from controlplane.drivers.qemu.following import Following
 from controlplane.drivers.qemu.layout import SEED, Folder, Run
 from controlplane.drivers.qemu.leash import Leash, needs_lease
 from controlplane.drivers.qemu.qmp import Monitor, MonitorError, Status
+from controlplane.drivers.qemu.quarantine import Quarantine
 from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.drivers.qemu.watchdog import process_stat
@@ -52,6 +54,7 @@ class Site:
     instance: str
     vms: Path
     trash: Path
+    quarantine: Quarantine
     images: ImageStore
     facts: command.HostFacts
     boot_id: str
@@ -398,7 +401,8 @@ class Guest:
         await network.remove(self._site.instance, self.uid)
         if self.folder.exists():
             await self._await_unlocked()
-            await to_the_end(self.folder.remove, self._site.trash)
+            if not await to_the_end(self._site.quarantine.take, self.folder, int(time.time())):
+                await to_the_end(self.folder.remove, self._site.trash)
         await self.close()
 
     async def _await_unlocked(self) -> None:

@@ -39,11 +39,17 @@ def plan(spec: MicroVMSpec) -> Sequence[Planned]:
 
     Raises DriverError(`Unsupported` or `InvalidVolume`).
     """
+    planned = listed(spec)
+    for item in planned:
+        _check(item)
+    return planned
+
+
+def listed(spec: MicroVMSpec) -> Sequence[Planned]:
+    """The same, whether this driver can make them or not."""
     planned = [Planned(ROOT, "/spec/root_volume", spec.root_volume)] if spec.root_volume else []
     for name in sorted(spec.additional_volumes):
         planned.append(Planned(name, f"/spec/additional_volumes/{name}", spec.additional_volumes[name]))
-    for item in planned:
-        _check(item)
     return planned
 
 

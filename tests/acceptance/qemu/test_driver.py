@@ -207,6 +207,34 @@ async def test_volumes_identity_and_causes_over_a_life(
     assert leftovers_in(state_dir, vm.uid) == []
 
 
+async def test_a_local_volume_outlives_its_microvm_for_its_time(
+    state_dir: Path, store: LocalImageStore, sample: MicroVMSpec
+) -> None:
+    spec = replace(sample, additional_volumes={"data": Volume(kind=VolumeKind.LOCAL, size_in_mb=5)})
+    vm = definition(spec, uid=new_uid())
+    driver = QemuDriver(state_dir, store, INSTANCE, "tcg", keep_local_volumes_s=3600)
+    await driver.start()
+    await driver.create(vm)
+    await in_power(driver, vm.uid, ObservedPower.RUNNING)
+    (state_dir / "vms" / vm.uid / "disk-data.raw").write_text("precious")
+    await driver.destroy(vm.uid, grace_s=0)
+    await driver.destroy(vm.uid, grace_s=0)
+    assert not await driver.list()
+    assert not [*await driver.leftovers(vm.uid), *await driver.leftovers()]
+    (entry,) = (state_dir / "quarantine").iterdir()
+    assert sorted(each.name for each in entry.iterdir()) == ["disk-data.raw", "manifest.json"]
+    assert (entry / "disk-data.raw").read_text().startswith("precious")
+    await driver.stop()
+
+    manifest = json.loads((entry / "manifest.json").read_text())
+    (entry / "manifest.json").write_text(json.dumps({**manifest, "until": int(time.time())}))
+    await driver.start()
+    async with asyncio.timeout(10):
+        while entry.exists():  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.05)
+    await driver.stop()
+
+
 async def test_tampering_is_seen_and_undone(driver: QemuDriver, sample: MicroVMSpec) -> None:
     vm = definition(sample, uid=new_uid())
     await driver.create(vm)

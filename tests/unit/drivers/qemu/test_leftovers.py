@@ -12,6 +12,7 @@ from controlplane.drivers.qemu import leftovers
 from controlplane.drivers.qemu.command import HostFacts
 from controlplane.drivers.qemu.guest import Site
 from controlplane.drivers.qemu.layout import Folder
+from controlplane.drivers.qemu.quarantine import Quarantine
 from controlplane.ports import VMDefinition
 
 
@@ -23,6 +24,7 @@ def site(tmp_path: Path) -> Site:
         instance="nobody-00000000",
         vms=tmp_path / "vms",
         trash=tmp_path / "trash",
+        quarantine=Quarantine(tmp_path / "quarantine", tmp_path / "trash", 0),
         images=nothing,
         facts=HostFacts(Path("/bin/false"), "", "tcg", None),
         boot_id="b",
