@@ -337,9 +337,9 @@ _COMMANDS: list[Command] = [
         spec=access.RoleBindingSpec(
             role="web-team",
             subjects=[
-                access.Subject(kind=access.SubjectKind.USER, name="alice"),
-                access.Subject(kind=access.SubjectKind.TOKEN, name="ci"),
-                access.Subject(kind=access.SubjectKind.GROUP, name="web"),
+                access.AccessSubject(kind=access.AccessSubjectKind.USER, name="alice"),
+                access.AccessSubject(kind=access.AccessSubjectKind.TOKEN, name="ci"),
+                access.AccessSubject(kind=access.AccessSubjectKind.GROUP, name="web"),
             ],
             namespaces=["demo"],
         ),

@@ -17,10 +17,10 @@ from controlplane.model.access import (
     GUARDED,
     NAMESPACED,
     AccessKind,
+    AccessSubject,
+    AccessSubjectKind,
     RoleSpec,
     Rule,
-    Subject,
-    SubjectKind,
     Verb,
 )
 from controlplane.model.types import record
@@ -36,7 +36,7 @@ class Caller:
     """Whom a request comes from, as authentication found it."""
 
     name: str
-    subjects: tuple[Subject, ...] = ()
+    subjects: tuple[AccessSubject, ...] = ()
     """Under which bindings may name it."""
     roles: tuple[str, ...] = ()
     """That it has everywhere, whatever the bindings say: those of the node's tokens file or of its certificate."""
@@ -48,10 +48,10 @@ class Caller:
 
 
 def of_token(name: str, *, roles: Iterable[str] = (), user: str | None = None, groups: Iterable[str] = ()) -> Caller:
-    subjects = [Subject(kind=SubjectKind.TOKEN, name=name)]
+    subjects = [AccessSubject(kind=AccessSubjectKind.TOKEN, name=name)]
     if user is not None:
-        subjects.append(Subject(kind=SubjectKind.USER, name=user))
-    subjects += [Subject(kind=SubjectKind.GROUP, name=group) for group in sorted(groups)]
+        subjects.append(AccessSubject(kind=AccessSubjectKind.USER, name=user))
+    subjects += [AccessSubject(kind=AccessSubjectKind.GROUP, name=group) for group in sorted(groups)]
     return Caller(name=name, subjects=tuple(subjects), roles=tuple(sorted(set(roles))))
 
 

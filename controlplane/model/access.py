@@ -95,15 +95,15 @@ class RoleSpec:
     rules: Annotated[list[Rule], Field(max_length=MAX_RULES)] = field(default_factory=list[Rule])
 
 
-class SubjectKind(StrEnum):
+class AccessSubjectKind(StrEnum):
     USER = "user"
     TOKEN = "token"  # noqa: S105 - a kind, not a secret
     GROUP = "group"
 
 
 @spec
-class Subject:
-    kind: SubjectKind
+class AccessSubject:
+    kind: AccessSubjectKind
     name: Name
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class RoleBindingSpec:
     """Gives `role` to every subject."""
 
     role: Name
-    subjects: Annotated[list[Subject], Field(min_length=1, max_length=MAX_SUBJECTS)]
+    subjects: Annotated[list[AccessSubject], Field(min_length=1, max_length=MAX_SUBJECTS)]
     namespaces: Annotated[list[NamespaceOrAll], Field(min_length=1, max_length=_MAX_LISTED)] = field(
         default_factory=lambda: [ANYWHERE]
     )

@@ -24,7 +24,7 @@ from controlplane.decide import access
 from controlplane.decide.access import Question
 from controlplane.machine.apply import apply
 from controlplane.machine.state import State
-from controlplane.model.access import AccessKind, RoleBindingSpec, Subject, SubjectKind, Verb
+from controlplane.model.access import AccessKind, AccessSubject, AccessSubjectKind, RoleBindingSpec, Verb
 from controlplane.model.commands import Command, DeclareRoleBinding, Envelope, seal
 
 REPEATS = 5
@@ -39,7 +39,9 @@ def _state(bindings: int) -> State:
     for number in range(bindings):
         spec = RoleBindingSpec(
             role="operator",
-            subjects=[Subject(kind=SubjectKind.TOKEN, name="ci" if number % 20 == 0 else f"other-{number}")],
+            subjects=[
+                AccessSubject(kind=AccessSubjectKind.TOKEN, name="ci" if number % 20 == 0 else f"other-{number}")
+            ],
             namespaces=["demo" if number == 0 else f"namespace-{number}"],
         )
         commands.append(DeclareRoleBinding(name=f"b{number}", uid=f"b{number}", spec=spec))

@@ -290,7 +290,7 @@ class RandomCommands:
             )
         spec = access.RoleBindingSpec(
             role=self._pick(("viewer", "host", self._name())),
-            subjects=[access.Subject(kind=access.SubjectKind.TOKEN, name=name)],
+            subjects=[access.AccessSubject(kind=access.AccessSubjectKind.TOKEN, name=name)],
         )
         return DeclareRoleBinding(name=name, uid=self._uid(), spec=spec)
 

@@ -18,18 +18,18 @@ class GivenShape(Shape):
     namespaces: list[str] | None = Field(description="Null: everywhere.")
 
 
-class SubjectShape(Shape):
+class AccessSubjectShape(Shape):
     kind: Literal["user", "token", "group"]
     name: str
 
 
 class WhoAmI(Shape):
     name: str = Field(description="The actor of whatever it changes.")
-    subjects: list[SubjectShape] = Field(description="Under which role bindings may name it.")
+    subjects: list[AccessSubjectShape] = Field(description="Under which role bindings may name it.")
     roles: list[GivenShape]
 
 
-class DecisionShape(Shape):
+class AccessDecision(Shape):
     """What was asked, the answer, and its reasons."""
 
     who: str
@@ -47,13 +47,13 @@ class DecisionShape(Shape):
 def whoami(caller: Caller, roles: list[Scope]) -> WhoAmI:
     return WhoAmI(
         name=caller.name,
-        subjects=[SubjectShape(kind=each.kind.value, name=each.name) for each in caller.subjects],
+        subjects=[AccessSubjectShape(kind=each.kind.value, name=each.name) for each in caller.subjects],
         roles=[_given(each) for each in roles],
     )
 
 
-def decision(caller: Caller, question: Question, made: Decision) -> DecisionShape:
-    return DecisionShape(
+def decision(caller: Caller, question: Question, made: Decision) -> AccessDecision:
+    return AccessDecision(
         who=str(caller),
         verb=question.verb.value,
         kind=question.kind.value,

@@ -11,7 +11,7 @@ from controlplane.cli.errors import ERROR
 from controlplane.cli.options import LabelOption
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, mapping, objects, text
-from controlplane.model.access import AccessKind, SubjectKind, Verb
+from controlplane.model.access import AccessKind, AccessSubjectKind, Verb
 
 _KINDS = {kind.value.lower(): kind.value for kind in AccessKind if kind is not AccessKind.ANY}
 _VERBS = [verb.value for verb in Verb if verb is not Verb.ANY]
@@ -116,7 +116,7 @@ def _decision(
         raise typer.BadParameter(f"{kind!r} is not one of {', '.join(sorted(_KINDS))}", param_hint="KIND")
     asked = {"verb": verb, "kind": _KINDS[kind.lower()], "name": name, "namespace": namespace, "label": labels}
     if subject is not None:
-        asked["as"] = subject if "/" in subject else f"{SubjectKind.TOKEN.value}/{subject}"
+        asked["as"] = subject if "/" in subject else f"{AccessSubjectKind.TOKEN.value}/{subject}"
     return options.client(ctx).get("/auth/decision", {key: value for key, value in asked.items() if value}).body
 
 

@@ -143,3 +143,12 @@ def test_one_may_ask_for_oneself_and_those_who_read_bindings_for_others(teams: R
     assert teams.get(path + "red&as=token/other", headers=ci).status_code == 403
     of_ci = teams.get(path + "blue&as=token/ci").json()
     assert (of_ci["who"], of_ci["allowed"]) == ("token ci", True)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+def test_a_body_is_not_judged_before_its_sender(api: Rig, content_type: str) -> None:
+    """Whichever way the request goes: straight to its handler, or through the framework."""
+    headers = {**api.caller("nobody"), "Content-Type": content_type}
+    for body in (b'{"spec": {}}', b"{nope"):
+        assert api.request("PUT", "/namespaces/demo", data=body, headers=headers).status_code == 403
+    assert api.get("/namespaces").json()["items"] == []

@@ -14,11 +14,11 @@ from controlplane.model.access import (
     GUARDED,
     NAMESPACED,
     AccessKind,
+    AccessSubject,
+    AccessSubjectKind,
     RoleBindingSpec,
     RoleSpec,
     Rule,
-    Subject,
-    SubjectKind,
     Verb,
 )
 from controlplane.model.resources import Meta, Role, RoleBinding
@@ -62,7 +62,7 @@ def meta(kind: Kind, name: str) -> Meta:
 
 def state_of(roles: dict[str, list[Rule]], *bindings: tuple[str, list[str]]) -> State:
     """Each binding gives a role, in namespaces, to the group of ME."""
-    ops = [Subject(kind=SubjectKind.GROUP, name="ops")]
+    ops = [AccessSubject(kind=AccessSubjectKind.GROUP, name="ops")]
     specs = [RoleBindingSpec(role=role, subjects=ops, namespaces=where) for role, where in bindings]
     return State(
         cluster_id="test",

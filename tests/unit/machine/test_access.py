@@ -9,11 +9,11 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.model.access import (
     BUILT_IN,
     AccessKind,
+    AccessSubject,
+    AccessSubjectKind,
     RoleBindingSpec,
     RoleSpec,
     Rule,
-    Subject,
-    SubjectKind,
     Verb,
 )
 from controlplane.model.commands import Command, DeclareRole, DeclareRoleBinding, Delete
@@ -25,7 +25,7 @@ def role(name: str = "some", *rules: Rule) -> DeclareRole:
 
 
 def binding(role: str, name: str = "b") -> DeclareRoleBinding:
-    subjects = [Subject(kind=SubjectKind.TOKEN, name="ci")]
+    subjects = [AccessSubject(kind=AccessSubjectKind.TOKEN, name="ci")]
     return DeclareRoleBinding(name=name, uid=f"binding-{name}", spec=RoleBindingSpec(role=role, subjects=subjects))
 
 

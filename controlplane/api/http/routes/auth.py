@@ -13,7 +13,7 @@ from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.decide import access
 from controlplane.decide.access import Caller, Question
-from controlplane.model.access import NAMESPACED, AccessKind, Subject, SubjectKind, Verb
+from controlplane.model.access import NAMESPACED, AccessKind, AccessSubject, AccessSubjectKind, Verb
 from controlplane.model.types import NAME_PATTERN
 
 SUBJECT_PATTERN = rf"^(user|token|group)/{NAME_PATTERN.removeprefix('^')}"
@@ -28,7 +28,7 @@ async def whoami(asker: Asking, state: reads.Snapshot) -> Response:
     return respond(access_views.whoami(caller, access.given_to(state, caller)), state)
 
 
-@router.get("/auth/decision", response_model=access_views.DecisionShape)
+@router.get("/auth/decision", response_model=access_views.AccessDecision)
 async def decide(
     asker: Asking,
     state: reads.Snapshot,
@@ -61,4 +61,4 @@ async def decide(
 
 def _named(subject: str) -> Caller:
     kind, _, name = subject.partition("/")
-    return Caller(name=name, subjects=(Subject(kind=SubjectKind(kind), name=name),))
+    return Caller(name=name, subjects=(AccessSubject(kind=AccessSubjectKind(kind), name=name),))
