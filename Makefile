@@ -93,6 +93,15 @@ JOBS ?= $(shell nproc)
 raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
+HOURS ?= 1
+.PHONY: simulate simulate-broken
+simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], or SEED=S to replay one; goes on where it was interrupted
+	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --hours $(HOURS) \
+	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+
+simulate-broken: $(DEV) ## The same finds out builds with one rule left out
+	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken
+
 .PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 from controlplane.agent.answers import Answers
 from controlplane.agent.bids import Reservations
-from controlplane.agent.inventory import Capacity, Meter, boot_id, capacity_of
+from controlplane.agent.inventory import PROC, Capacity, Meter, boot_id, capacity_of
 from controlplane.agent.lease import HostLease
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
@@ -26,8 +27,20 @@ class DriverStartError(Exception):
 class Agent:
     """One host's agent. `drivers` by the name that a spec's `provider` may ask for."""
 
-    def __init__(self, settings: AgentSettings, drivers: Mapping[str, HostDriver], clock: Clock, ids: Ids) -> None:
-        """Raises AgentSettingsError."""
+    def __init__(
+        self,
+        settings: AgentSettings,
+        drivers: Mapping[str, HostDriver],
+        clock: Clock,
+        ids: Ids,
+        *,
+        proc: Path = PROC,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`proc` is where the kernel says what the host has; `rng` spreads what many agents would do at once.
+
+        Raises AgentSettingsError.
+        """
         if not drivers:
             raise AgentSettingsError("drivers: is empty; a host needs at least one")
         self._default_driver = settings.default_driver or next(iter(drivers))
@@ -38,6 +51,8 @@ class Agent:
         self._drivers = dict(drivers)
         self._clock = clock
         self._ids = ids
+        self._proc = proc
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._session: SessionClient | None = None
 
     @property
@@ -61,8 +76,8 @@ class Agent:
 
     async def _run(self, state_dir: StateDir) -> None:
         settings = self._settings
-        rng = random.Random()  # noqa: S311 - jitter, not a secret
-        boot = boot_id()
+        rng = self._rng
+        boot = boot_id(self._proc)
         lease = HostLease(
             drivers=self._drivers,
             file=state_dir.held(boot),
@@ -92,9 +107,10 @@ class Agent:
                 microvms=settings.microvms,
                 vcpu_per_cpu=settings.vcpu_per_cpu,
                 reserved_memory_in_mb=settings.reserved_memory_in_mb,
-            )
+            ),
+            self._proc,
         )
-        meter = Meter()
+        meter = Meter(self._proc)
         started: list[HostDriver] = []
         try:
             for name, driver in self._drivers.items():

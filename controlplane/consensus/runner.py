@@ -51,10 +51,13 @@ class Runner:
         state: ReplicatedState,
         *,
         disk: Disk | None = None,
+        transport: Callable[..., PeerTransport] = PeerTransport,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`settle` is called whenever the state was loaded or a snapshot of it taken."""
+        """`transport` makes the connections to the peers. `settle` is called whenever the state was loaded or a
+        snapshot of it taken."""
         self.settings = settings
+        self._connect = transport
         self._state = state
         self._settle = settle
         self._disk = disk or Disk(durable=settings.fsync == "always")
@@ -118,7 +121,7 @@ class Runner:
                 belong=self._remember_incarnation,
                 expelled=self._fail,
             )
-            self._transport = PeerTransport(
+            self._transport = self._connect(
                 node=settings.node,
                 cluster_id=settings.cluster_id,
                 listen=settings.listen,

@@ -24,7 +24,8 @@ class Waiters:
 
     def __init__(self, present: Callable[[], State]) -> None:
         self._present = present
-        self._waiting: set[_Waiter] = set()
+        self._waiting: dict[_Waiter, None] = {}
+        """In the order in which they came."""
         self._due = False
 
     async def until(self, condition: Callable[[State], bool], *, timeout_s: float) -> State | None:
@@ -33,14 +34,14 @@ class Waiters:
         if condition(state):
             return state
         waiter = _Waiter(condition, asyncio.get_running_loop().create_future())
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiter.reached
         except TimeoutError:
             return None
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
 
     def changed(self) -> None:
         """The state is another one: look at it before the loop's next turn."""

@@ -102,12 +102,21 @@ class Intake:
         )
 
     def _still_there(self, state: State, stale: Mapping[str, int]) -> list[Destroyed]:
-        """Confirmations of tombstones, and of orders about copies that were given up, that the state still holds."""
-        return [
-            Destroyed(uid=uid, epoch=epoch)
-            for uid, epoch in sorted(self._destroyed.items())
+        """Confirmations of tombstones, and of orders about copies that were given up, that the state still holds.
+
+        After a restore a host may be ahead of such an order, with a newer copy that the state does not know. It was
+        placed there only after the order had been carried out: a host takes no microVM of which it has yet to destroy a
+        copy. The agent destroys nothing newer than it is told to, and would never confirm.
+        """
+        told = {
+            uid: epoch
+            for uid, epoch in self._destroyed.items()
             if stale.get(uid) == epoch or _is_tombstone(state, uid, epoch)
-        ]
+        }
+        for found in self._unmanaged or ():
+            if found.uid is not None and found.epoch is not None and found.epoch > stale.get(found.uid, found.epoch):
+                told[found.uid] = stale[found.uid]
+        return [Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(told.items())]
 
 
 def _is_tombstone(state: State, uid: str, epoch: int) -> bool:

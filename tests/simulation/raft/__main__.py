@@ -17,8 +17,9 @@ from pathlib import Path
 from simulation.raft.broken import BROKEN
 from simulation.raft.coverage import never_reached, report
 from simulation.raft.process import Build
-from simulation.raft.running import Tally, minimise, run_many, run_plan
+from simulation.raft.running import minimise, run_plan, series
 from simulation.raft.schedule import Plan, decode_plan, draw_plan, encode_plan
+from simulation.tallies import Tally
 
 
 def main() -> int:
@@ -36,11 +37,11 @@ def many(options: argparse.Namespace) -> int:
     file = options.out / "tallies.jsonl"
     began, printed = time.monotonic(), 0.0
     total = Tally()
-    for done, total in run_many(options.first, options.seeds, options.jobs, file):
+    for done, total in series(file).go(options.first, options.seeds, options.jobs):
         if time.monotonic() - printed > 5:
             printed = time.monotonic()
             print(f"{done:,} of {options.seeds:,} seeds, {len(total.violations)} violations", flush=True)
-    per_seed_ms = 1000 * total.wall_s / max(1, total.seeds)
+    per_seed_ms = 1000 * total.core_s / max(1, total.seeds)
     print(
         f"{total.seeds:,} seeds, {total.steps:,} steps, {total.virtual_s / 3600:.1f} virtual hours, "
         f"{per_seed_ms:.0f} ms per seed and core, {time.monotonic() - began:.0f} s now ({file})"

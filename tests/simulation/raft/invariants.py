@@ -36,8 +36,11 @@ class Violation(AssertionError):  # noqa: N818 - the word for it
     """An invariant does not hold. `kind` names which, for the minimiser."""
 
     def __init__(self, kind: str, what: str) -> None:
-        super().__init__(f"{kind}: {what}")
+        super().__init__(kind, what)
         self.kind = kind
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class Checker:

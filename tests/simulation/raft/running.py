@@ -1,20 +1,14 @@
-"""Running plans: one of them, one shortened to what its violation needs, and many over processes with tallies that add
-up across runs.
-"""
+"""Running plans: one of them, one shortened to what its violation needs, and many with tallies that add up."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from msgspec.structs import replace
 from simulation.raft.actions import Action
@@ -23,8 +17,8 @@ from simulation.raft.network import Weather
 from simulation.raft.process import Build
 from simulation.raft.schedule import Plan, draw_plan
 from simulation.raft.world import World
+from simulation.tallies import Series, Tally, fingerprint
 
-_ROOT = Path(__file__).resolve().parents[3]
 _MEMORY = Path("/dev/shm")
 BLOCK = 25
 
@@ -108,26 +102,6 @@ def _without_a_piece(plan: Plan, pieces: int) -> Iterator[Plan]:
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Tally:
-    """What a number of seeds did, all of them by the same code."""
-
-    seeds: int = 0
-    steps: int = 0
-    virtual_s: float = 0.0
-    wall_s: float = 0.0
-    seen: Counter[str] = field(default_factory=Counter[str])
-    violations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def add(self, other: Tally) -> None:
-        self.seeds += other.seeds
-        self.steps += other.steps
-        self.virtual_s += other.virtual_s
-        self.wall_s += other.wall_s
-        self.seen.update(other.seen)
-        self.violations.extend(other.violations)
-
-
 def run_block(first: int, count: int, build: Build | None = None) -> Tally:
     tally = Tally()
     began = time.perf_counter()
@@ -141,48 +115,11 @@ def run_block(first: int, count: int, build: Build | None = None) -> Tally:
             tally.violations.append(
                 {"seed": seed, "step": outcome.steps, "kind": outcome.violation.kind, "what": str(outcome.violation)}
             )
-    tally.wall_s = time.perf_counter() - began
+    tally.core_s = time.perf_counter() - began
     return tally
 
 
-def fingerprint() -> str:
-    """Names the code a tally was made with, so that tallies of another version are never added to it."""
-    digest = hashlib.sha256()
-    for folder in ("controlplane/consensus", "tests/simulation/raft"):
-        for path in sorted((_ROOT / folder).glob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def run_many(first: int, count: int, jobs: int, file: Path) -> Iterator[tuple[int, Tally]]:
-    """Run the blocks of `count` seeds from `first` that `file` does not have yet, append them to it, and yield (the
-    seeds done so far, the tally over all of them)."""
-    code = fingerprint()
-    total, done = load(file, code, first, count)
-    missing = [start for start in range(first, first + count, BLOCK) if start not in done]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    yield total.seeds, total
-    with ProcessPoolExecutor(jobs) as pool, file.open("a") as out:
-        running = {pool.submit(run_block, at, min(BLOCK, first + count - at)): at for at in missing}
-        for finished in as_completed(running):
-            tally = finished.result()
-            line = {"code": code, "first": running[finished], **vars(tally)}
-            out.write(json.dumps(line) + "\n")
-            out.flush()
-            total.add(tally)
-            yield total.seeds, total
-
-
-def load(file: Path, code: str, first: int, count: int) -> tuple[Tally, set[int]]:
-    """The tally so far within the range, and the first seeds of its blocks."""
-    total, done = Tally(), set[int]()
-    for line in file.read_text().splitlines() if file.exists() else ():
-        record = json.loads(line)
-        start, seeds = record.pop("first"), record["seeds"]
-        whole = seeds == BLOCK or start + seeds == first + count
-        inside = first <= start and start + seeds <= first + count and (start - first) % BLOCK == 0
-        if record.pop("code") == code and inside and whole and start not in done:
-            done.add(start)
-            record["seen"] = Counter[str](record["seen"])
-            total.add(Tally(**record))
-    return total, done
+def series(file: Path) -> Series:
+    """Tallies in `file` of the present consensus and of these schedules."""
+    folders = ("controlplane/consensus", "tests/simulation/raft")
+    return Series(file, fingerprint(folders), BLOCK, run_block)

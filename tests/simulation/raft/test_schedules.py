@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from simulation.raft.broken import BROKEN
 from simulation.raft.coverage import never_reached
-from simulation.raft.running import Tally, load, minimise, run_block, run_many, run_plan, run_seed
+from simulation.raft.running import BLOCK, minimise, run_block, run_plan, run_seed, series
 from simulation.raft.schedule import decode_plan, draw_plan, encode_plan
+from simulation.tallies import Tally, load
 
 SEEDS = 200
 BROKEN_WITHIN = 250
@@ -80,11 +81,11 @@ def test_a_kept_plan_is_the_plan_that_was_drawn() -> None:
 
 def test_tallies_add_up_across_runs(tmp_path: Path) -> None:
     file = tmp_path / "tallies.jsonl"
-    *_, (_, first) = run_many(0, 30, 2, file)
+    *_, (_, first) = series(file).go(0, 30, 2)
     assert (first.seeds, len(file.read_text().splitlines())) == (30, 2)
     lines = file.read_text()
-    *_, (_, second) = run_many(0, 30, 2, file)
+    *_, (_, second) = series(file).go(0, 30, 2)
     assert file.read_text() == lines, "nothing runs twice"
     assert (second.seeds, second.steps, second.seen) == (first.seeds, first.steps, first.seen)
-    total, done = load(file, "another version", 0, 30)
+    total, done = load(file, "another version", 0, 30, block=BLOCK)
     assert (total, done) == (Tally(seen=Counter()), set())

@@ -213,6 +213,21 @@ def test_a_confirmation_of_another_epoch_confirms_nothing(returned: DrivenMachin
     assert returned.host("h1").phase is HostPhase.REJOINING
 
 
+@pytest.mark.parametrize(("epoch", "confirmed"), [(2, True), (1, False), (None, False)])
+def test_a_newer_copy_than_an_order_is_about_shows_that_the_order_was_carried_out(
+    returned: DrivenMachine, epoch: int | None, confirmed: bool
+) -> None:
+    """As after a restore of an older state: the host would otherwise never be let back."""
+    desk = intake()
+    found = Unmanaged(native_id="m9", driver="simulated", uid="vm-moved", namespace="demo", name="moved", epoch=epoch)
+    for report in told(seen(strangers=[found])):
+        desk.take(report)
+    settle(returned, desk)
+    assert returned.host("h1").stale == ({} if confirmed else {"vm-moved": 1})
+    assert returned.host("h1").phase is (HostPhase.READY if confirmed else HostPhase.REJOINING)
+    assert [each.epoch for each in returned.host("h1").unmanaged] == [epoch], "and the copy itself is still reported"
+
+
 texts = st.text(max_size=20)
 numbers = st.integers(1, 2**40 - 1)
 optional_texts = st.none() | st.text(min_size=1, max_size=20)

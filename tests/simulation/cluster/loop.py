@@ -1,0 +1,290 @@
+"""An asyncio event loop in virtual time that holds many simulated processes, on machines with clocks of their own.
+
+Nothing waits: when no callback is ready, the time of the next timer is now. A simulated process is what runs in a
+context that names it, and asyncio hands contexts on from whoever schedules a callback to the callback itself. So the
+loop knows of each callback whose it is: it reads that process's clock, holds back what a stopped process would do, and
+drops what a killed one would have done, as the kernel does to real ones: no `finally` runs.
+
+The order of everything follows from the seed: callbacks in the order in which they were made, timers by time and then
+by that order, and tasks and futures hash by number, so that no set of them is ordered by addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+_EPOCH_MS = 1_790_000_000_000
+MAX_TURNS = 200_000
+"""Callbacks at one moment, after which something is busy with nothing."""
+_serials = itertools.count(1)
+_NOBODYS = contextvars.Context()
+
+
+class Machine:
+    """A computer: its clocks, and its source of chance. Implements `ports.Clock`."""
+
+    def __init__(self, loop: VirtualLoop, name: str, seed: int, *, rate: float = 1.0) -> None:
+        self.loop = loop
+        self.name = name
+        self.chance = random.Random(f"{seed} {name}")
+        self.rate = rate
+        """Seconds of its clocks in a true second."""
+        self.wall_s = 0.0
+        """How far its wall clock is ahead of the truth."""
+        self._booted_s = loop.now_s - 100.0
+        self.boots = 1
+
+    def boot(self) -> None:
+        """Its monotonic clocks begin anew."""
+        self._booted_s = self.loop.now_s
+        self.boots += 1
+
+    def local_s(self, true_s: float) -> float:
+        return (true_s - self._booted_s) * self.rate
+
+    def true_s(self, local_s: float) -> float:
+        return self._booted_s + local_s / self.rate
+
+    def _now_s(self) -> float:
+        process = CURRENT.get()
+        return self.loop.now_s + (process.spent_s if process is not None else 0.0)
+
+    def now_ms(self) -> int:
+        return _EPOCH_MS + int((self._now_s() + self.wall_s) * 1000)
+
+    def monotonic_s(self) -> float:
+        return self.local_s(self._now_s())
+
+    def boottime_s(self) -> float:
+        return self.monotonic_s()
+
+
+class Process:
+    """One life of a process on a machine."""
+
+    def __init__(self, loop: VirtualLoop, machine: Machine, name: str) -> None:
+        self.loop = loop
+        self.machine = machine
+        self.name = name
+        self.alive = True
+        self.gate = False
+        """Whether its callbacks are held back, or dropped."""
+        self.spent_s = 0.0
+        """True seconds that the present callback has taken so far: a slow disk makes what comes after it later."""
+        self.ended: list[Callable[[], None]] = []
+        """Called when it ends, however it does: what the kernel does for its sockets and locks."""
+        self._stops = 0
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        """What it does. As long as it is referred to, nothing of it is collected, which would run its `finally`."""
+        self._held: list[asyncio.Handle] = []
+        self._remains: list[asyncio.Handle] = []
+        self._context = contextvars.copy_context()
+        self._context.run(CURRENT.set, self)
+        loop.processes.append(self)
+
+    def context(self) -> contextvars.Context:
+        return self._context.copy()
+
+    def post(self, what: Callable[..., object], *arguments: object) -> None:
+        """Something arrives at the process now."""
+        self.loop.call_soon(what, *arguments, context=self.context())
+
+    def post_after(self, true_s: float, what: Callable[..., object], *arguments: object) -> None:
+        self.loop.post_at(self.loop.now_s + true_s, self.context(), what, *arguments)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return self.context().run(self.loop.create_task, work)
+
+    # -- signals -------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """SIGSTOP; as many times `go_on` lets it run again."""
+        self._stops += 1
+        self.gate = True
+
+    def go_on(self) -> None:
+        """SIGCONT: what came meanwhile is there at once."""
+        self._stops -= 1
+        if self.alive and not self._stops:
+            self.gate = False
+            held, self._held = self._held, []
+            self.loop.resume(held)
+
+    @property
+    def stopped(self) -> bool:
+        return self._stops > 0
+
+    def kill(self) -> None:
+        """SIGKILL. What is left of it in memory stays there, so that nothing of it runs while it is collected."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.gate = True
+        self._remains += self._held
+        self._held = []
+        for each in self.ended:
+            each()
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        (self._held if self.alive else self._remains).append(handle)
+
+
+class _Task(asyncio.Task[Any]):
+    serial: int
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class _Future(asyncio.Future[Any]):
+    serial: int
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`now_s` is the true time; `time()` is that of whoever asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.steps = 0
+        self.processes: list[Process] = []
+        """All that ever were."""
+        self.unhandled: list[str] = []
+        """What callbacks raised, which no product code should let happen."""
+        self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._pushed = itertools.count()
+        self._turns = 0
+        self._queue: Any = self._ready  # pyright: ignore[reportAttributeAccessIssue]
+
+    def time(self) -> float:
+        process = CURRENT.get()
+        if process is None:
+            return self.now_s
+        return process.machine.local_s(self.now_s + process.spent_s)
+
+    # -- what asyncio asks of a loop -----------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._queue.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        process = CURRENT.get() if context is None else context.get(CURRENT)
+        true_s = when if process is None else process.machine.true_s(when)
+        return self._push(true_s, when, callback, args, context)
+
+    def post_at(self, true_s: float, context: contextvars.Context, callback: Any, *args: Any) -> None:
+        self._push(true_s, true_s, callback, args, context)
+
+    def _push(self, true_s: float, when: float, callback: Any, args: Any, context: Any) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._heap, (max(true_s, self.now_s), next(self._pushed), handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is dropped when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future = _Future(loop=self)
+        future.serial = next(_serials)
+        return future
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+        task = _Task.__new__(_Task)
+        task.serial = next(_serials)
+        task.__init__(coro, loop=self, name=name, context=context)
+        process = CURRENT.get()
+        if process is not None:
+            process.tasks[task] = None
+            task.add_done_callback(process.tasks.pop, context=_NOBODYS)
+        return task
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        """What a thread does comes true at one moment, a little later, unless the process is gone by then."""
+        future = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        process = CURRENT.get()
+        chance = process.machine.chance if process is not None else random
+        self.call_later(0.0002 * 10 ** chance.random(), work)
+        return future
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None or isinstance(error, Exception):
+            process = CURRENT.get()
+            where = process.name if process is not None else "world"
+            self.unhandled.append(f"{where}: {context.get('message')}: {error!r}")
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """Nothing waits."""
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def resume(self, held: list[asyncio.Handle]) -> None:
+        """What a stopped process was held back from comes before what is ready by now."""
+        self._queue.extendleft(reversed(held))
+
+    def _run_once(self) -> None:
+        heap, queue = self._heap, self._queue
+        if not queue:
+            while heap[0][2].cancelled():
+                heapq.heappop(heap)
+            if heap[0][0] > self.now_s:
+                self.now_s = heap[0][0]
+                self._turns = 0
+        while heap and heap[0][0] <= self.now_s:
+            queue.append(heapq.heappop(heap)[2])
+        count = len(queue)
+        self._turns += count
+        if self._turns > MAX_TURNS:
+            raise RuntimeError(f"{MAX_TURNS} callbacks at {self.now_s:.3f} s")
+        for _ in range(count):
+            handle = queue.popleft()
+            if handle._cancelled:
+                continue
+            process = handle._context.get(CURRENT)
+            if process is None:
+                handle._run()
+                continue
+            if process.gate:
+                process.hold(handle)
+                continue
+            self.steps += 1
+            handle._run()
+            if process.spent_s:
+                self._busy(process)
+
+    def _busy(self, process: Process) -> None:
+        """It does nothing else until the time that it spent has passed."""
+        spent_s, process.spent_s = process.spent_s, 0.0
+        process.stop()
+        self.post_at(self.now_s + spent_s, contextvars.Context(), process.go_on)

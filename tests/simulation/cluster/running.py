@@ -1,0 +1,128 @@
+"""Running seeds, each in a child of its own: what dead processes left in memory ends with the child, and so does what a
+build replaced."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+from simulation.cluster.builds import Build
+from simulation.cluster.profile import Profile, draw_profile
+from simulation.cluster.world import Note, World
+from simulation.raft.invariants import Violation
+from simulation.tallies import Series, Tally, fingerprint
+
+_MEMORY = Path("/dev/shm")
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass
+class Outcome:
+    """What one seed did. `violation` is None when every invariant held."""
+
+    violation: Violation | None
+    steps: int
+    virtual_s: float
+    trace: int
+    seen: Counter[str]
+    recent: list[Note]
+
+
+def run_seed(
+    seed: int,
+    hours: float,
+    *,
+    build: Build | None = None,
+    profile: Profile | None = None,
+    on_note: Callable[[Note], None] | None = None,
+) -> Outcome:
+    """`hours`: of faults, in virtual time. `on_note` is called in the child."""
+    ours, theirs = _FORK.Pipe(duplex=False)
+    world = build or Build(), profile or draw_profile(seed)
+    with TemporaryDirectory(prefix="cluster-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory:
+        child = _FORK.Process(target=_run, args=(seed, hours, Path(directory), *world, on_note, theirs))
+        child.start()
+        theirs.close()
+        try:
+            outcome: Outcome = ours.recv()
+        except EOFError:
+            raise RuntimeError(f"seed {seed}: the simulator broke, see above") from None
+        finally:
+            child.join()
+    return outcome
+
+
+def _run(
+    seed: int,
+    hours: float,
+    directory: Path,
+    build: Build,
+    profile: Profile,
+    on_note: Callable[[Note], None] | None,
+    answer: Connection,
+) -> None:
+    logging.disable()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), processors=[_silence])
+    gc.freeze()
+    world = World(seed, hours, directory, profile, build)
+    if on_note is not None:
+        world.on_note = on_note
+    violation: Violation | None = None
+    try:
+        world.run()
+    except Violation as error:
+        violation = error
+    loop = world.loop
+    answer.send(Outcome(violation, loop.steps, loop.now_s, world.network.trace, world.seen, list(world.recent)))
+    answer.close()
+    os._exit(0)
+
+
+def _silence(*_: object) -> dict[str, object]:
+    raise structlog.DropEvent
+
+
+def find(build: Build, seeds: int, hours: float) -> tuple[int, Outcome] | None:
+    """The first seed that finds fault with `build`."""
+    for seed in range(seeds):
+        outcome = run_seed(seed, hours, build=build)
+        if outcome.violation is not None:
+            return seed, outcome
+    return None
+
+
+def run_block(first: int, count: int, *, hours: float) -> Tally:
+    tally = Tally()
+    began_s = time.process_time() + _of_children_s()
+    for seed in range(first, first + count):
+        outcome = run_seed(seed, hours)
+        tally.seeds += 1
+        tally.steps += outcome.steps
+        tally.virtual_s += outcome.virtual_s
+        tally.seen.update(outcome.seen)
+        if outcome.violation is not None:
+            tally.violations.append({"seed": seed, "kind": outcome.violation.kind, "what": str(outcome.violation)})
+    tally.core_s = time.process_time() + _of_children_s() - began_s
+    return tally
+
+
+def _of_children_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def series(file: Path, hours: float) -> Series:
+    """Tallies in `file` of the present product and of this simulator, by seeds of so many hours."""
+    code = fingerprint(("controlplane", "tests/simulation"))
+    return Series(file, f"{code} {hours:g} h", 1, partial(run_block, hours=hours))

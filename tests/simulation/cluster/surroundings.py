@@ -1,0 +1,61 @@
+"""What the real parts find in place of the world: gRPC's runtime, and the clock and the chance of the Raft engine.
+
+Only names are replaced by which modules know something outside of the process, for as long as a world runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from simulation.cluster.grpc_aio import Credentials, Exchange
+from simulation.cluster.loop import CURRENT, Machine
+from simulation.raft.clock import Clock, virtual_time
+
+from controlplane.agent import session
+from controlplane.api.gateway import link, server
+
+
+class EngineClock(Clock):
+    """Of the machine whose process runs at the moment; `world` is nobody's."""
+
+    def __init__(self, world: Machine) -> None:
+        super().__init__()
+        self._world = world
+
+    def _machine(self) -> Machine:
+        process = CURRENT.get()
+        return process.machine if process is not None else self._world
+
+    def monotonic_s(self) -> float:
+        return self._machine().monotonic_s()
+
+    def random(self) -> float:
+        return self._machine().chance.random()
+
+    def getrandbits(self, bits: int) -> int:
+        return self._machine().chance.getrandbits(bits)
+
+    def token_hex(self, count: int) -> str:
+        return self._machine().chance.randbytes(count).hex()
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._machine().chance.uniform(low, high)
+
+
+@contextmanager
+def simulated(exchange: Exchange, world: Machine) -> Generator[None]:
+    names: list[tuple[object, str, object]] = [
+        (module, name, value)
+        for module in (session, link, server)
+        for name, value in (("aio", exchange), ("grpc", Credentials))
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in names]
+    for module, name, value in names:
+        setattr(module, name, value)
+    try:
+        with virtual_time(EngineClock(world)):
+            yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

@@ -1,0 +1,198 @@
+"""The simulated cluster: its machines and processes, what goes wrong, and what must have become of it in the end.
+
+A run is a function of its seed, its hours and its profile. It begins well, goes through faults at times that the seed
+draws, and ends calm: everything is healed, and within `SETTLE_S` everything must be as it was asked for, or say why
+not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from simulation.cluster.agent import AgentHost
+from simulation.cluster.builds import Build
+from simulation.cluster.checker import Checker
+from simulation.cluster.faults import FAULTS, Fault
+from simulation.cluster.grpc_aio import Exchange
+from simulation.cluster.host import Guest, SimulatedHost
+from simulation.cluster.loop import CURRENT, Machine, VirtualLoop
+from simulation.cluster.network import Network, Weather
+from simulation.cluster.node import CLUSTER, Node
+from simulation.cluster.peers import Switchboard
+from simulation.cluster.profile import Profile
+from simulation.cluster.settled import unsettled
+from simulation.cluster.surroundings import simulated
+from simulation.cluster.users import Users
+
+from controlplane.identity.authority import Authority
+
+SETTLE_S = 180.0
+_SKEW = math.sqrt(1.1)
+"""Clocks run at most so much faster or slower than the truth, so no two differ by more than a tenth."""
+
+
+Note = tuple[float, tuple[object, ...]]
+"""When something happened, in true virtual seconds, and what."""
+
+
+class World:
+    def __init__(self, seed: int, hours: float, directory: Path, profile: Profile, build: Build) -> None:
+        self.seed = seed
+        self.profile = profile
+        self.build = build
+        self.seen: Counter[str] = Counter()
+        self.recent: deque[Note] = deque(maxlen=80)
+        self.on_note: Callable[[Note], None] = lambda note: None
+        self.loop = VirtualLoop()
+        self.network = Network(self.loop, seed, self.seen)
+        self.switchboard = Switchboard(self.network)
+        self.hosts: dict[str, SimulatedHost] = {}
+        self.checker = Checker(CLUSTER, self.seen, self.hosts)
+        self.exchange = Exchange(self.network, lambda machine: self._certificates[machine])
+        self.restoring = False
+        self._seconds = hours * 3600
+        self._chance = random.Random(f"{seed} faults")
+        self._claimed: set[str] = set()
+        self._machine = Machine(self.loop, "world", seed)
+        tuning = {name: getattr(profile, name) for name in _RAFT_TUNING}
+        self.nodes = {f"n{i}": Node(self, f"n{i}", i, directory, tuning) for i in range(1, profile.nodes + 1)}
+        for i in range(1, profile.hosts + 1):
+            name = f"h{i}"
+            machine = Machine(self.loop, name, seed, rate=self.draw_rate(self._chance))
+            self.hosts[name] = SimulatedHost(name, self.loop, machine, directory / name, self.seen, self._guest_changed)
+        self.agents = {name: AgentHost(self, host) for name, host in self.hosts.items()}
+        self.users = Users(self)
+        authority = Authority.create(directory / "ca", name="simulation")
+        files = {name: authority.issue_node(name, directory / "tls" / name) for name in self.nodes}
+        files |= {name: authority.issue_host(name, directory / "tls" / name) for name in self.hosts}
+        self._certificates = {name: each.certificate.read_bytes() for name, each in files.items()}
+        self.tls = files["n1"]
+
+    def draw_rate(self, chance: random.Random) -> float:
+        return chance.choice((1 / _SKEW, 1.0, _SKEW, chance.uniform(1 / _SKEW, _SKEW)))
+
+    # -- what others tell ----------------------------------------------------------------------------------------------
+
+    def count(self, what: str) -> None:
+        """A fault begins."""
+        self.seen[what] += 1
+        self.note("fault", what)
+
+    def note(self, *what: object) -> None:
+        note = self.loop.now_s, what
+        self.recent.append(note)
+        self.on_note(note)
+
+    def _guest_changed(self, host: SimulatedHost, guest: Guest) -> None:
+        epoch = guest.vm.epoch if guest.vm is not None else 0
+        name = guest.vm.name if guest.vm is not None else guest.native_id
+        self.note("guest", host.name, name, f"epoch {epoch}", guest.power.value, guest.cause or "")
+        self.network.arrived((host.name, name), f"{epoch} {guest.power} {guest.cause}".encode())
+        self.checker.guest_changed(host, guest)
+
+    def raft_failed(self, node: Node, error: Exception) -> None:
+        self.note("raft ended", node.name, repr(error)[:150])
+        if isinstance(error, OSError) or type(error).__name__ in ("DiskError", "DiskFullError"):
+            self.seen["stopped by its disk"] += 1
+        else:
+            self.checker.violate("a node stopped for good", f"{node.name}: {error!r}")
+
+    def front_failed(self, node: Node, error: BaseException) -> None:
+        self.checker.violate("a front ended", f"{node.name}: {error!r} {getattr(error, 'exceptions', '')!r}")
+
+    def agent_failed(self, host: SimulatedHost, error: Exception) -> None:
+        self.checker.violate("an agent ended", f"{host.name}: {error!r}")
+
+    def leader(self) -> Node | None:
+        """Who leads in the highest term, as far as processes believe."""
+        found: list[tuple[int, Node]] = []
+        for node in self.nodes.values():
+            serving = node.serving()
+            core = serving[1]._core if serving is not None else None
+            if core is not None and core.is_leader:
+                found.append((core.term, node))
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+    def claim_host(self, chance: random.Random) -> str | None:
+        """A host whose agent and watchdog are well, for a trouble of one of them."""
+        free = [name for name, host in self.hosts.items() if name not in self._claimed and host.on]
+        if not free:
+            return None
+        name = chance.choice(free)
+        self._claimed.add(name)
+        return name
+
+    def release_host(self, name: str) -> None:
+        self._claimed.discard(name)
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Raises Violation."""
+        if self.build.leave_out is not None:
+            self.build.leave_out()
+        asyncio.set_event_loop(None)
+        with simulated(self.exchange, self._machine):
+            self.loop.run_until_complete(self._watched())
+        if self.checker.violation is None and self.loop.unhandled:
+            self.checker.violate("unhandled error", self.loop.unhandled[0])
+        if self.checker.violation is not None:
+            raise self.checker.violation
+
+    async def _watched(self) -> None:
+        """The run, until its end or the first violation."""
+        life = asyncio.create_task(self._life())
+        stopped = asyncio.create_task(self.checker.stopped.wait())
+        await asyncio.wait([life, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            life.result()
+
+    async def _life(self) -> None:
+        assert CURRENT.get() is None
+        for node in self.nodes.values():
+            node.start()
+        for agent in self.agents.values():
+            agent.start()
+        await self.users.found()
+        await asyncio.sleep(10.0)
+        await self._go_wrong()
+        self.note("faults end")
+        deadline_s = self.loop.now_s + SETTLE_S
+        while (left := unsettled(self)) and self.loop.now_s < deadline_s:  # noqa: ASYNC110 - anything may settle it
+            await asyncio.sleep(1.0)
+        if left:
+            self.checker.violate("not settled", f"{SETTLE_S:g} s after the last fault: {'; '.join(left)}"[:1500])
+        self.checker.verdict()
+
+    async def _go_wrong(self) -> None:
+        weights = self.build.weights or self.profile.weights
+        kinds = [fault for fault in FAULTS if weights.get(fault.__name__)]
+        under_way: dict[asyncio.Task[None], None] = {}
+        until_s = self.loop.now_s + self._seconds
+        while True:
+            pause_s = min(self._chance.expovariate(1 / self.profile.pace_s), 4 * self.profile.pace_s)
+            if self.loop.now_s + pause_s > until_s:
+                break
+            await asyncio.sleep(pause_s)
+            kind: Fault = self._chance.choices(kinds, [weights[each.__name__] for each in kinds])[0]
+            chance = random.Random(self._chance.getrandbits(64))
+            task = asyncio.create_task(_endured(kind, self, chance))
+            under_way[task] = None
+            task.add_done_callback(partial(under_way.pop))
+        for task in list(under_way):
+            await task
+        self.network.weather = Weather()
+
+
+_RAFT_TUNING = ("heartbeat_s", "election_s", "snapshot_entries", "retain_entries")
+
+
+async def _endured(fault: Fault, world: World, chance: random.Random) -> None:
+    await fault(world, chance)
+    world.note("over", fault.__name__)
