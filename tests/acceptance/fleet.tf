@@ -18,6 +18,8 @@ resource "flintlock_host" "this" {
   labels      = { rack = each.value }
   annotations = { note = var.note }
   schedulable = true
+  mode        = "active"
+  evacuation  = { max_parallel = 2, allow_data_loss = true }
   timeouts {
     create = "1m"
     update = "1m"
@@ -99,8 +101,8 @@ resource "flintlock_gc_policy" "this" {
   }
 }
 
-resource "flintlock_role" "restarter" {
-  name        = "restarter"
+resource "flintlock_role" "operators" {
+  name        = "operators"
   labels      = { team = "a" }
   annotations = { note = "kept" }
   rules = [
@@ -118,7 +120,7 @@ resource "flintlock_role_binding" "ci" {
   name        = "ci"
   labels      = { team = "a" }
   annotations = { note = "kept" }
-  role        = flintlock_role.restarter.name
+  role        = flintlock_role.operators.name
   namespaces  = [flintlock_namespace.all.name]
   subjects    = [{ kind = "token", name = "ci" }, { kind = "group", name = "web-team" }]
   timeouts {

@@ -76,7 +76,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     before = microvm(cluster, "full")
 
     planned = change(tf, note="second", frozen="running", drift_policy="repair")
-    assert "0 to add, 9 to change, 0 to destroy" in planned, planned
+    assert "0 to add, 10 to change, 0 to destroy" in planned, planned
     assert "restart" not in planned, planned
     apply_and_settle(tf)
     assert microvm(cluster, "full")["uid"] == before["uid"]
@@ -132,7 +132,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
     assert_import_by_command(tf, "flintlock_failover_policy.patient", "patient", ignore=local)
     assert_import_by_command(tf, "flintlock_gc_policy.this", "default", ignore=local)
-    assert_import_by_command(tf, "flintlock_role.restarter", "restarter", ignore=local)
+    assert_import_by_command(tf, "flintlock_role.operators", "operators", ignore=local)
     assert_import_by_command(tf, "flintlock_role_binding.ci", "ci", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
     generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}

@@ -18,7 +18,7 @@ from provider_shim.client import ApiError, CancelledError, Client, segment
 from provider_shim.framework.diagnostics import Report, attribute, error, show_path
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Call, Resource
-from provider_shim.framework.types import Object, Value
+from provider_shim.framework.types import UNKNOWN, Object, Value
 from provider_shim.log import log
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.problems import told_to_user
@@ -83,7 +83,7 @@ class DeclaredResource(Resource):
         with told_to_user(what, self.translation):
             stored = self._declare_new(call, planned, body, headers, deadline)
         self.pass_warnings(call.report, planned, stored)
-        state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
+        state = self._declared(planned, stored)
         call.keep(state)
         self.settle(call, state, stored, deadline, created=True)
         return state
@@ -122,7 +122,7 @@ class DeclaredResource(Resource):
                 deadline=deadline,
             ).body
         self.pass_warnings(call.report, planned, stored)
-        state = {**planned, "id": self.show(planned), "uid": stored["uid"]}
+        state = self._declared(planned, stored)
         self.settle(call, state, stored, deadline, created=False)
         return state
 
@@ -202,6 +202,12 @@ class DeclaredResource(Resource):
         names = {name: prior[name] for name in self.identity}
         intent = self.translation.merge(prior, shown)
         return {**self.local_values(prior), **intent, **names, "id": self.show(prior), "uid": stored["uid"]}
+
+    def _declared(self, planned: Object, stored: Mapping[str, Any]) -> Object:
+        """`planned`, with what the API chose where the plan left that open."""
+        chosen = self.translation.merge(planned, stored)
+        known = {name: chosen.get(name, value) if value is UNKNOWN else value for name, value in planned.items()}
+        return {**known, "id": self.show(planned), "uid": stored["uid"]}
 
     def deadline(self, state: Mapping[str, Value], operation: str) -> float:
         """A `time.monotonic()` instant."""
