@@ -94,7 +94,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     within(20, lambda: starts(cluster, "full") == 2, "the guest was restarted once")
 
     planned = change(tf, root_image="demo/root:2", memory_in_mb=512, console="hvc0")
-    assert "1 to add, 8 to change, 1 to destroy" in planned, planned
+    assert "1 to add, 9 to change, 1 to destroy" in planned, planned
     assert "forces replacement" in planned
     assert "microVM all/full will be replaced, and its ephemeral volumes with it" in planned
     apply_and_settle(tf)
