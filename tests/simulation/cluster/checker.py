@@ -33,7 +33,7 @@ from controlplane.model.commands import (
     decode_entry,
     open_payload,
 )
-from controlplane.model.resources import MicroVMPhase, ObservedPower
+from controlplane.model.resources import ObservedPower
 
 _OF_A_TERM = HostDetached | HostFenced | Resurrect | BeginIncarnation
 
@@ -170,7 +170,7 @@ class Checker:
             for uid, epoch in host.stale.items():
                 self._order(name, uid, epoch)
         for uid, vm in state.microvms.items():
-            if vm.phase is MicroVMPhase.DELETING and vm.placement is not None:
+            if vm.is_tombstone and vm.placement is not None:
                 self._order(vm.placement.host, uid, vm.epoch)
 
     def _order(self, host: str, uid: str, epoch: int) -> None:

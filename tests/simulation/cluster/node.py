@@ -18,8 +18,9 @@ from simulation.raft.disk import SimulatedDisk
 from controlplane.api.gateway import Gateway
 from controlplane.consensus import RaftNode, RaftSettings
 from controlplane.consensus.errors import ConsensusError
-from controlplane.decide.failover import FailoverLimits
+from controlplane.decide.breaker import FailoverLimits
 from controlplane.ports import NodeView
+from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
 from controlplane.reconcile.hostwatch import HostWatch
@@ -220,11 +221,13 @@ class FrontLife:
         def leading_term() -> int | None:
             return replica.reign.term if replica.reign is not None else None
 
+        evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
         failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=FailoverLimits())
         collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=GCSettings())
         try:
             async with asyncio.TaskGroup() as tasks:
-                for runner in (replica.run(), scheduler.run(), failover.run(), collector.run()):
+                runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run())
+                for runner in (replica.run(), *runners):
                     tasks.create_task(runner)
                 await gateway.start()
                 tasks.create_task(watch.run())

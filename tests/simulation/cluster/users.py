@@ -14,7 +14,17 @@ from simulation.cluster.node import Node
 from support.builders import KERNEL, confirm_fenced
 
 from controlplane.machine.outcome import Applied, Outcome
-from controlplane.model.commands import Act, Action, Command, DeclareHost, DeclareMicroVM, DeclareNamespace, Delete
+from controlplane.model.commands import (
+    Act,
+    Action,
+    ActOnHost,
+    Command,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareNamespace,
+    Delete,
+    HostAction,
+)
 from controlplane.model.resources import HostPhase, MicroVMPhase
 from controlplane.model.spec import HostFailure, HostSpec, MicroVMSpec, NamespaceSpec, OnDetach, PowerState, Recovery
 from controlplane.model.types import Kind
@@ -35,6 +45,9 @@ _RECOVERIES = (
     Recovery(on_detach=OnDetach.STOP),
 )
 _ACTIONS = (Action.RESTART, Action.RESTART, Action.STOP, Action.START, Action.START, Action.REPAIR, Action.PAUSE)
+
+
+_HOST_ACTIONS = (HostAction.DRAIN, HostAction.MAINTENANCE, HostAction.UNCORDON, HostAction.UNCORDON)
 
 
 class Users:
@@ -102,6 +115,11 @@ class Users:
         for number in range(self._world.profile.microvms):
             await self.insist(self.declaration(f"vm-{number}"))
 
+    async def put_back(self) -> None:
+        """Every host into service."""
+        for name in self._world.hosts:
+            await self.insist(ActOnHost(host=name, action=HostAction.UNCORDON))
+
     def declaration(self, name: str) -> DeclareMicroVM:
         chance = self._chance
         spec = MicroVMSpec(
@@ -126,7 +144,10 @@ class Users:
             await self.propose(self.declaration(name))
             return
         what = chance.random()
-        if what < 0.2:
+        if what < 0.06:
+            host, action = chance.choice(list(self._world.hosts)), chance.choice(_HOST_ACTIONS)
+            await self.propose(ActOnHost(host=host, action=action, max_parallel=chance.choice((None, 3))))
+        elif what < 0.2:
             await self.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=name))
         elif what < 0.55:
             await self.propose(Act(namespace=NAMESPACE, name=name, action=chance.choice(_ACTIONS)))

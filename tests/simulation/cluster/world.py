@@ -163,6 +163,7 @@ class World:
         await asyncio.sleep(10.0)
         await self._go_wrong()
         self.note("faults end")
+        await self.users.put_back()
         deadline_s = self.loop.now_s + SETTLE_S
         while (left := unsettled(self)) and self.loop.now_s < deadline_s:  # noqa: ASYNC110 - anything may settle it
             await asyncio.sleep(1.0)
