@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from pydantic.json_schema import models_json_schema
 
-from controlplane.api.http import declarations, shapes
+from controlplane.api.http import declarations, host_shapes, policy_shapes, shapes
 from controlplane.api.http.app import create_app
 from controlplane.api.http.settings import ApiSettings
 from controlplane.ports import AgentLink, Clock, Ids, Log, LogAdmin, NodeLink, Proposer, SnapshotSource, StateReader
@@ -31,13 +31,13 @@ _VERSION = "v2"
 
 _RESOURCES = {
     "microvm": (declarations.MicroVMItem, shapes.MicroVMResource),
-    "host": (declarations.HostItem, shapes.HostResource),
-    "namespace": (declarations.NamespaceItem, shapes.NamespaceResource),
-    "placementpolicy": (declarations.PlacementPolicyItem, shapes.PlacementPolicyResource),
-    "role": (declarations.RoleItem, shapes.RoleResource),
-    "rolebinding": (declarations.RoleBindingItem, shapes.RoleBindingResource),
-    "failoverpolicy": (declarations.FailoverPolicyItem, shapes.FailoverPolicyResource),
-    "gcpolicy": (declarations.GCPolicyItem, shapes.GCPolicyResource),
+    "host": (declarations.HostItem, host_shapes.HostResource),
+    "namespace": (declarations.NamespaceItem, policy_shapes.NamespaceResource),
+    "placementpolicy": (declarations.PlacementPolicyItem, policy_shapes.PlacementPolicyResource),
+    "role": (declarations.RoleItem, policy_shapes.RoleResource),
+    "rolebinding": (declarations.RoleBindingItem, policy_shapes.RoleBindingResource),
+    "failoverpolicy": (declarations.FailoverPolicyItem, policy_shapes.FailoverPolicyResource),
+    "gcpolicy": (declarations.GCPolicyItem, policy_shapes.GCPolicyResource),
 }
 
 

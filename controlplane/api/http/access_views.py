@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from controlplane.api.http.shapes import Shape
+from controlplane.api.http.shape import Shape
 from controlplane.decide.access import Caller, Decision, Question, Scope
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from controlplane.api.http import shapes
+from controlplane.api.http import shape
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.machine.state import State
 
@@ -24,7 +24,7 @@ def respond(
 ) -> Response:
     """`state` is the snapshot that the document was made from: the answer's `Flintlock-Revision`."""
     sent = {REVISION_HEADER: str(state.revision), **(headers or {})}
-    if isinstance(document, shapes.Resource):
+    if isinstance(document, shape.Resource):
         sent["ETag"] = f'"{document.revision}"'
     return Response(document.model_dump_json(), status_code=status, media_type="application/json", headers=sent)
 

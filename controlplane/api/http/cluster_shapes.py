@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from controlplane.api.http.shapes import HostPhaseName, Shape
+from controlplane.api.http.host_shapes import HostPhaseName
+from controlplane.api.http.shape import Shape
 from controlplane.api.http.times import Timestamp
 
 

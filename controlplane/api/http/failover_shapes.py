@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from controlplane.api.http.cluster_shapes import OverrideShape
 from controlplane.api.http.declarations import Input
-from controlplane.api.http.shapes import Shape
+from controlplane.api.http.shape import Shape
 from controlplane.machine.overrides import MAX_OVERRIDE_S, MAX_REASON
 
 

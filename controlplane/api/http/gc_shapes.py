@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from controlplane.api.http.shapes import HoldShape, Shape
+from controlplane.api.http.shape import HoldShape, Shape
 from controlplane.api.http.times import Timestamp
 from controlplane.machine.collection_rules import WaitsFor
 from controlplane.model.commands import HoldKind

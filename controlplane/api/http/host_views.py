@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controlplane.api.http import shapes
+from controlplane.api.http import host_shapes
 from controlplane.api.http.times import iso
 from controlplane.decide.emptying import Emptying, Left, Stand, emptying
 from controlplane.machine.evacuation_rules import availability
@@ -13,13 +13,13 @@ from controlplane.model.resources import Host
 from controlplane.ports import PlanItem
 
 
-def evacuation(state: State, host: Host) -> shapes.EvacuationShape | None:
+def evacuation(state: State, host: Host) -> host_shapes.EvacuationShape | None:
     return None if host.evacuating is None else _evacuation(host, emptying(state, host))
 
 
-def evacuation_detail(state: State, host: Host) -> shapes.EvacuationDetail:
+def evacuation_detail(state: State, host: Host) -> host_shapes.EvacuationDetail:
     found = emptying(state, host) if host.evacuating is not None else Emptying(left=())
-    return shapes.EvacuationDetail(
+    return host_shapes.EvacuationDetail(
         host=host.meta.name,
         availability=availability(host),
         evacuation=_evacuation(host, found),
@@ -27,11 +27,11 @@ def evacuation_detail(state: State, host: Host) -> shapes.EvacuationDetail:
     )
 
 
-def _evacuation(host: Host, found: Emptying) -> shapes.EvacuationShape | None:
+def _evacuation(host: Host, found: Emptying) -> host_shapes.EvacuationShape | None:
     asked = host.evacuating
     if asked is None:
         return None
-    return shapes.EvacuationShape(
+    return host_shapes.EvacuationShape(
         mode=asked.mode,
         asked_at=iso(asked.asked_at),
         asked_by=asked.asked_by,
@@ -43,9 +43,9 @@ def _evacuation(host: Host, found: Emptying) -> shapes.EvacuationShape | None:
     )
 
 
-def _left(each: Left) -> shapes.LeftShape:
+def _left(each: Left) -> host_shapes.LeftShape:
     vm = each.vm
-    return shapes.LeftShape(
+    return host_shapes.LeftShape(
         namespace=str(vm.meta.namespace),
         name=vm.meta.name,
         uid=vm.meta.uid,
@@ -56,9 +56,9 @@ def _left(each: Left) -> shapes.LeftShape:
     )
 
 
-def plan_items(items: Iterable[PlanItem]) -> list[shapes.PlanItemShape]:
+def plan_items(items: Iterable[PlanItem]) -> list[host_shapes.PlanItemShape]:
     return [
-        shapes.PlanItemShape(
+        host_shapes.PlanItemShape(
             verb=item.verb,
             namespace=item.namespace,
             name=item.name,

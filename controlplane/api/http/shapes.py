@@ -5,80 +5,27 @@ Specs are the dataclasses of `model.spec` themselves, so what is read back has e
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from controlplane.api.http.problems import Problem
-from controlplane.api.http.times import Timestamp
-from controlplane.decide.conditions import Truth
-from controlplane.decide.drift import DriftClass
-from controlplane.decide.emptying import Stand
-from controlplane.machine.outcome import Change
-from controlplane.model.access import RoleBindingSpec, RoleSpec
-from controlplane.model.gc import Trigger
-from controlplane.model.resources import Availability, MicroVMPhase, ObservedPower, OperationKind, OperationPhase
-from controlplane.model.spec import (
-    Effect,
-    FailoverPolicySpec,
-    GCPolicySpec,
-    HostMode,
-    HostSpec,
-    MicroVMSpec,
-    NamespaceSpec,
-    OnDetach,
-    PlacementPolicySpec,
+from controlplane.api.http.host_shapes import HostResource
+from controlplane.api.http.policy_shapes import (
+    FailoverPolicyResource,
+    GCPolicyResource,
+    NamespaceResource,
+    PlacementPolicyResource,
+    RoleBindingResource,
+    RoleResource,
 )
+from controlplane.api.http.problems import Problem
+from controlplane.api.http.shape import ConditionShape, Continue, DeletionShape, HoldShape, Resource, Shape
+from controlplane.api.http.times import Timestamp
+from controlplane.decide.drift import DriftClass
+from controlplane.machine.outcome import Change
+from controlplane.model.resources import MicroVMPhase, ObservedPower, OperationKind, OperationPhase
+from controlplane.model.spec import Effect, MicroVMSpec, OnDetach
 from controlplane.model.types import Kind
-from controlplane.ports import PlanVerb
-
-
-class Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
-
-
-class Resource(Shape):
-    """What every declared resource has."""
-
-    name: str
-    uid: str = Field(description="ULID; never reused.")
-    labels: dict[str, str]
-    annotations: dict[str, str]
-    generation: int = Field(description="Raised by every change of the spec.")
-    revision: int = Field(
-        description="State revision of the last change of the intent (spec, labels, annotations): the ETag, and what"
-        " `If-Match` compares. A changed status does not raise it."
-    )
-    status_revision: int = Field(description="State revision of the last change of this object by whatever cause.")
-    created_at: Timestamp
-    updated_at: Timestamp = Field(description="Last change of the intent.")
-    deletion_requested_at: Timestamp | None
-
-
-class ConditionShape(Shape):
-    type: str
-    status: Truth
-    reason: str = Field(description="CamelCase, for machines.")
-    message: str
-    since: Timestamp | None
-
-
-class DeletionShape(Shape):
-    """The order that ends something."""
-
-    actor: str
-    at: Timestamp
-    reason: str
-    trigger: Trigger | None = Field(description="Why the garbage collector gave it; null where somebody asked for it.")
-
-
-class HoldShape(Shape):
-    """Somebody's word that it is to stay: it is neither collected nor deleted until it is released."""
-
-    actor: str
-    at: Timestamp
-    reason: str
-
 
 # -- microVMs ----------------------------------------------------------------------------------------------------------
 
@@ -147,188 +94,7 @@ class MicroVMResource(Resource):
     status: MicroVMStatus
 
 
-# -- hosts -------------------------------------------------------------------------------------------------------------
-
-
-HostPhaseName = Literal["expected", "pending", "ready", "suspect", "detached", "fenced", "rejoining", "deleting"]
-
-
-class CapacityShape(Shape):
-    vcpu: int
-    memory_in_mb: int
-    microvms: int = Field(description="0: as many as fit.")
-
-
-class AllocatedShape(Shape):
-    vcpu: int
-    memory_in_mb: int
-    microvms: int
-
-
-class UnmanagedShape(Shape):
-    native_id: str = Field(description="How the driver itself names it.")
-    driver: str
-    uid: str | None
-    namespace: str | None
-    name: str | None
-    epoch: int | None
-    ours: bool = Field(description="It carries this cluster's id.")
-    power_state: ObservedPower
-    since: Timestamp
-    hold: HoldShape | None
-
-
-class StaleShape(Shape):
-    uid: str
-    epoch: int = Field(description="Of the copy; the microVM's present one is elsewhere.")
-    deletion: DeletionShape | None = Field(description="Null for orders of before reasons were kept.")
-
-
-class EvacuationShape(Shape):
-    """How far the mode `drain` or `maintenance` is; `GET /hosts/{name}/evacuation` names each microVM."""
-
-    mode: HostMode
-    asked_at: Timestamp
-    asked_by: str
-    moved: int = Field(description="MicroVMs that have left for it.")
-    waiting: int = Field(description="Those whose turn comes.")
-    under_way: int = Field(description="Those that are ended here, or do not run elsewhere yet.")
-    staying: int = Field(description="Those that are not moved: they run on, or are shut down where they are.")
-    done_at: Timestamp | None = Field(
-        description="When nothing was left: after `drain` nothing of ours is there, in `maintenance` nothing runs."
-    )
-
-
-class LeftShape(Shape):
-    namespace: str
-    name: str
-    uid: str
-    phase: MicroVMPhase
-    host: str | None = Field(description="Where it is placed now; null while it is placed anew.")
-    stand: Stand
-    reason: str = Field(description="Why it stays, or what it waits for.")
-
-
-class EvacuationDetail(Shape):
-    host: str
-    availability: Availability
-    evacuation: EvacuationShape | None = Field(description="Null where the host's mode is `active`.")
-    left: list[LeftShape] = Field(description="What is there yet, and what has left and does not run elsewhere yet.")
-
-
-class PlanItemShape(Shape):
-    verb: PlanVerb
-    namespace: str | None
-    name: str | None
-    uid: str | None
-    epoch: int | None
-    driver: str
-    native_id: str | None = Field(description="How the driver names it, of those that are reported.")
-    reason: str
-
-
-class HostPlanShape(Shape):
-    host: str
-    phase: HostPhaseName
-    source: Literal["agent", "forecast"] = Field(
-        description="`agent`: the host's own plan, from what is there now. `forecast`: made here from what was last"
-        " known of a host that is not connected."
-    )
-    items: list[PlanItemShape]
-
-
-class HostStatus(Shape):
-    phase: HostPhaseName
-    availability: Availability = Field(description="What it is for now, whatever its phase.")
-    evacuation: EvacuationShape | None
-    ready_for_reprovisioning: bool = Field(
-        description="Its agent has looked, and nothing of ours is left there, nor can come; see the condition."
-    )
-    leftovers: list[str] | None = Field(
-        description="What its agent found of microVMs that are gone; null while it has not told."
-    )
-    connected_to: str | None = Field(description="Node that the agent's session is at.")
-    last_seen_at: Timestamp | None
-    reason: str = Field(description="Why it is suspect, detached or fenced; else empty.")
-    confirmed_by: str | None = Field(description="The operator who confirmed that it is off.")
-    lease_ttl_s: float | None = Field(description="The longest lease that it may hold; null where there are none.")
-    stale: list[StaleShape] = Field(description="Orders to destroy copies that were given up there.")
-    driver: str | None = Field(description="The driver used where a spec names none.")
-    drivers: list[str]
-    fences: bool = Field(description="Whether the default driver ends by itself what may run only under a lease.")
-    simulated: bool
-    agent_version: str | None
-    boot_id: str | None
-    capacity: CapacityShape | None
-    allocated: AllocatedShape
-    unmanaged: list[UnmanagedShape]
-    hold: HoldShape | None = Field(description="Of the host, and with it of all that is found there.")
-    conditions: list[ConditionShape]
-
-
-class HostResource(Resource):
-    kind: Literal[Kind.HOST] = Kind.HOST
-    declared: bool = Field(description="False: an agent that nobody declared; it gets nothing.")
-    spec: HostSpec | None = Field(description="Null where undeclared.")
-    status: HostStatus
-
-
-# -- namespaces and policies -------------------------------------------------------------------------------------------
-
-
-class NamespaceStatus(Shape):
-    phase: Literal["active", "deleting"]
-    used: AllocatedShape
-
-
-class NamespaceResource(Resource):
-    kind: Literal[Kind.NAMESPACE] = Kind.NAMESPACE
-    spec: NamespaceSpec
-    status: NamespaceStatus
-
-
-class PolicyStatus(Shape):
-    phase: Literal["active", "deleting"]
-    used_by: int = Field(description="MicroVMs that name it.")
-
-
-class PlacementPolicyResource(Resource):
-    kind: Literal[Kind.PLACEMENT_POLICY] = Kind.PLACEMENT_POLICY
-    spec: PlacementPolicySpec
-    status: PolicyStatus
-
-
-class FailoverPolicyResource(Resource):
-    kind: Literal[Kind.FAILOVER_POLICY] = Kind.FAILOVER_POLICY
-    spec: FailoverPolicySpec
-    status: PolicyStatus
-
-
-class GCPolicyStatus(Shape):
-    phase: Literal["active", "deleting"]
-
-
-class GCPolicyResource(Resource):
-    kind: Literal[Kind.GC_POLICY] = Kind.GC_POLICY
-    spec: GCPolicySpec
-    status: GCPolicyStatus
-
-
-class AccessStatus(Shape):
-    phase: Literal["active"] = "active"
-
-
-class RoleResource(Resource):
-    kind: Literal[Kind.ROLE] = Kind.ROLE
-    spec: RoleSpec
-    status: AccessStatus = AccessStatus()
-
-
-class RoleBindingResource(Resource):
-    kind: Literal[Kind.ROLE_BINDING] = Kind.ROLE_BINDING
-    spec: RoleBindingSpec
-    status: AccessStatus = AccessStatus()
-
+# -- resources ---------------------------------------------------------------------------------------------------------
 
 AnyResource = (
     MicroVMResource
@@ -455,56 +221,9 @@ class Applied(Shape):
 
 # -- lists -------------------------------------------------------------------------------------------------------------
 
-Continue = Annotated[
-    str | None,
-    Field(serialization_alias="continue", description="Pass as `continue` for the next page; null on the last."),
-]
-
 
 class MicroVMList(Shape):
     items: list[MicroVMResource]
-    revision: int
-    continue_: Continue
-
-
-class HostList(Shape):
-    items: list[HostResource]
-    revision: int
-    continue_: Continue
-
-
-class NamespaceList(Shape):
-    items: list[NamespaceResource]
-    revision: int
-    continue_: Continue
-
-
-class PlacementPolicyList(Shape):
-    items: list[PlacementPolicyResource]
-    revision: int
-    continue_: Continue
-
-
-class FailoverPolicyList(Shape):
-    items: list[FailoverPolicyResource]
-    revision: int
-    continue_: Continue
-
-
-class GCPolicyList(Shape):
-    items: list[GCPolicyResource]
-    revision: int
-    continue_: Continue
-
-
-class RoleList(Shape):
-    items: list[RoleResource]
-    revision: int
-    continue_: Continue
-
-
-class RoleBindingList(Shape):
-    items: list[RoleBindingResource]
     revision: int
     continue_: Continue
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from controlplane.api.http import cluster_shapes, host_views, shapes
+from controlplane.api.http import cluster_shapes, host_shapes, host_views, policy_shapes, shape, shapes
 from controlplane.api.http.times import iso
 from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.conditions import (
@@ -89,27 +89,27 @@ class _MicroVM(_Common):
 class _Host(_Common):
     declared: bool
     spec: HostSpec | None
-    status: shapes.HostStatus
+    status: host_shapes.HostStatus
 
 
 class _Namespace(_Common):
     spec: NamespaceSpec
-    status: shapes.NamespaceStatus
+    status: policy_shapes.NamespaceStatus
 
 
 class _PlacementPolicy(_Common):
     spec: PlacementPolicySpec
-    status: shapes.PolicyStatus
+    status: policy_shapes.PolicyStatus
 
 
 class _FailoverPolicy(_Common):
     spec: FailoverPolicySpec
-    status: shapes.PolicyStatus
+    status: policy_shapes.PolicyStatus
 
 
 class _GCPolicy(_Common):
     spec: GCPolicySpec
-    status: shapes.GCPolicyStatus
+    status: policy_shapes.GCPolicyStatus
 
 
 def resource(state: State, record: Record) -> shapes.AnyResource:
@@ -202,12 +202,12 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
     )
 
 
-def host_phase(record: Host) -> shapes.HostPhaseName:
+def host_phase(record: Host) -> host_shapes.HostPhaseName:
     return "deleting" if record.meta.deletion_requested_at is not None else record.phase.value
 
 
-def host(state: State, record: Host) -> shapes.HostResource:
-    return shapes.HostResource(**_host(state, record))
+def host(state: State, record: Host) -> host_shapes.HostResource:
+    return host_shapes.HostResource(**_host(state, record))
 
 
 def _host(state: State, record: Host) -> _Host:
@@ -218,7 +218,7 @@ def _host(state: State, record: Host) -> _Host:
         **_common(record.meta),
         "declared": record.declared,
         "spec": record.spec if record.declared else None,
-        "status": shapes.HostStatus(
+        "status": host_shapes.HostStatus(
             phase=host_phase(record),
             availability=availability(record),
             evacuation=host_views.evacuation(state, record),
@@ -230,7 +230,7 @@ def _host(state: State, record: Host) -> _Host:
             confirmed_by=record.confirmed_by,
             lease_ttl_s=record.lease_ttl_ms / 1000 if record.lease_ttl_ms else None,
             stale=[
-                shapes.StaleShape(uid=uid, epoch=epoch, deletion=deletion(record.orders.get(uid)))
+                host_shapes.StaleShape(uid=uid, epoch=epoch, deletion=deletion(record.orders.get(uid)))
                 for uid, epoch in sorted(record.stale.items())
             ],
             driver=drivers[0] if drivers else None,
@@ -241,7 +241,7 @@ def _host(state: State, record: Host) -> _Host:
             boot_id=inventory.boot_id if inventory is not None else None,
             capacity=None
             if capacity is None
-            else shapes.CapacityShape(
+            else host_shapes.CapacityShape(
                 vcpu=capacity.vcpu, memory_in_mb=capacity.memory_in_mb, microvms=capacity.microvms
             ),
             allocated=_amount(record.allocated),
@@ -252,8 +252,8 @@ def _host(state: State, record: Host) -> _Host:
     }
 
 
-def _unmanaged(host: Host, found: Unmanaged) -> shapes.UnmanagedShape:
-    return shapes.UnmanagedShape(
+def _unmanaged(host: Host, found: Unmanaged) -> host_shapes.UnmanagedShape:
+    return host_shapes.UnmanagedShape(
         native_id=found.native_id,
         driver=found.driver,
         uid=found.uid,
@@ -267,23 +267,23 @@ def _unmanaged(host: Host, found: Unmanaged) -> shapes.UnmanagedShape:
     )
 
 
-def _found_hold(host: Host, key: str) -> shapes.HoldShape | None:
+def _found_hold(host: Host, key: str) -> shape.HoldShape | None:
     holding = found_hold(host, key)
     return _hold(holding.held) if holding is not None else None
 
 
-def _hold(held: Held | None) -> shapes.HoldShape | None:
-    return shapes.HoldShape(actor=held.actor, at=iso(held.at), reason=held.reason) if held is not None else None
+def _hold(held: Held | None) -> shape.HoldShape | None:
+    return shape.HoldShape(actor=held.actor, at=iso(held.at), reason=held.reason) if held is not None else None
 
 
-def deletion(order: Deletion | None) -> shapes.DeletionShape | None:
+def deletion(order: Deletion | None) -> shape.DeletionShape | None:
     if order is None:
         return None
-    return shapes.DeletionShape(actor=order.actor, at=iso(order.at), reason=order.reason, trigger=order.trigger)
+    return shape.DeletionShape(actor=order.actor, at=iso(order.at), reason=order.reason, trigger=order.trigger)
 
 
-def namespace(state: State, record: Namespace) -> shapes.NamespaceResource:
-    return shapes.NamespaceResource(**_namespace(state, record))
+def namespace(state: State, record: Namespace) -> policy_shapes.NamespaceResource:
+    return policy_shapes.NamespaceResource(**_namespace(state, record))
 
 
 def _namespace(state: State, record: Namespace) -> _Namespace:
@@ -292,46 +292,46 @@ def _namespace(state: State, record: Namespace) -> _Namespace:
     return {
         **_common(record.meta),
         "spec": record.spec,
-        "status": shapes.NamespaceStatus(phase="deleting" if deleting else "active", used=_amount(used)),
+        "status": policy_shapes.NamespaceStatus(phase="deleting" if deleting else "active", used=_amount(used)),
     }
 
 
-def placement_policy(state: State, record: PlacementPolicy) -> shapes.PlacementPolicyResource:
-    return shapes.PlacementPolicyResource(**_placement_policy(state, record))
+def placement_policy(state: State, record: PlacementPolicy) -> policy_shapes.PlacementPolicyResource:
+    return policy_shapes.PlacementPolicyResource(**_placement_policy(state, record))
 
 
 def _placement_policy(state: State, record: PlacementPolicy) -> _PlacementPolicy:
     return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
 
 
-def failover_policy(state: State, record: FailoverPolicy) -> shapes.FailoverPolicyResource:
-    return shapes.FailoverPolicyResource(**_failover_policy(state, record))
+def failover_policy(state: State, record: FailoverPolicy) -> policy_shapes.FailoverPolicyResource:
+    return policy_shapes.FailoverPolicyResource(**_failover_policy(state, record))
 
 
 def _failover_policy(state: State, record: FailoverPolicy) -> _FailoverPolicy:
     return {**_common(record.meta), "spec": record.spec, "status": _policy_status(state, record.meta)}
 
 
-def gc_policy(_state: State, record: GCPolicy) -> shapes.GCPolicyResource:
-    return shapes.GCPolicyResource(**_gc_policy(record))
+def gc_policy(_state: State, record: GCPolicy) -> policy_shapes.GCPolicyResource:
+    return policy_shapes.GCPolicyResource(**_gc_policy(record))
 
 
 def _gc_policy(record: GCPolicy) -> _GCPolicy:
     phase = "active" if record.meta.deletion_requested_at is None else "deleting"
-    return {**_common(record.meta), "spec": record.spec, "status": shapes.GCPolicyStatus(phase=phase)}
+    return {**_common(record.meta), "spec": record.spec, "status": policy_shapes.GCPolicyStatus(phase=phase)}
 
 
-def role(_state: State, record: Role) -> shapes.RoleResource:
-    return shapes.RoleResource(**_common(record.meta), spec=record.spec)
+def role(_state: State, record: Role) -> policy_shapes.RoleResource:
+    return policy_shapes.RoleResource(**_common(record.meta), spec=record.spec)
 
 
-def role_binding(_state: State, record: RoleBinding) -> shapes.RoleBindingResource:
-    return shapes.RoleBindingResource(**_common(record.meta), spec=record.spec)
+def role_binding(_state: State, record: RoleBinding) -> policy_shapes.RoleBindingResource:
+    return policy_shapes.RoleBindingResource(**_common(record.meta), spec=record.spec)
 
 
-def _policy_status(state: State, meta: Meta) -> shapes.PolicyStatus:
+def _policy_status(state: State, meta: Meta) -> policy_shapes.PolicyStatus:
     phase = "deleting" if meta.deletion_requested_at is not None else "active"
-    return shapes.PolicyStatus(phase=phase, used_by=state.policy_users.get((meta.kind, meta.name), 0))
+    return policy_shapes.PolicyStatus(phase=phase, used_by=state.policy_users.get((meta.kind, meta.name), 0))
 
 
 def operation(record: Operation) -> shapes.OperationShape:
@@ -419,9 +419,9 @@ def drift_fields(fields: Iterable[DriftField]) -> list[shapes.DriftFieldShape]:
     ]
 
 
-def _conditions(found: Iterable[Condition]) -> list[shapes.ConditionShape]:
+def _conditions(found: Iterable[Condition]) -> list[shape.ConditionShape]:
     return [
-        shapes.ConditionShape(
+        shape.ConditionShape(
             type=each.type,
             status=each.status,
             reason=each.reason,
@@ -432,5 +432,5 @@ def _conditions(found: Iterable[Condition]) -> list[shapes.ConditionShape]:
     ]
 
 
-def _amount(amount: Amount) -> shapes.AllocatedShape:
-    return shapes.AllocatedShape(vcpu=amount.vcpu, memory_in_mb=amount.memory_in_mb, microvms=amount.microvms)
+def _amount(amount: Amount) -> host_shapes.AllocatedShape:
+    return host_shapes.AllocatedShape(vcpu=amount.vcpu, memory_in_mb=amount.memory_in_mb, microvms=amount.microvms)

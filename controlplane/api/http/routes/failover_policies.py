@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import FailoverPolicyBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_failover_policy(
     return await declaring.declare(asked, command)
 
 
-@router.get("/failoverpolicies/{name}", response_model=shapes.FailoverPolicyResource)
+@router.get("/failoverpolicies/{name}", response_model=policy_shapes.FailoverPolicyResource)
 async def read_failover_policy(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read a failover policy."""
     return respond(views.failover_policy(state, reads.failover_policy(state, name)), state)
 
 
-@router.delete("/failoverpolicies/{name}", response_model=shapes.FailoverPolicyResource)
+@router.delete("/failoverpolicies/{name}", response_model=policy_shapes.FailoverPolicyResource)
 async def delete_failover_policy(
     services: With,
     actor: Actor,
@@ -51,7 +51,7 @@ async def delete_failover_policy(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/failoverpolicies", response_model=shapes.FailoverPolicyList)
+@router.get("/failoverpolicies", response_model=policy_shapes.FailoverPolicyList)
 async def list_failover_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.failover_policies)

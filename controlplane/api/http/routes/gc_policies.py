@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import GCPolicyBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_gc_policy(
     return await declaring.declare(asked, command)
 
 
-@router.get("/gcpolicies/{name}", response_model=shapes.GCPolicyResource)
+@router.get("/gcpolicies/{name}", response_model=policy_shapes.GCPolicyResource)
 async def read_gc_policy(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read the GC policy."""
     return respond(views.gc_policy(state, reads.gc_policy(state, name)), state)
 
 
-@router.delete("/gcpolicies/{name}", response_model=shapes.GCPolicyResource)
+@router.delete("/gcpolicies/{name}", response_model=policy_shapes.GCPolicyResource)
 async def delete_gc_policy(
     services: With,
     actor: Actor,
@@ -51,7 +51,7 @@ async def delete_gc_policy(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/gcpolicies", response_model=shapes.GCPolicyList)
+@router.get("/gcpolicies", response_model=policy_shapes.GCPolicyList)
 async def list_gc_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.gc_policies)

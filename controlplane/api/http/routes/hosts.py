@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, host_views, params, problems, reads, shapes, views, writes
+from controlplane.api.http import declaring, host_shapes, host_views, params, problems, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import HostBody
 from controlplane.api.http.routing import StrictRoute
@@ -47,7 +47,7 @@ async def declare_host(
     return await declaring.declare(asked, command)
 
 
-@router.get("/hosts/{name}", response_model=shapes.HostResource)
+@router.get("/hosts/{name}", response_model=host_shapes.HostResource)
 async def read_host(
     state: reads.Snapshot,
     name: params.NameParam,
@@ -57,7 +57,7 @@ async def read_host(
     return respond(views.host(state, reads.host(state, name, include_pending=include_pending)), state)
 
 
-@router.delete("/hosts/{name}", response_model=shapes.HostResource)
+@router.delete("/hosts/{name}", response_model=host_shapes.HostResource)
 async def delete_host(
     services: With,
     actor: Actor,
@@ -71,7 +71,7 @@ async def delete_host(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.post("/hosts/{name}/actions/confirm-fenced", response_model=shapes.HostResource)
+@router.post("/hosts/{name}/actions/confirm-fenced", response_model=host_shapes.HostResource)
 async def confirm_fenced(
     services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
 ) -> Response:
@@ -85,7 +85,7 @@ async def confirm_fenced(
     return respond(views.host(state, reads.host(state, name, include_pending=False)), state)
 
 
-@router.post("/hosts/{name}/actions/cordon", response_model=shapes.HostResource)
+@router.post("/hosts/{name}/actions/cordon", response_model=host_shapes.HostResource)
 async def cordon_host(
     services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
 ) -> Response:
@@ -93,7 +93,7 @@ async def cordon_host(
     return await _act(services, actor, ActOnHost(host=name, action=HostAction.CORDON, revision=revision), key)
 
 
-@router.post("/hosts/{name}/actions/uncordon", response_model=shapes.HostResource)
+@router.post("/hosts/{name}/actions/uncordon", response_model=host_shapes.HostResource)
 async def uncordon_host(
     services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
 ) -> Response:
@@ -101,7 +101,7 @@ async def uncordon_host(
     return await _act(services, actor, ActOnHost(host=name, action=HostAction.UNCORDON, revision=revision), key)
 
 
-@router.post("/hosts/{name}/actions/drain", response_model=shapes.HostResource)
+@router.post("/hosts/{name}/actions/drain", response_model=host_shapes.HostResource)
 async def drain_host(
     services: With,
     actor: Actor,
@@ -122,7 +122,7 @@ async def drain_host(
     return await _act(services, actor, command, key)
 
 
-@router.post("/hosts/{name}/actions/maintenance", response_model=shapes.HostResource)
+@router.post("/hosts/{name}/actions/maintenance", response_model=host_shapes.HostResource)
 async def maintain_host(
     services: With,
     actor: Actor,
@@ -143,13 +143,13 @@ async def maintain_host(
     return await _act(services, actor, command, key)
 
 
-@router.get("/hosts/{name}/evacuation", response_model=shapes.EvacuationDetail)
+@router.get("/hosts/{name}/evacuation", response_model=host_shapes.EvacuationDetail)
 async def read_evacuation(state: reads.Snapshot, name: params.NameParam) -> Response:
     """How far a host is emptied: what is left there, and why."""
     return respond(host_views.evacuation_detail(state, reads.host(state, name, include_pending=False)), state)
 
 
-@router.get("/hosts/{name}/plan", response_model=shapes.HostPlanShape)
+@router.get("/hosts/{name}/plan", response_model=host_shapes.HostPlanShape)
 async def read_plan(services: With, state: reads.Snapshot, name: params.NameParam) -> Response:
     """What the host's agent does next with each microVM that is there or is to be, as if it had a lease.
 
@@ -162,7 +162,7 @@ async def read_plan(services: With, state: reads.Snapshot, name: params.NamePara
         items, source = services.forecast(state, host), "forecast"
     except DriverError as error:
         raise problems.problem("driver_error", f"host {name}: {error.code}: {error.message}") from error
-    document = shapes.HostPlanShape(
+    document = host_shapes.HostPlanShape(
         host=name, phase=views.host_phase(host), source=source, items=host_views.plan_items(items)
     )
     return respond(document, state)
@@ -173,7 +173,7 @@ async def _act(services: With, actor: Actor, command: ActOnHost, key: str | None
     return respond(views.host(state, reads.host(state, command.host, include_pending=False)), state)
 
 
-@router.get("/hosts", response_model=shapes.HostList)
+@router.get("/hosts", response_model=host_shapes.HostList)
 async def list_hosts(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.hosts)

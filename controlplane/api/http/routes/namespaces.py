@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import NamespaceBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_namespace(
     return await declaring.declare(asked, command)
 
 
-@router.get("/namespaces/{name}", response_model=shapes.NamespaceResource)
+@router.get("/namespaces/{name}", response_model=policy_shapes.NamespaceResource)
 async def read_namespace(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read a namespace."""
     return respond(views.namespace(state, reads.namespace(state, name)), state)
 
 
-@router.delete("/namespaces/{name}", response_model=shapes.NamespaceResource)
+@router.delete("/namespaces/{name}", response_model=policy_shapes.NamespaceResource)
 async def delete_namespace(
     services: With,
     actor: Actor,
@@ -51,7 +51,7 @@ async def delete_namespace(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/namespaces", response_model=shapes.NamespaceList)
+@router.get("/namespaces", response_model=policy_shapes.NamespaceList)
 async def list_namespaces(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.namespaces)

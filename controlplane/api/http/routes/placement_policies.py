@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import PlacementPolicyBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_placement_policy(
     return await declaring.declare(asked, command)
 
 
-@router.get("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
+@router.get("/placementpolicies/{name}", response_model=policy_shapes.PlacementPolicyResource)
 async def read_placement_policy(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read a placement policy."""
     return respond(views.placement_policy(state, reads.placement_policy(state, name)), state)
 
 
-@router.delete("/placementpolicies/{name}", response_model=shapes.PlacementPolicyResource)
+@router.delete("/placementpolicies/{name}", response_model=policy_shapes.PlacementPolicyResource)
 async def delete_placement_policy(
     services: With,
     actor: Actor,
@@ -51,7 +51,7 @@ async def delete_placement_policy(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/placementpolicies", response_model=shapes.PlacementPolicyList)
+@router.get("/placementpolicies", response_model=policy_shapes.PlacementPolicyList)
 async def list_placement_policies(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.policies)

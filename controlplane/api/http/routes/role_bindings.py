@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import RoleBindingBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_role_binding(
     return await declaring.declare(asked, command)
 
 
-@router.get("/rolebindings/{name}", response_model=shapes.RoleBindingResource)
+@router.get("/rolebindings/{name}", response_model=policy_shapes.RoleBindingResource)
 async def read_role_binding(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read a role binding."""
     return respond(views.role_binding(state, reads.role_binding(state, name)), state)
 
 
-@router.delete("/rolebindings/{name}", response_model=shapes.RoleBindingResource)
+@router.delete("/rolebindings/{name}", response_model=policy_shapes.RoleBindingResource)
 async def delete_role_binding(
     services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
 ) -> Response:
@@ -46,7 +46,7 @@ async def delete_role_binding(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/rolebindings", response_model=shapes.RoleBindingList)
+@router.get("/rolebindings", response_model=policy_shapes.RoleBindingList)
 async def list_role_bindings(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.role_bindings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, policy_shapes, reads, shapes, views, writes
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import RoleBody
 from controlplane.api.http.routing import StrictRoute
@@ -31,13 +31,13 @@ async def declare_role(
     return await declaring.declare(asked, command)
 
 
-@router.get("/roles/{name}", response_model=shapes.RoleResource)
+@router.get("/roles/{name}", response_model=policy_shapes.RoleResource)
 async def read_role(state: reads.Snapshot, name: params.NameParam) -> Response:
     """Read a role."""
     return respond(views.role(state, reads.role(state, name)), state)
 
 
-@router.delete("/roles/{name}", response_model=shapes.RoleResource)
+@router.delete("/roles/{name}", response_model=policy_shapes.RoleResource)
 async def delete_role(
     services: With, actor: Actor, name: params.NameParam, revision: params.ExpectedRevision, key: params.Key
 ) -> Response:
@@ -46,7 +46,7 @@ async def delete_role(
     return await writes.remove(services, actor, command, key=key)
 
 
-@router.get("/roles", response_model=shapes.RoleList)
+@router.get("/roles", response_model=policy_shapes.RoleList)
 async def list_roles(state: reads.Snapshot, wanted: reads.Wanted) -> Response:
     """List them in order of name."""
     items, following = wanted.page(state.roles)
