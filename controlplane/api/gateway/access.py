@@ -36,14 +36,16 @@ class Context(Protocol):
 
 
 def refused(context: Context, method: str, name: str | None = None) -> str | None:
-    """Why the caller may not call `method`, about the host `name` if it is about one; None if it may."""
+    """Why the caller may not call `method` about the host `name`, or at all where no name is known; None if it may."""
     try:
         party = caller(context.auth_context())
     except IdentityError as error:
         return str(error)
     verb, kind = METHODS[method]
     question = Question(verb=verb, kind=kind, name=name)
-    decision = access.decide(_NO_BINDINGS, access.of_member(party.kind, party.name), question)
-    if decision.allowed:
+    granted = access.grants(_NO_BINDINGS, access.of_member(party.kind, party.name))
+    if granted.covers(question) is not None or (name is None and granted.any_of(verb, kind)):
         return None
-    return f"the certificate belongs to {party}, which may not {question}: it needs {decision.would_allow}"
+    return (
+        f"the certificate belongs to {party}, which may not {question}: it needs {granted.decide(question).would_allow}"
+    )

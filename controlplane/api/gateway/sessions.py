@@ -121,6 +121,9 @@ class SessionService(rpc.AgentGatewayServicer):
         self, incoming: AsyncIterator[wire.FromAgent], context: _Context
     ) -> tuple[wire.Hello, Inventory, int]:
         """The hello of the host that the certificate names with what it says, or the end of the call."""
+        # Whose certificate opens no session at all is not waited for.
+        if (reason := refused(context, SESSION)) is not None:
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, reason)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await anext(incoming)

@@ -49,6 +49,11 @@ def test_each_member_calls_what_is_its_own(callers: dict[str, Caller], kind: str
     assert (reason is None) is (method in MAY.get(kind, set()))
 
 
+def test_a_member_that_has_no_session_is_refused_before_it_names_a_host(callers: dict[str, Caller]) -> None:
+    assert refused(callers["host"], "AgentGateway/Session") is None
+    assert refused(callers["node"], "AgentGateway/Session") is not None
+
+
 def test_a_host_has_its_own_session_and_no_other(callers: dict[str, Caller]) -> None:
     reason = refused(callers["host"], "AgentGateway/Session", "h2")
     assert reason is not None
