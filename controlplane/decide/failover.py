@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.decide.breaker import LOST, Breaker, FailoverLimits, breaker
+from controlplane.machine.incarnations import not_heard_of
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
 from controlplane.model.commands import Resurrect
@@ -43,7 +44,7 @@ def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) ->
     may: list[tuple[MicroVM, Host]] = []
     held: dict[str, str] = {}
     for vm, host in _on_lost_hosts(state):
-        reason = held_reason(vm, host, policy_of(state, vm), cut, now_ms=now_ms)
+        reason = not_heard_of(state, host.meta.name) or held_reason(vm, host, policy_of(state, vm), cut, now_ms=now_ms)
         if reason is None:
             may.append((vm, host))
         else:

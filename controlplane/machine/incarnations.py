@@ -11,6 +11,7 @@ from __future__ import annotations
 from controlplane.machine.draft import Draft
 from controlplane.machine.lifecycle import HOST, HostEvent
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
+from controlplane.machine.state import State
 from controlplane.machine.steps import Result, other_term, stale
 from controlplane.manifest import MAX_INCARNATION
 from controlplane.model.commands import BeginIncarnation
@@ -37,6 +38,13 @@ def begin_incarnation(draft: Draft, command: BeginIncarnation, *, term: int) -> 
             awaited.append(name)
     draft.put_incarnation(Incarnation(number=command.incarnation, at=draft.at, term=command.term, awaited=awaited))
     return Applied(revision=draft.revision, change=Change.CHANGED)
+
+
+def not_heard_of(state: State, host: str) -> str | None:
+    """Why nothing is given up on `host`: what it holds may be newer than what a restore brought back."""
+    if state.begun is None or host not in state.begun.awaited:
+        return None
+    return f"host {host} has not told what it holds since the restore, and may have been told newer things about it"
 
 
 def heard_of(draft: Draft, host: str) -> None:

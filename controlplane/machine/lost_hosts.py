@@ -8,7 +8,7 @@ that it decided from.
 from __future__ import annotations
 
 from controlplane.machine.draft import Draft
-from controlplane.machine.incarnations import heard_of
+from controlplane.machine.incarnations import heard_of, not_heard_of
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent
 from controlplane.machine.operations import describe
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
@@ -122,7 +122,7 @@ def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
         return stale(f"host {command.host} is {host.phase.value if host is not None else 'gone'}, not fenced")
     if (vm.phase, MicroVMEvent.RESURRECTED) not in MICROVM:
         return stale(f"the microVM is {vm.phase.value}")
-    if (reason := resurrection_refusal(vm, host)) is not None:
+    if (reason := not_heard_of(draft.state, host.meta.name) or resurrection_refusal(vm, host)) is not None:
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=reason, uid=command.uid)
     resurrection = Resurrection(host=command.host, epoch=vm.epoch, at=draft.at, reason=command.reason)
     vm = replace(without_host(draft, vm, MicroVMEvent.RESURRECTED), resurrection=resurrection)

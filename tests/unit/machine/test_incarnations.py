@@ -19,6 +19,8 @@ from support.builders import (
 )
 from support.driven import DrivenMachine
 
+from controlplane.decide.breaker import FailoverLimits
+from controlplane.decide.failover import failover
 from controlplane.machine.codec import Loader, View, digest_text, read_header
 from controlplane.machine.outcome import Code
 from controlplane.machine.state import State
@@ -263,3 +265,23 @@ def test_a_snapshot_that_knows_no_incarnations_is_of_the_founding_one(make: Call
             loader.add(chunk)
     loaded: State = loader.finish()
     assert (loaded.incarnation, loaded.digest) == (1, state.digest)
+
+
+def test_nothing_is_given_up_on_a_host_that_has_not_told(machine: DrivenMachine) -> None:
+    """It may have been told to keep what the restored state would restart elsewhere."""
+    vm = machine.active("web", recovery=MOVES)
+    assert vm.placement is not None
+    host = vm.placement.host
+    machine.accept(begin_incarnation(2))
+    machine.accept(fenced(host))
+    refused = machine.refuse(resurrect(vm), Code.CONSTRAINT_VIOLATED)
+    assert "has not told what it holds since the restore" in refused.message
+    assert uids_given_up(machine) == []
+    machine.accept(confirm_fenced(host))
+    assert uids_given_up(machine) == [vm.meta.uid]
+    machine.accept(resurrect(vm))
+
+
+def uids_given_up(machine: DrivenMachine) -> list[str]:
+    decided = failover(machine.state, term=machine.term, limits=FailoverLimits(), now_ms=machine.at)
+    return [each.uid for each in decided.resurrect]
