@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, cast
 
@@ -27,9 +28,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from controlplane.identity.check import check
+from controlplane.identity.check import check, check_member
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.names import Party
+from controlplane.identity.names import PartyKind
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import NAME_PATTERN
 from controlplane.strict_yaml import YamlError, load_one
@@ -362,7 +363,7 @@ S = TypeVar("S", NodeSettings, AgentFileSettings)
 def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
     """Read a node's file. Raises SettingsError."""
     settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
-    problems = _wrong_tls("tls", settings.tls, Party("node", settings.node))
+    problems = _wrong_tls("tls", settings.tls, ("node", settings.node, settings.cluster_id))
     problems += _missing(
         "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
     )
@@ -374,7 +375,7 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
 def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> AgentFileSettings:
     """Read an agent's file. Raises SettingsError."""
     settings = _load(AgentFileSettings, path, AGENT_PREFIX, os.environ if environ is None else environ)
-    problems = _wrong_tls("tls", settings.tls, Party("host", settings.host))
+    problems = _wrong_tls("tls", settings.tls, ("host", settings.host, settings.cluster_id))
     for index, driver in enumerate(settings.drivers):
         if isinstance(driver, FlintlockdDriverSettings):
             if driver.token_file is not None:
@@ -483,10 +484,18 @@ def _missing(field: str, path: Path, advice: str) -> list[Problem]:
     return [] if path.is_file() else [Problem(field, f"{path} does not exist; {advice}")]
 
 
-def _wrong_tls(field: str, tls: TlsFiles, party: Party | None) -> list[Problem]:
+def _wrong_tls(field: str, tls: TlsFiles, member: tuple[PartyKind, str, str | None] | None) -> list[Problem]:
     advice = "`flintctl dev up` makes throwaway ones; see docs/guides/certificates.md"
     problems = _missing(f"{field}.ca", tls.ca, advice) + _missing(f"{field}.certificate", tls.certificate, advice)
     problems += _missing(f"{field}.key", tls.key, advice)
     if tls.key.is_file() and tls.key.stat().st_mode & 0o007:
         problems.append(Problem(f"{field}.key", f"everybody can read {tls.key}; run: chmod 600 {tls.key}"))
-    return problems or [Problem(f"{field}.{name}", message) for name, message in check(tls, party)]
+    if problems:
+        return problems
+    now = datetime.now(UTC)
+    if member is None:
+        faults = check(tls, now)
+    else:
+        kind, owner, cluster = member
+        faults = check_member(tls, now, kind=kind, name=owner, cluster=cluster)
+    return [Problem(f"{field}.{name}", message) for name, message in faults]

@@ -82,6 +82,7 @@ class PeerTransport:
     ) -> None:
         """`roster` says who may connect and what is known of them; None admits `peers` and no one else, for ever."""
         self.node = node
+        self.cluster_id = cluster_id
         self.peers: dict[str, str] = {}
         self.roster = roster or Roster(node=node, cluster_id=cluster_id, contacts=peers)
         self.tls = tls
@@ -309,7 +310,8 @@ class _Connection(asyncio.Protocol):
         if self.owner.tls is None:
             return None
         assert self.transport is not None
-        return peer_identity(cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object")))
+        connection = cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object"))
+        return peer_identity(connection, self.owner.cluster_id)
 
     def data_received(self, data: bytes) -> None:
         try:

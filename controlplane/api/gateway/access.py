@@ -13,7 +13,7 @@ from typing import Protocol
 from controlplane.api.gateway.peer import caller
 from controlplane.decide import access
 from controlplane.decide.access import Question
-from controlplane.identity.names import IdentityError
+from controlplane.identity.names import IdentityError, require
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind, Verb
 
@@ -35,17 +35,23 @@ class Context(Protocol):
     def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
-def refused(context: Context, method: str, name: str | None = None) -> str | None:
-    """Why the caller may not call `method` about the host `name`, or at all where no name is known; None if it may."""
-    try:
-        party = caller(context.auth_context())
-    except IdentityError as error:
-        return str(error)
-    verb, kind = METHODS[method]
-    question = Question(verb=verb, kind=kind, name=name)
-    granted = access.grants(_NO_BINDINGS, access.of_member(party.kind, party.name))
-    if granted.covers(question) is not None or (name is None and granted.any_of(verb, kind)):
-        return None
-    return (
-        f"the certificate belongs to {party}, which may not {question}: it needs {granted.decide(question).would_allow}"
-    )
+class Doorkeeper:
+    """Decides who may call what at one node's gateway."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self._cluster_id = cluster_id
+
+    def refused(self, context: Context, method: str, name: str | None = None) -> str | None:
+        """Why the caller may not call `method` about the host `name`, or at all when it is None; None if it may."""
+        try:
+            party = caller(context.auth_context())
+            require(party, self._cluster_id, party.kind)
+        except IdentityError as error:
+            return str(error)
+        verb, kind = METHODS[method]
+        question = Question(verb=verb, kind=kind, name=name)
+        granted = access.grants(_NO_BINDINGS, access.of_member(party.kind, party.name))
+        if granted.covers(question) is not None or (name is None and granted.any_of(verb, kind)):
+            return None
+        needs = granted.decide(question).would_allow
+        return f"the certificate belongs to {party}, which may not {question}: it needs {needs}"

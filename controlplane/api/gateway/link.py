@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from controlplane.api.gateway.access import refused
+from controlplane.api.gateway.access import Doorkeeper
 from controlplane.api.gateway.sessions import Sessions
 from controlplane.api.gateway.translate import (
     WireError,
@@ -222,9 +222,18 @@ class Link:
 class RelayService(rpc.NodeRelayServicer):
     """What this node answers other nodes: only of its own sessions, leases and beliefs."""
 
-    def __init__(self, *, node: str, sessions: Sessions, keeper: LeaseGrantor, view: Callable[[], NodeView]) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        doorkeeper: Doorkeeper,
+        sessions: Sessions,
+        keeper: LeaseGrantor,
+        view: Callable[[], NodeView],
+    ) -> None:
         """`keeper` is this node's own, which grants while it leads; `view`: what it believes."""
         self._node = node
+        self._doorkeeper = doorkeeper
         self._sessions = sessions
         self._keeper = keeper
         self._view = view
@@ -232,7 +241,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Presence(  # noqa: N802 - the wire's name
         self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
     ) -> wire.PresenceReply:
-        await _permitted(context, "NodeRelay/Presence")
+        await self._permitted(context, "NodeRelay/Presence")
         return wire.PresenceReply(
             node=self._node,
             hosts=[
@@ -248,7 +257,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Ask(  # noqa: N802 - the wire's name
         self, request: wire.AskRequest, context: aio.ServicerContext[wire.AskRequest, wire.AskReply]
     ) -> wire.AskReply:
-        await _permitted(context, "NodeRelay/Ask")
+        await self._permitted(context, "NodeRelay/Ask")
         session = self._sessions.get(request.host)
         if session is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent of host {request.host} has no session here")
@@ -261,7 +270,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Grant(  # noqa: N802 - the wire's name
         self, request: wire.GrantRequest, context: aio.ServicerContext[wire.GrantRequest, wire.GrantReply]
     ) -> wire.GrantReply:
-        await _permitted(context, "NodeRelay/Grant")
+        await self._permitted(context, "NodeRelay/Grant")
         asked = [Heartbeat(host=each.host, session=each.session, sequence=each.sequence) for each in request.heard]
         try:
             grants = await self._keeper.grant(
@@ -274,8 +283,12 @@ class RelayService(rpc.NodeRelayServicer):
     async def View(  # noqa: N802 - the wire's name
         self, request: wire.ViewRequest, context: aio.ServicerContext[wire.ViewRequest, wire.ViewReply]
     ) -> wire.ViewReply:
-        await _permitted(context, "NodeRelay/View")
+        await self._permitted(context, "NodeRelay/View")
         return encode_view(self._view())
+
+    async def _permitted(self, context: aio.ServicerContext[Any, Any], method: str) -> None:
+        if (reason := self._doorkeeper.refused(context, method)) is not None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
 def local_presence(node: str, sessions: Sessions) -> list[Presence]:
@@ -283,8 +296,3 @@ def local_presence(node: str, sessions: Sessions) -> list[Presence]:
         Presence(node=node, host=each.host, session=each.session, last_heartbeat_age_s=each.heartbeat_age_s)
         for each in sessions
     ]
-
-
-async def _permitted(context: aio.ServicerContext[Any, Any], method: str) -> None:
-    if (reason := refused(context, method)) is not None:
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)

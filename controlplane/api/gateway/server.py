@@ -11,6 +11,7 @@ import grpc
 import structlog
 from grpc import aio
 
+from controlplane.api.gateway.access import Doorkeeper
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.sessions import Sessions, SessionService
@@ -67,9 +68,10 @@ class Gateway:
         self._tls = tls
         self._listen = listen
         self._sessions = Sessions()
+        doorkeeper = Doorkeeper(cluster_id)
         self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls, view=view)
         self._renewals = Renewals(LeadersKeeper(node, keeper, self._link, leader), self._sessions, clock)
-        self._relay = RelayService(node=node, sessions=self._sessions, keeper=keeper, view=view)
+        self._relay = RelayService(node=node, doorkeeper=doorkeeper, sessions=self._sessions, keeper=keeper, view=view)
         self._service = SessionService(
             node=node,
             cluster_id=cluster_id,
@@ -78,6 +80,7 @@ class Gateway:
             ids=ids,
             clock=clock,
             nodes=nodes,
+            doorkeeper=doorkeeper,
             sessions=self._sessions,
             heard=self._renewals.heard,
             lease_ttl_ms=ceil(lease_ttl_s * 1000),

@@ -15,7 +15,7 @@ import grpc
 import structlog
 from grpc import aio
 
-from controlplane.api.gateway.access import SESSION, refused
+from controlplane.api.gateway.access import SESSION, Doorkeeper
 from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
 from controlplane.machine.outcome import Rejected
@@ -72,6 +72,7 @@ class SessionService(rpc.AgentGatewayServicer):
         ids: Ids,
         clock: Clock,
         nodes: Callable[[], Mapping[str, str]],
+        doorkeeper: Doorkeeper,
         sessions: Sessions,
         heard: Callable[[Heartbeat], None],
         lease_ttl_ms: int,
@@ -84,6 +85,7 @@ class SessionService(rpc.AgentGatewayServicer):
         self._ids = ids
         self._clock = clock
         self._nodes = nodes
+        self._doorkeeper = doorkeeper
         self._sessions = sessions
         self._heard = heard
         self._lease_ttl_ms = lease_ttl_ms
@@ -122,7 +124,7 @@ class SessionService(rpc.AgentGatewayServicer):
     ) -> tuple[wire.Hello, Inventory, int]:
         """The hello of the host that the certificate names with what it says, or the end of the call."""
         # Whose certificate opens no session at all is not waited for.
-        if (reason := refused(context, SESSION)) is not None:
+        if (reason := self._doorkeeper.refused(context, SESSION)) is not None:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, reason)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -132,7 +134,7 @@ class SessionService(rpc.AgentGatewayServicer):
         if not first.HasField("hello"):
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: missing; it is the first message")
         hello = first.hello
-        if (reason := refused(context, SESSION, hello.host)) is not None:
+        if (reason := self._doorkeeper.refused(context, SESSION, hello.host)) is not None:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"hello.host: {reason}")
         if hello.cluster_id not in ("", self._cluster_id):
             message = f"hello.cluster_id: the host belongs to {hello.cluster_id!r}, this is {self._cluster_id!r}"

@@ -86,7 +86,7 @@ async def test_a_host_certificate_asks_no_questions(ready: Cluster) -> None:
 
 async def test_a_certificate_of_another_authority_is_not_let_in(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.start_node("n1")
-    stranger = Authority.create(tmp_path / "other-ca", name="other").issue_host("h1", tmp_path / "other")
+    stranger = Authority.create(tmp_path / "other-ca", cluster_id="other").issue_host("h1", tmp_path / "other")
     mixed = replace(stranger, ca=cluster.certificate("host", "h1").ca)
     async with raw_session(cluster, "h1", tls=mixed) as stream:
         with pytest.raises(aio.AioRpcError) as refused:

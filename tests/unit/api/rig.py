@@ -347,7 +347,7 @@ async def _made(factory: Callable[[], T]) -> T:
 
 @contextmanager
 def served(directory: Path, **settings: Any) -> Iterator[Rig]:
-    authority = Authority.create(directory / "ca", name="test")
+    authority = Authority.create(directory / "ca", cluster_id="test")
     tls = authority.issue_node("n1", directory / "n1")
     rig = Rig(
         tls, ApiSettings(**{"node": "n1", "version": "0.1.0", "addresses": lambda: {"n1": "127.0.0.1:1"}, **settings})

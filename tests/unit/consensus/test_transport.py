@@ -49,7 +49,7 @@ class Events:
 class Station:
     """A PeerTransport with its recorded events."""
 
-    def __init__(self, node: str, ports: dict[str, int], tls: TlsFiles, cluster_id: str = "c") -> None:
+    def __init__(self, node: str, ports: dict[str, int], tls: TlsFiles, cluster_id: str = "test-cluster") -> None:
         self.events = Events()
         self.port = ports[node]
         self.transport = PeerTransport(
@@ -77,7 +77,7 @@ async def make(authority: Authority) -> AsyncIterator[Make]:
     ports = dict(zip(("n1", "n2"), free_ports(2), strict=True))
     stations: list[Station] = []
 
-    async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "c") -> Station:
+    async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "test-cluster") -> Station:
         station = Station(node, ports, tls or authority.issue(node), cluster_id)
         await station.transport.start()
         stations.append(station)
@@ -112,7 +112,12 @@ async def refused(port: int, tls: TlsFiles | None, hello: bytes | bytearray) -> 
 
 
 def hello(**changes: object) -> bytearray:
-    fields: dict[str, object] = {"protocol": PROTOCOL_VERSION, "cluster_id": "c", "sender": "n2", "receiver": "n1"}
+    fields: dict[str, object] = {
+        "protocol": PROTOCOL_VERSION,
+        "cluster_id": "test-cluster",
+        "sender": "n2",
+        "receiver": "n1",
+    }
     return encode_frame(Hello(**{**fields, **changes}))  # type: ignore[arg-type]
 
 
@@ -209,15 +214,15 @@ async def test_certificates_that_do_not_name_the_member_are_refused(
     make: Make, authority: Authority, tmp_path: Path, case: str
 ) -> None:
     one = await make("n1")
-    node_uri = "flintlock://node/n2"
+    node_uri = "spiffe://test-cluster/node/n2"
     if case == "other-ca":
         issued = Authority(tmp_path).issue("n2")
         tls = TlsFiles(authority.ca_file, issued.certificate, issued.key)
     elif case == "expired":
         tls = authority.issue("n2", days=-1, tag=case)
     else:
-        uris = {"no-node": ["spiffe://x/y"], "two-nodes": [node_uri, "flintlock://node/n3"]}
-        tls = authority.issue("n2", uris=uris.get(case, ["flintlock://host/n2"]), tag=case)
+        uris = {"no-node": ["spiffe://x/y"], "two-nodes": [node_uri, "spiffe://test-cluster/node/n3"]}
+        tls = authority.issue("n2", uris=uris.get(case, ["spiffe://test-cluster/host/n2"]), tag=case)
     assert await refused(one.port, tls, hello()) == b""
     assert one.events.messages == []
 
