@@ -22,6 +22,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateJoinToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
     DeclareHost,
@@ -33,6 +34,7 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     Envelope,
+    EstablishAuthority,
     Evict,
     Hold,
     HoldKind,
@@ -42,16 +44,21 @@ from controlplane.model.commands import (
     HostFenced,
     HostHeard,
     HostSuspected,
+    Join,
     MarkStaying,
     MarkUnplaced,
     OverrideBreaker,
     Place,
     Precondition,
     Release,
+    RenewCertificate,
     Report,
     Resurrect,
+    RevokeCertificates,
+    RevokeJoinToken,
     seal,
 )
+from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
@@ -344,6 +351,37 @@ _COMMANDS: list[Command] = [
             namespaces=["demo"],
         ),
     ),
+    EstablishAuthority(
+        fingerprint="ab" * 32,
+        certificate="-----BEGIN CERTIFICATE-----\n",
+        key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"),
+    ),
+    CreateJoinToken(
+        id="token-1",
+        sha256="cd" * 32,
+        role=MemberKind.HOST,
+        ttl_s=3600,
+        uses=2,
+        macs=["02:00:00:00:00:01"],
+        cidrs=["10.0.0.0/8"],
+    ),
+    CreateJoinToken(id="token-2", sha256="ef" * 32, role=MemberKind.NODE, ttl_s=60, name="n2"),
+    Join(
+        redeems="token-1",
+        sha256="cd" * 32,
+        role=MemberKind.HOST,
+        name="h9",
+        serial="1a",
+        expires_at=START_MS + 86_400_000,
+        macs=["02:00:00:00:00:01"],
+        address="10.1.2.3",
+    ),
+    RenewCertificate(
+        kind=MemberKind.HOST, name="h9", presented="1a", serial="1b", expires_at=START_MS + 2 * 86_400_000
+    ),
+    RevokeCertificates(kind=MemberKind.HOST, name="h9", serial="1a", reason="the disk was sold"),
+    RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),
+    RevokeJoinToken(id="token-2"),
 ]
 
 

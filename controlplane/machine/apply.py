@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    certificates,
     collect,
     declare,
     evacuation,
     holding,
     hosts,
     incarnations,
+    joining,
     lost_hosts,
     overrides,
     placing,
@@ -40,6 +42,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateJoinToken,
     Declaration,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
@@ -51,6 +54,7 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     Envelope,
+    EstablishAuthority,
     Evict,
     Hold,
     HostDetached,
@@ -58,13 +62,17 @@ from controlplane.model.commands import (
     HostFenced,
     HostHeard,
     HostSuspected,
+    Join,
     MarkStaying,
     MarkUnplaced,
     OverrideBreaker,
     Place,
     Release,
+    RenewCertificate,
     Report,
     Resurrect,
+    RevokeCertificates,
+    RevokeJoinToken,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -76,6 +84,9 @@ _BATCHED = Declaration | Delete | Act
 
 _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
 """What operators say of a host, an object or the cluster, beside what they declare."""
+
+_Credential = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
+"""Who belongs to the cluster."""
 
 _Upkeep = Collect | Evict | MarkStaying | HostEvacuated
 """What the leader's runners decide from the state alone."""
@@ -162,6 +173,15 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
             return _handle_word(draft, command)
+        case (
+            EstablishAuthority()
+            | CreateJoinToken()
+            | RevokeJoinToken()
+            | Join()
+            | RenewCertificate()
+            | RevokeCertificates()
+        ):
+            return _handle_credential(draft, command)
         case _:
             return _handle_own(draft, command, term=term)
 
@@ -180,6 +200,22 @@ def _handle_word(draft: Draft, command: _Word) -> Outcome:
             return overrides.override_breaker(draft, command)
         case CancelOverride():
             return overrides.cancel_override(draft, command)
+
+
+def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
+    match command:
+        case EstablishAuthority():
+            return certificates.establish_authority(draft, command)
+        case CreateJoinToken():
+            return joining.create_join_token(draft, command)
+        case RevokeJoinToken():
+            return joining.revoke_join_token(draft, command)
+        case Join():
+            return joining.join(draft, command)
+        case RenewCertificate():
+            return certificates.renew_certificate(draft, command)
+        case RevokeCertificates():
+            return certificates.revoke_certificates(draft, command)
 
 
 def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:

@@ -21,6 +21,7 @@ from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, di
 from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -109,6 +110,15 @@ class _Roles(_Records[Role], tag="roles", frozen=True): ...
 class _RoleBindings(_Records[RoleBinding], tag="role_bindings", frozen=True): ...
 
 
+class _Authorities(_Records[ClusterAuthority], tag="authorities", frozen=True): ...
+
+
+class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
+
+
+class _Holders(_Records[Holder], tag="holders", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -135,6 +145,9 @@ _TableChunk = (
     | _GCPolicies
     | _Roles
     | _RoleBindings
+    | _Authorities
+    | _JoinTokens
+    | _Holders
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -152,6 +165,9 @@ TABLES: tuple[str, ...] = (
     "gc_policies",
     "roles",
     "role_bindings",
+    "authorities",
+    "join_tokens",
+    "holders",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

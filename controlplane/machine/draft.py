@@ -16,6 +16,7 @@ from immutables import Map
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
 from controlplane.machine.state import State
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken, holder_key
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -44,7 +45,9 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally | Override
+_Silent = IdempotencyRecord | Incarnation | Tally | Override | ClusterAuthority | JoinToken | Holder
+"""Records whose changes are no events."""
+Record = Host | Namespace | Policy | MicroVM | Operation | _Silent
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -187,6 +190,31 @@ class Draft:
         self.state = replace(self.state, overrides=self.state.overrides.delete(key))
         self._digest(key, old, None)
 
+    def put_authority(self, value: ClusterAuthority) -> None:
+        old = self.state.authorities.get(value.fingerprint)
+        self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
+        self._digest(value.fingerprint, old, value)
+
+    def put_join_token(self, value: JoinToken) -> None:
+        old = self.state.join_tokens.get(value.id)
+        self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_join_token(self, value: JoinToken) -> None:
+        self.state = replace(self.state, join_tokens=self.state.join_tokens.delete(value.id))
+        self._digest(value.id, value, None)
+
+    def put_holder(self, value: Holder) -> None:
+        key = holder_key(value.kind, value.name)
+        old = self.state.holders.get(key)
+        self.state = replace(self.state, holders=self.state.holders.set(key, value))
+        self._digest(key, old, value)
+
+    def drop_holder(self, value: Holder) -> None:
+        key = holder_key(value.kind, value.name)
+        self.state = replace(self.state, holders=self.state.holders.delete(key))
+        self._digest(key, value, None)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
@@ -213,7 +241,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally | Override)
+        assert not isinstance(subject, _Silent)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from immutables import Map
 
 from controlplane.machine.table import Table
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
@@ -99,6 +100,11 @@ class State:
     """By what they override; one that has ended stays until the next."""
     roles: Table[Role] = Table()
     role_bindings: Table[RoleBinding] = Table()
+    authorities: Table[ClusterAuthority] = Table()
+    """By fingerprint: the cluster's own; none where its certificates come from elsewhere."""
+    join_tokens: Table[JoinToken] = Table()
+    holders: Table[Holder] = Table()
+    """By kind and name (`holder_key`): the certificates that the cluster issued."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
+from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -425,6 +426,70 @@ class Collect:
 
 
 @record
+class EstablishAuthority:
+    """The cluster's own certificate authority, once and for all unless it is rotated."""
+
+    fingerprint: str
+    certificate: str
+    key: Sealed
+
+
+@record
+class CreateJoinToken:
+    id: str
+    sha256: str
+    role: MemberKind
+    ttl_s: int
+    uses: int = 1
+    name: str | None = None
+    macs: list[str] = field(default_factory=list[str])
+    cidrs: list[str] = field(default_factory=list[str])
+
+
+@record
+class RevokeJoinToken:
+    id: str
+
+
+@record
+class Join:
+    """Redeems a token for a certificate that is handed out only if this is accepted."""
+
+    redeems: str
+    """The token's id."""
+    sha256: str
+    """Of the secret that was presented."""
+    role: MemberKind
+    name: str
+    serial: str
+    expires_at: int
+    macs: list[str] = field(default_factory=list[str])
+    address: str = ""
+    """Where the joiner's connection came from."""
+
+
+@record
+class RenewCertificate:
+    """Another certificate for who shows `presented`, handed out only if this is accepted."""
+
+    kind: MemberKind
+    name: str
+    presented: str
+    serial: str
+    expires_at: int
+
+
+@record
+class RevokeCertificates:
+    """All certificates of a member, or one."""
+
+    kind: MemberKind
+    name: str
+    reason: str
+    serial: str | None = None
+
+
+@record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
 
@@ -465,6 +530,12 @@ Command = (
     | DeclareGCPolicy
     | DeclareRole
     | DeclareRoleBinding
+    | EstablishAuthority
+    | CreateJoinToken
+    | RevokeJoinToken
+    | Join
+    | RenewCertificate
+    | RevokeCertificates
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -501,6 +572,12 @@ KINDS: dict[str, type[Command]] = {
     "declare_gc_policy": DeclareGCPolicy,
     "declare_role": DeclareRole,
     "declare_role_binding": DeclareRoleBinding,
+    "establish_authority": EstablishAuthority,
+    "create_join_token": CreateJoinToken,
+    "revoke_join_token": RevokeJoinToken,
+    "join": Join,
+    "renew_certificate": RenewCertificate,
+    "revoke_certificates": RevokeCertificates,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -132,6 +132,8 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     Code.ROLE_NOT_FOUND: (422, "The role does not exist", "Declare the role first, or name a built-in one."),
     Code.ROLE_IN_USE: (409, "The role is in use", "Delete the bindings that give it first."),
     Code.ROLE_BUILT_IN: (409, "The role is built in", ""),
+    Code.JOIN_REFUSED: (403, "The join token does not let it in", "Ask for another one: `flintctl token create`."),
+    Code.CERTIFICATE_REVOKED: (403, "The certificate is revoked", "Join again: `flintctl token create`."),
     Code.STALE: (409, "Decided from a state that has changed since", "Read again and repeat."),
     "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),
     "forbidden": (403, "It is not allowed", "`flintctl auth whoami` shows what you were given."),
