@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from controlplane.identity.names import SCHEME, IdentityError, Party, PartyKind, trust_domain, uris_of
 
 _BACKDATE = datetime.timedelta(hours=1)
-"""Clocks of hosts differ; a certificate is valid from a little before it was made."""
+"""Clocks of hosts differ; a certificate is valid from a little before it was made, at most a tenth of its life."""
 AUTHORITY_LIFE = datetime.timedelta(days=3650)
 _SERVES = ExtendedKeyUsageOID.SERVER_AUTH
 _CALLS = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -192,7 +192,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATE)
+        .not_valid_before(now - min(_BACKDATE, life / 10))
         .not_valid_after(now + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )

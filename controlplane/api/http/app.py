@@ -24,6 +24,7 @@ from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
     auth,
+    authority,
     batch,
     cluster,
     drift,
@@ -32,6 +33,7 @@ from controlplane.api.http.routes import (
     gc,
     gc_policies,
     hosts,
+    joining,
     microvms,
     namespaces,
     operations,
@@ -62,6 +64,7 @@ from controlplane.ports import (
     SnapshotSource,
     StateReader,
 )
+from controlplane.ports.issuance import Issuer
 
 PREFIX = "/api/v2"
 _ROUTERS = (
@@ -84,6 +87,8 @@ _ROUTERS = (
     snapshots,
     gc,
     gc_policies,
+    joining,
+    authority,
 )
 
 
@@ -102,6 +107,7 @@ def create_app(
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
+    issuer: Issuer | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none.
@@ -129,6 +135,7 @@ def create_app(
         clock=clock,
         ids=ids,
         settings=settings,
+        issuer=issuer,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)

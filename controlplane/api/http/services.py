@@ -27,6 +27,7 @@ from controlplane.ports import (
     SnapshotSource,
     StateReader,
 )
+from controlplane.ports.issuance import Issuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class Services:
     clock: Clock
     ids: Ids
     settings: ApiSettings
+    issuer: Issuer | None = None
+    """None where this node cannot sign certificates."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: whoever only waits answers at once."""
 

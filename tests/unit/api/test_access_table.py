@@ -58,13 +58,19 @@ ADMINISTERS = {
     "declare RoleBinding",
     "delete RoleBinding",
     "act Cluster",
+    "read JoinToken",
+    "declare JoinToken",
+    "delete JoinToken",
+    "read Certificate",
+    "act Certificate",
     "read Snapshot",
 }
 MAY = {
     "viewer": READS,
     "operator": READS | OPERATES,
     "admin": READS | OPERATES | ADMINISTERS,
-    "provisioner": {"read Host", "read Cluster", "declare Host", "delete Host", "act Host"},
+    "provisioner": {"read Host", "read Cluster", "declare Host", "delete Host", "act Host"}
+    | {"read JoinToken", "declare JoinToken", "delete JoinToken", "read Certificate"},
     "host": set[str](),
     "node": set[str](),
 }
