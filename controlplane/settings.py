@@ -252,6 +252,18 @@ class BackupSettings(_Settings):
         return store
 
 
+class AuthoritySettings(_Settings):
+    """The cluster signs its members' certificates itself; without this, an authority elsewhere does."""
+
+    keys_file: Path
+    """The key ring that secrets in the state are sealed with; the same on every node, mode 0600."""
+    file: Path
+    """The authority with its sealed key, for the first start and for when the cluster is down."""
+    host_life_s: Annotated[int, Field(ge=2, le=825 * 86_400)] = 86_400
+    node_life_s: Annotated[int, Field(ge=2, le=825 * 86_400)] = 86_400
+    """How long certificates are valid; they are renewed at two thirds of that."""
+
+
 class NodeSettings(_Settings):
     """One control-plane member."""
 
@@ -269,6 +281,7 @@ class NodeSettings(_Settings):
     """`never` loses acknowledged writes in a power failure: for benchmarks."""
     election: ElectionSettings = ElectionSettings()
     backup: BackupSettings | None = None
+    authority: AuthoritySettings | None = None
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
     gc: GCSettings = GCSettings()
@@ -357,12 +370,18 @@ class AgentFileSettings(_Settings):
         return self
 
 
+def dialled_at(settings: NodeSettings) -> list[str]:
+    """The names and addresses of the node's servers, without ports: what its certificate has to name."""
+    servers = (settings.http.address, settings.gateway.address, settings.raft.address)
+    return list(dict.fromkeys(split_address(each)[0] for each in servers))
+
+
 S = TypeVar("S", NodeSettings, AgentFileSettings)
 
 
 def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
-    """Read a node's file. Raises SettingsError."""
-    settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
+    """Read a node's file, and check the files that it names. Raises SettingsError."""
+    settings = read_node(path, environ)
     problems = _wrong_tls("tls", settings.tls, ("node", settings.node, settings.cluster_id))
     problems += _missing(
         "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
@@ -370,6 +389,11 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
     if problems:
         raise SettingsError(str(path), problems)
     return settings
+
+
+def read_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
+    """Read a node's file alone. Raises SettingsError."""
+    return _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
 
 
 def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> AgentFileSettings:

@@ -23,9 +23,15 @@ from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
 from controlplane.decide.breaker import FailoverLimits
+from controlplane.identity.names import IdentityError
+from controlplane.identity.reloading import follow
 from controlplane.identity.tokens import TokenAuthenticator
+from controlplane.issuance.founding import AuthorityFile, establish
+from controlplane.issuance.issuer import ClusterIssuer
+from controlplane.issuance.renewal import NodeRenewal
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
+from controlplane.ports.issuance import Lives
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
@@ -36,7 +42,8 @@ from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.replica.addresses import AddressBook, Announcer
 from controlplane.replica.snapshots import Snapshots
-from controlplane.settings import NodeSettings, split_address
+from controlplane.sealing import KeyRing, SealingError
+from controlplane.settings import NodeSettings, dialled_at, split_address
 from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
 
@@ -58,6 +65,7 @@ async def run_front(settings: NodeSettings) -> None:
     ledger = Ledger()
     keeper = LeaseKeeper(replica, clock, ledger, settings.lease)
     watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
+    issuer, file = _authority(settings, replica, clock)
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -72,6 +80,7 @@ async def run_front(settings: NodeSettings) -> None:
         leader=lambda: replica.leader,
         lease_ttl_s=settings.lease.ttl_s,
         view=lambda: NodeView(contact=replica.contact, revision=replica.state.revision, waits_s=watch.waits_s),
+        issuer=issuer,
     )
     snapshots = Snapshots(
         fresh=replica.fresh_at,
@@ -103,10 +112,12 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
+            gateways=addresses.gateways,
             failover=limits,
             gc_policy=settings.gc.policy,
             gc_per_round=settings.gc.per_round,
         ),
+        issuer=issuer,
     )
     host, port = split_address(settings.http.listen)
     http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
@@ -124,6 +135,11 @@ async def run_front(settings: NodeSettings) -> None:
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())
+        if issuer is not None and file is not None:
+            tasks.create_task(establish(file, replica, replica))
+            renewal = NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, clock)
+            tasks.create_task(renewal.run())
+        tasks.create_task(follow(settings.tls, http.reload_tls))
         watching: asyncio.Task[None] | None = None
         try:
             await patiently(gateway.start, GatewayError)
@@ -145,6 +161,25 @@ async def run_front(settings: NodeSettings) -> None:
                 await asyncio.wait([watching])
             await gateway.stop()
             await log.aclose()
+
+
+def _authority(
+    settings: NodeSettings, replica: Replica, clock: Clock
+) -> tuple[ClusterIssuer | None, AuthorityFile | None]:
+    """Raises StartError when the key ring or the authority's file cannot be used."""
+    authority = settings.authority
+    if authority is None:
+        return None, None
+    try:
+        ring = KeyRing.load(authority.keys_file)
+        file = AuthorityFile.load(authority.file)
+        file.issuer(ring)
+    except SealingError as error:
+        raise StartError(f"authority.keys_file: {error}") from None
+    except IdentityError as error:
+        raise StartError(f"authority.file: {error}") from None
+    lives = Lives(host_s=authority.host_life_s, node_s=authority.node_life_s)
+    return ClusterIssuer(settings.cluster_id, replica, replica, clock, ring, lives), file
 
 
 def _backups(settings: NodeSettings, source: SnapshotSource, replica: Replica, clock: Clock) -> BackupSchedule | None:

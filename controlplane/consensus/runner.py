@@ -83,6 +83,14 @@ class Runner:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
+    def reload_tls(self) -> None:
+        """Use the certificate files as they are now for every connection from now on; those that there are stay.
+
+        Raises OSError (ssl.SSLError included): then what was in use stays in use.
+        """
+        if self._transport is not None and self._transport.tls is not None and self.settings.tls is not None:
+            self._transport.tls = load_contexts(self.settings.tls)
+
     async def start(self) -> None:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
         settings = self.settings

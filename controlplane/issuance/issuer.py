@@ -8,7 +8,6 @@ process; whoever can read a node's key ring could do so anyway.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from controlplane.identity import issuing, join_tokens
@@ -19,21 +18,10 @@ from controlplane.model.commands import Join, RenewCertificate
 from controlplane.model.credentials import ClusterAuthority, MemberKind, Sealed
 from controlplane.model.types import replace
 from controlplane.ports import Clock, Proposer, StateReader
-from controlplane.ports.issuance import Applicant, Issued, NoAuthorityError
+from controlplane.ports.issuance import Applicant, Issued, Lives, NoAuthorityError
 from controlplane.sealing import KeyRing, SealingError
 
 PROPOSE_TIMEOUT_S = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lives:
-    """How long certificates are valid, in seconds."""
-
-    host_s: float
-    node_s: float
-
-    def of(self, kind: MemberKind) -> timedelta:
-        return timedelta(seconds=self.host_s if kind is MemberKind.HOST else self.node_s)
 
 
 def purpose(fingerprint: str) -> str:
@@ -52,7 +40,7 @@ class ClusterIssuer:
         self._proposer = proposer
         self._clock = clock
         self._ring = ring
-        self._lives = lives
+        self.lives = lives
         self._unsealed: tuple[str, issuing.Issuer] | None = None
 
     def fingerprint(self) -> str:
@@ -112,7 +100,7 @@ class ClusterIssuer:
         certificate = self._issuer().issue(
             Party(self._cluster_id, applicant.kind.value, applicant.name),
             public_key,
-            life=self._lives.of(applicant.kind),
+            life=timedelta(seconds=self.lives.host_s if applicant.kind is MemberKind.HOST else self.lives.node_s),
             now=datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC),
             addresses=applicant.addresses,
         )

@@ -37,6 +37,14 @@ class Issued:
     """Milliseconds since the Unix epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """How long certificates are valid, in seconds."""
+
+    host_s: int
+    node_s: int
+
+
 class Issuer(Protocol):
     """All raise NoAuthorityError and LogError; IdentityError for a signing request that is none."""
 
@@ -57,6 +65,11 @@ class Issuer(Protocol):
 
     async def renew(self, applicant: Applicant, *, presented: str) -> Issued | Rejected:
         """Another certificate for who showed the one of the serial `presented`."""
+        ...
+
+    @property
+    def lives(self) -> Lives:
+        """Of what it signs."""
         ...
 
     def key_ring(self) -> str:

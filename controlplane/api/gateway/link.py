@@ -30,6 +30,7 @@ from controlplane.api.gateway.translate import (
     raise_error,
 )
 from controlplane.identity.files import TlsFiles
+from controlplane.identity.reloading import Stamp, stamp
 from controlplane.model.resources import Bid, Observation
 from controlplane.ports import (
     BidRequestItem,
@@ -87,7 +88,8 @@ class Link:
         self._nodes = nodes
         self._tls = tls
         self._view = view
-        self._channels: dict[str, tuple[str, aio.Channel]] = {}
+        self._channels: dict[str, tuple[tuple[str, Stamp], aio.Channel]] = {}
+        """By node, with the address that was dialled and the files that were shown."""
         self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -202,10 +204,11 @@ class Link:
         address = self._nodes().get(node)
         if not address:
             raise OSError(f"the gateway of node {node} is not known")
-        dialled, channel = self._channels.get(node, ("", None))
-        if channel is None or dialled != address:
+        wanted = (address, stamp(self._tls))
+        dialled, channel = self._channels.get(node, (None, None))
+        if channel is None or dialled != wanted:
             if channel is not None:
-                # Calls that are under way at the old address end by their own deadlines.
+                # Calls that are under way end by their own deadlines.
                 closing = asyncio.create_task(channel.close(grace=MAX_ASK_S))
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
@@ -215,7 +218,7 @@ class Link:
                 certificate_chain=self._tls.certificate.read_bytes(),
             )
             channel = aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-            self._channels[node] = (address, channel)
+            self._channels[node] = (wanted, channel)
         return rpc.NodeRelayStub(channel)
 
 

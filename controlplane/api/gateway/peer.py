@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from controlplane.identity.names import IdentityError, Party, party_from_pem
+from cryptography import x509
+
+from controlplane.identity.issuing import serial_text
+from controlplane.identity.names import IdentityError, Party, party_from_certificate
 
 _CERTIFICATE = "x509_pem_cert"
 
 
-def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Party:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    party: Party
+    serial: str
+    """Of the certificate that it showed, in hex."""
+    expires_at_s: float
+    """Of that certificate, in seconds since the Unix epoch: a connection may be older than it is valid."""
+
+
+def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Caller:
     """From `ServicerContext.auth_context()`; TLS has verified the chain. Raises IdentityError."""
     certificates = tuple(auth_context.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
         raise IdentityError("the caller showed no certificate")
-    return party_from_pem(certificates[0])
+    try:
+        certificate = x509.load_pem_x509_certificate(certificates[0])
+    except ValueError as error:
+        raise IdentityError(f"not a PEM certificate: {error}") from error
+    return Caller(
+        party=party_from_certificate(certificate),
+        serial=serial_text(certificate),
+        expires_at_s=certificate.not_valid_after_utc.timestamp(),
+    )

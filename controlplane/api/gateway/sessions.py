@@ -16,6 +16,9 @@ import structlog
 from grpc import aio
 
 from controlplane.api.gateway.access import SESSION, Doorkeeper
+from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.renewing import Context as RenewContext
+from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
 from controlplane.machine.outcome import Rejected
@@ -73,6 +76,7 @@ class SessionService(rpc.AgentGatewayServicer):
         clock: Clock,
         nodes: Callable[[], Mapping[str, str]],
         doorkeeper: Doorkeeper,
+        renewing: Renewing,
         sessions: Sessions,
         heard: Callable[[Heartbeat], None],
         lease_ttl_ms: int,
@@ -86,6 +90,7 @@ class SessionService(rpc.AgentGatewayServicer):
         self._clock = clock
         self._nodes = nodes
         self._doorkeeper = doorkeeper
+        self._renewing = renewing
         self._sessions = sessions
         self._heard = heard
         self._lease_ttl_ms = lease_ttl_ms
@@ -101,6 +106,7 @@ class SessionService(rpc.AgentGatewayServicer):
         session = AgentSession(
             host=hello.host,
             session=hello.session,
+            serial=caller(context.auth_context()).serial,
             reader=self._reader,
             proposer=self._proposer,
             clock=self._clock,
@@ -118,6 +124,11 @@ class SessionService(rpc.AgentGatewayServicer):
         finally:
             self._sessions.remove(session)
             log.info("session closed", host=hello.host, session=hello.session)
+
+    async def Renew(  # noqa: N802 - the wire's name
+        self, request: wire.RenewRequest, context: RenewContext
+    ) -> wire.RenewReply:
+        return await self._renewing.renew(request, context)
 
     async def _receive(
         self, incoming: AsyncIterator[wire.FromAgent], context: _Context

@@ -92,12 +92,20 @@ class SealedKey(Shape):
     box: str
 
 
+class LivesShape(Shape):
+    """How long certificates are valid."""
+
+    host_s: int
+    node_s: int
+
+
 class NodeSecrets(Shape):
     """What a node needs besides its certificate."""
 
     key_ring: str = Field(description="The key-encryption keys: the file's content.")
     authority: str = Field(description="PEM of the authority that signs.")
     authority_key: SealedKey
+    lives: LivesShape
     peers: dict[str, str] = Field(description="Where the members' logs are dialled.")
     gateways: dict[str, str]
     apis: dict[str, str]

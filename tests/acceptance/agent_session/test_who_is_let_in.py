@@ -20,7 +20,7 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as 
 @pytest.mark.parametrize(
     ("message", "code", "says"),
     [
-        (hello("h2"), grpc.StatusCode.PERMISSION_DENIED, "hello.host: .* host h1, which may not act Session h2"),
+        (hello("h2"), grpc.StatusCode.PERMISSION_DENIED, "hello.host: .* host h1 of cluster test, which may not"),
         (hello("h1", cluster_id="other"), grpc.StatusCode.FAILED_PRECONDITION, "hello.cluster_id: the host belongs"),
         (hello("h1", protocol=7), grpc.StatusCode.INVALID_ARGUMENT, "hello.protocol: 7; this node speaks 1"),
         (hello("h1", session=""), grpc.StatusCode.INVALID_ARGUMENT, "hello.session: missing"),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import pytest
 
 from controlplane.api.gateway.access import METHODS, Doorkeeper
 from controlplane.identity.authority import Authority
+from controlplane.machine.state import State
+from controlplane.ports import StateReader
+from controlplane.system import SystemClock
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2
 
 DESCRIBED = {
@@ -15,10 +19,17 @@ DESCRIBED = {
     for service in agent_pb2.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-MAY = {"host": {"AgentGateway/Session"}, "node": DESCRIBED - {"AgentGateway/Session"}}
+OWN = {"AgentGateway/Session", "AgentGateway/Renew"}
+MAY = {"host": OWN, "node": DESCRIBED - OWN}
 
 
-DOORKEEPER = Doorkeeper("test")
+class Known:
+    """What a doorkeeper knows."""
+
+    state = State(cluster_id="test")
+
+
+DOORKEEPER = Doorkeeper("test", cast("StateReader", Known()), SystemClock())
 
 
 class Caller:
@@ -48,7 +59,7 @@ def test_every_method_has_a_rule() -> None:
 @pytest.mark.parametrize("kind", ["host", "node", "proxy", "nobody"])
 @pytest.mark.parametrize("method", sorted(DESCRIBED))
 def test_each_member_calls_what_is_its_own(callers: dict[str, Caller], kind: str, method: str) -> None:
-    reason = DOORKEEPER.refused(callers[kind], method, "h1" if method == "AgentGateway/Session" else None)
+    reason = DOORKEEPER.refused(callers[kind], method, "h1" if method in OWN else None)
     assert (reason is None) is (method in MAY.get(kind, set()))
 
 
@@ -64,5 +75,5 @@ def test_a_host_has_its_own_session_and_no_other(callers: dict[str, Caller]) -> 
 
 
 def test_a_member_of_another_cluster_is_refused_though_its_authority_is_trusted(callers: dict[str, Caller]) -> None:
-    reason = Doorkeeper("other").refused(callers["node"], "NodeRelay/View")
+    reason = Doorkeeper("other", cast("StateReader", Known()), SystemClock()).refused(callers["node"], "NodeRelay/View")
     assert reason == "the certificate belongs to node n1 of cluster test, not to a node of cluster other"

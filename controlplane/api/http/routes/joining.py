@@ -147,6 +147,7 @@ async def _node_secrets(
         key_ring=issuer.key_ring(),
         authority=authority,
         authority_key=credential_shapes.SealedKey(key_id=key.key_id, wrapped=key.wrapped, box=key.box),
+        lives=credential_shapes.LivesShape(host_s=issuer.lives.host_s, node_s=issuer.lives.node_s),
         peers={each.node: each.address for each in before if each.node != name},
         gateways={node: at for node, at in gateways.items() if node != name},
         apis={node: at for node, at in services.settings.addresses().items() if at and node != name},
