@@ -10,6 +10,7 @@ from controlplane.bootstrap.process import patiently, run_child, settle_collecto
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 from controlplane.consensus.errors import DataDirectoryLockedError, DiskError
 from controlplane.identity.reloading import follow
+from controlplane.machine.certificates import revocation
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
 from controlplane.settings import NodeSettings
@@ -49,7 +50,12 @@ def raft_settings(settings: NodeSettings) -> RaftSettings:
 
 async def run_raft(settings: NodeSettings) -> None:
     sys.setswitchinterval(SWITCH_S)
-    node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id), settle=settle_collector)
+    machine = MachineState(settings.cluster_id)
+
+    def revoked(peer: str, serial: str) -> str | None:
+        return revocation(machine.state, "node", peer, serial)
+
+    node = RaftNode(raft_settings(settings), machine, settle=settle_collector, revoked=revoked)
     await patiently(node.start, DataDirectoryLockedError)
     reloading = asyncio.create_task(follow(settings.tls, node.reload_tls))
     try:

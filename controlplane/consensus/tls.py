@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from cryptography import x509
 
@@ -53,3 +54,9 @@ def check_validity(files: TlsFiles, now: datetime) -> None:
 def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket, cluster_id: str) -> str:
     """The node id in the verified certificate of the other end, a node of this cluster. Raises IdentityError."""
     return require(party_from_peercert(connection.getpeercert()), cluster_id, "node")
+
+
+def peer_serial(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+    """The serial number of its certificate, in hex as the product writes it everywhere."""
+    shown = cast("dict[str, str]", connection.getpeercert() or {})
+    return f"{int(shown.get('serialNumber', '0'), 16):x}"

@@ -66,7 +66,7 @@ async def test_a_node_certificate_opens_no_session(cluster: Cluster) -> None:
     await cluster.start_node("n1")
     async with raw_session(cluster, "h1", tls=cluster.certificate("node", "n2")) as stream:
         # It is refused for what it is; a hello could come too late to be written.
-        with pytest.raises(aio.AioRpcError, match="belongs to node n2, which may not act Session") as refused:
+        with pytest.raises(aio.AioRpcError, match="belongs to node n2 of cluster test, which may not act") as refused:
             await asyncio.wait_for(stream.read(), WAIT_S)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
@@ -79,7 +79,9 @@ async def test_a_host_certificate_asks_no_questions(ready: Cluster) -> None:
             stub.Ask(wire.AskRequest(host="h1", question=wire.Question(console=wire.ConsoleRequest(uid="x")))),
             stub.Grant(wire.GrantRequest(heard=[wire.Heard(host="h1", session="s", sequence=1)])),
         ):
-            with pytest.raises(aio.AioRpcError, match=r"belongs to host h1, which may not \w+ Relay") as refused:
+            with pytest.raises(
+                aio.AioRpcError, match=r"belongs to host h1 of cluster test, which may not \w+ Relay"
+            ) as refused:
                 await call
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +49,7 @@ from controlplane.ports import (
     PlanItem,
     Presence,
 )
+from controlplane.ports.issuance import Issuer
 from controlplane.replica.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -227,6 +228,10 @@ class Rig:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
+
+    def give_issuer(self, issuer: Issuer) -> None:
+        """From now on this node signs certificates."""
+        self.server.app.state.services = replace(self.server.app.state.services, issuer=issuer)
 
     def reset(self) -> None:
         """An empty state and no faults."""

@@ -77,3 +77,16 @@ def test_a_host_has_its_own_session_and_no_other(callers: dict[str, Caller]) -> 
 def test_a_member_of_another_cluster_is_refused_though_its_authority_is_trusted(callers: dict[str, Caller]) -> None:
     reason = Doorkeeper("other", cast("StateReader", Known()), SystemClock()).refused(callers["node"], "NodeRelay/View")
     assert reason == "the certificate belongs to node n1 of cluster test, not to a node of cluster other"
+
+
+def test_a_connection_does_not_outlive_its_certificate_for_another_call(callers: dict[str, Caller]) -> None:
+    late = Late()
+    reason = Doorkeeper("test", cast("StateReader", Known()), late).refused(callers["host"], "AgentGateway/Renew")
+    assert reason == (
+        "the certificate of host h1 of cluster test has expired since this connection was made; connect again"
+    )
+
+
+class Late(SystemClock):
+    def now_ms(self) -> int:
+        return super().now_ms() + 10 * 365 * 86_400_000

@@ -25,7 +25,7 @@ from controlplane.identity.names import IdentityError
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind, Verb
-from controlplane.model.commands import CreateJoinToken, RevokeJoinToken
+from controlplane.model.commands import CreateJoinToken, RevokeCertificates, RevokeJoinToken
 from controlplane.model.credentials import JoinToken, MemberKind
 from controlplane.ports import LogError, Member, RefusedError
 from controlplane.ports.issuance import Applicant, Issued, Issuer, NoAuthorityError
@@ -124,13 +124,16 @@ async def _welcome(
         certificate=issued.certificate,
         authorities=issued.authorities,
         gateways=gateways,
-        node=None if body.node is None else await _node_secrets(services, issuer, body.name, body.node, gateways),
+        node=None
+        if body.node is None
+        else await _node_secrets(services, issuer, issued.serial, body.name, body.node, gateways),
     )
 
 
 async def _node_secrets(
     services: Services,
     issuer: Issuer,
+    serial: str,
     name: str,
     addresses: credential_shapes.NodeAddresses,
     gateways: dict[str, str],
@@ -140,6 +143,11 @@ async def _node_secrets(
     try:
         member = Member(name, addresses.raft, "learner", addresses.api, addresses.gateway)
         await services.members.add_member(member, timeout_s=ADD_TIMEOUT_S)
+    except RefusedError as error:
+        # Such as an id that was removed: it is given nothing, and its certificate is worth nothing.
+        revoked = RevokeCertificates(kind=MemberKind.NODE, name=name, serial=serial, reason=f"not admitted: {error}")
+        await services.proposer.propose(revoked, actor="join", timeout_s=services.settings.write_timeout_s)
+        raise
     except LogError as error:
         message = f"{error or type(error).__name__}: add it with `flintctl raft add {name} --address {addresses.raft}`"
     authority, key = issuer.sealed()
