@@ -377,7 +377,12 @@ _COMMANDS: list[Command] = [
         address="10.1.2.3",
     ),
     RenewCertificate(
-        kind=MemberKind.HOST, name="h9", presented="1a", serial="1b", expires_at=START_MS + 2 * 86_400_000
+        kind=MemberKind.HOST,
+        name="h9",
+        presented="1a",
+        presented_expires_at=START_MS + 86_400_000,
+        serial="1b",
+        expires_at=START_MS + 2 * 86_400_000,
     ),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", serial="1a", reason="the disk was sold"),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),

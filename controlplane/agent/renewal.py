@@ -40,17 +40,22 @@ class CertificateRenewal:
         """Until cancelled; `address` is the gateway of the session's node."""
         while True:
             try:
-                left_s = self._left_s()
-                if left_s <= 0:
-                    await self._renew(address)
-                    left_s = self._left_s()
-            except aio.AioRpcError as error:
-                log.warning("certificate not renewed", reason=f"{error.code().name}: {error.details()}")
-                left_s = NOT_OFFERED_S if error.code() in _NOT_OFFERED else self._retry_s()
+                left_s = await self._look(address)
             except (IdentityError, OSError) as error:
                 log.warning("certificate not renewed", reason=str(error))
                 left_s = RETRY_S
             await asyncio.sleep(min(max(left_s, 0.5), LONGEST_WAIT_S))
+
+    async def _look(self, address: str) -> float:
+        """Renew it if it is due; gives the seconds until the next look. Raises IdentityError, OSError."""
+        if (left_s := self._left_s()) > 0:
+            return left_s
+        try:
+            await self._renew(address)
+        except aio.AioRpcError as error:
+            log.warning("certificate not renewed", reason=f"{error.code().name}: {error.details()}")
+            return NOT_OFFERED_S if error.code() in _NOT_OFFERED else self._retry_s()
+        return self._left_s()
 
     def _left_s(self) -> float:
         """Raises IdentityError."""

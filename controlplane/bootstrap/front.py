@@ -137,7 +137,7 @@ async def run_front(settings: NodeSettings) -> None:
             tasks.create_task(backups.run())
         if issuer is not None and file is not None:
             tasks.create_task(establish(file, replica, replica))
-            renewal = NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, clock)
+            renewal = NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, replica, clock)
             tasks.create_task(renewal.run())
         tasks.create_task(follow(settings.tls, http.reload_tls))
         watching: asyncio.Task[None] | None = None

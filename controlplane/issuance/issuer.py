@@ -18,7 +18,7 @@ from controlplane.model.commands import Join, RenewCertificate
 from controlplane.model.credentials import ClusterAuthority, MemberKind, Sealed
 from controlplane.model.types import replace
 from controlplane.ports import Clock, Proposer, StateReader
-from controlplane.ports.issuance import Applicant, Issued, Lives, NoAuthorityError
+from controlplane.ports.issuance import Applicant, Issued, Lives, NoAuthorityError, Presented
 from controlplane.sealing import KeyRing, SealingError
 
 PROPOSE_TIMEOUT_S = 8.0
@@ -81,12 +81,13 @@ class ClusterIssuer:
         outcome = await self._proposer.propose(command, actor=f"join-token:{given.id}", timeout_s=PROPOSE_TIMEOUT_S)
         return outcome if isinstance(outcome, Rejected) else signed
 
-    async def renew(self, applicant: Applicant, *, presented: str) -> Issued | Rejected:
+    async def renew(self, applicant: Applicant, presented: Presented) -> Issued | Rejected:
         signed = self._sign(applicant)
         command = RenewCertificate(
             kind=applicant.kind,
             name=applicant.name,
-            presented=presented,
+            presented=presented.serial,
+            presented_expires_at=presented.expires_at,
             serial=signed.serial,
             expires_at=signed.expires_at,
         )

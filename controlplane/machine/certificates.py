@@ -46,6 +46,9 @@ def renew_certificate(draft: Draft, command: RenewCertificate) -> Result:
     if holder is not None and len(_unexpired(holder, draft.at)) >= MAX_CERTIFICATES:
         message = f"{command.kind.value} {command.name} has {MAX_CERTIFICATES} certificates that have not expired"
         return Rejected(code=Code.INVALID, message=message)
+    known = () if holder is None else [each.serial for each in holder.certificates]
+    if command.presented not in known and command.presented_expires_at > draft.at:
+        record_issued(draft, command.kind, command.name, command.presented, command.presented_expires_at)
     record_issued(draft, command.kind, command.name, command.serial, command.expires_at)
     return applied(draft, command.serial)
 

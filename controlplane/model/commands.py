@@ -475,6 +475,8 @@ class RenewCertificate:
     kind: MemberKind
     name: str
     presented: str
+    presented_expires_at: int
+    """Known from now on, if it was not: one from before the state, or from another authority."""
     serial: str
     expires_at: int
 

@@ -38,6 +38,15 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
+class Presented:
+    """The certificate that an applicant has."""
+
+    serial: str
+    expires_at: int
+    """Milliseconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lives:
     """How long certificates are valid, in seconds."""
 
@@ -63,8 +72,8 @@ class Issuer(Protocol):
         """
         ...
 
-    async def renew(self, applicant: Applicant, *, presented: str) -> Issued | Rejected:
-        """Another certificate for who showed the one of the serial `presented`."""
+    async def renew(self, applicant: Applicant, presented: Presented) -> Issued | Rejected:
+        """Another certificate for who showed `presented`."""
         ...
 
     @property

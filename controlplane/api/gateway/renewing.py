@@ -14,7 +14,7 @@ from controlplane.identity.names import IdentityError
 from controlplane.machine.outcome import Rejected
 from controlplane.model.credentials import MemberKind
 from controlplane.ports import LogError
-from controlplane.ports.issuance import Applicant, Issuer, NoAuthorityError
+from controlplane.ports.issuance import Applicant, Issuer, NoAuthorityError, Presented
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 Context = aio.ServicerContext[wire.RenewRequest, wire.RenewReply]
@@ -40,7 +40,7 @@ class Renewing:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this node signs no certificates")
         applicant = Applicant(kind=MemberKind.HOST, name=host, csr=request.csr)
         try:
-            issued = await self._issuer.renew(applicant, presented=shown.serial)
+            issued = await self._issuer.renew(applicant, Presented(shown.serial, round(shown.expires_at_s * 1000)))
         except NoAuthorityError as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except IdentityError as error:

@@ -80,7 +80,7 @@ def init(
     _check_name(cluster_id, "--cluster-id")
     servers = _servers(raft, gateway, http)
     lives_s = (_seconds(host_life, "--host-life"), _seconds(node_life, "--node-life"))
-    there = MemberDirectory(directory, node)
+    there = MemberDirectory(directory, node, (*files.OF_NODE, files.TOKEN_FILE))
     now = datetime.datetime.now(datetime.UTC)
     issuer, ring, key = issuing.new_issuer(cluster_id, now=now), KeyRing.new(), issuing.new_key()
     certificate = issuer.issue(
@@ -140,7 +140,7 @@ def join(
     _check_address(server, "--server")
     servers = None if node is None else _servers(raft, gateway, http)
     chosen = _driver(driver, images, directory)
-    there = MemberDirectory(directory, name)
+    there = MemberDirectory(directory, name, files.OF_HOST if servers is None else files.OF_NODE)
     key = issuing.new_key()
     cluster = Pinned(server, given.fingerprint)
     asked: Json = {"token": given.text, "name": name, "csr": issuing.signing_request(key).decode(), "macs": _macs()}

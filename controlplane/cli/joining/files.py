@@ -6,7 +6,7 @@ Everything lies in one directory that only its owner can enter. Nothing that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ KEYS_FILE = "sealing-keys.json"
 AUTHORITY_FILE = "authority.json"
 TOKENS_FILE = "tokens.json"
 TOKEN_FILE = "token"  # noqa: S105 - a file's name
+OF_HOST = (CA_FILE,)
+OF_NODE = (CA_FILE, KEYS_FILE, AUTHORITY_FILE, TOKENS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,19 @@ class Peers:
 
 
 class MemberDirectory:
-    def __init__(self, directory: Path, name: str) -> None:
-        """Raises CliError when files of `name` are there already."""
+    def __init__(self, directory: Path, name: str, shared: Sequence[str]) -> None:
+        """`shared`: what it will hold besides the member's own. Raises CliError when something of it is there already:
+        before a token is used up for nothing.
+        """
         self.path = directory.resolve()
         self._name = name
-        for each in (self.settings, self.key, self.certificate):
+        for each in (self.settings, self.key, self.certificate, *(self.path / one for one in shared)):
             if each.exists():
                 raise CliError(f"{each} exists already and is not replaced", hint="choose another --dir")
-        storage.private_directory(self.path)
+        try:
+            storage.private_directory(self.path)
+        except OSError as error:
+            raise CliError(f"--dir: {self.path}: {error.strerror}") from None
 
     @property
     def settings(self) -> Path:

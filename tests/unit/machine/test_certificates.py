@@ -22,7 +22,9 @@ from controlplane.model.types import Kind, replace
 NOW = 1_000_000
 LIFE = 3_000
 AUTHORITY = EstablishAuthority(fingerprint="ab" * 32, certificate="PEM", key=Sealed(key_id="k", wrapped="w", box="b"))
-RENEW = RenewCertificate(kind=MemberKind.HOST, name="h1", presented="1", serial="2", expires_at=NOW + LIFE)
+RENEW = RenewCertificate(
+    kind=MemberKind.HOST, name="h1", presented="1", presented_expires_at=NOW, serial="2", expires_at=NOW + LIFE
+)
 REVOKE = RevokeCertificates(kind=MemberKind.HOST, name="h1", reason="stolen")
 
 
@@ -56,6 +58,13 @@ def test_a_revoked_certificate_is_not_renewed_and_neither_is_any_other_of_its_ho
     assert not holds_valid(machine.state, "host", "h1", NOW + 1)
     assert revocation(machine.state, "host", "h2", "2") is None
     check_snapshot(machine.state)
+
+
+def test_a_certificate_from_before_the_state_is_known_once_it_was_shown() -> None:
+    machine = DrivenMachine()
+    machine.accept(replace(RENEW, presented_expires_at=NOW + 10), at=NOW)
+    machine.accept(REVOKE, at=NOW + 1)
+    assert revocation(machine.state, "host", "h1", "1") is not None
 
 
 def test_one_certificate_is_revoked_by_its_serial_and_the_others_stay() -> None:
