@@ -26,19 +26,14 @@ from controlplane.api.http.routes import (
     auth,
     batch,
     cluster,
+    declared,
     drift,
     failover,
-    failover_policies,
     gc,
-    gc_policies,
     hosts,
     microvms,
-    namespaces,
     operations,
-    placement_policies,
     raft,
-    role_bindings,
-    roles,
     snapshots,
     watch,
 )
@@ -65,12 +60,8 @@ from controlplane.ports import (
 
 PREFIX = "/api/v2"
 _ROUTERS = (
-    namespaces,
+    declared,
     hosts,
-    placement_policies,
-    failover_policies,
-    roles,
-    role_bindings,
     auth,
     microvms,
     actions,
@@ -83,7 +74,6 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
-    gc_policies,
 )
 
 
