@@ -16,6 +16,7 @@ from controlplane.cli.commands import (
     apply,
     auth,
     cluster,
+    drift,
     failover,
     gc,
     host,
@@ -45,7 +46,7 @@ The cluster comes from the flags, else the environment (FLINTLOCK_ENDPOINTS, FLI
 FLINTLOCK_NAMESPACE), else ~/.config/flintlock/config.yaml, which `flintctl dev up` writes.
 
 \b
-Exit codes: 0 done; 1 error; 2 differences found (drift --detailed-exitcode), a degraded log (raft status) or a wrong
+Exit codes: 0 done; 1 error; 2 differences found (drift --exit-code), a degraded log (raft status) or a wrong
 command line; 130 interrupted.
 """
 
@@ -67,7 +68,7 @@ app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(resources.operations, name="operation")
-app.command("drift")(cluster.drift)
+app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)
 app.command("apply")(apply.apply)
 app.command("delete")(apply.delete)
