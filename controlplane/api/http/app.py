@@ -23,6 +23,7 @@ from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
+    api_tokens,
     auth,
     batch,
     cluster,
@@ -71,6 +72,7 @@ _ROUTERS = (
     failover_policies,
     roles,
     role_bindings,
+    api_tokens,
     auth,
     microvms,
     actions,
@@ -139,7 +141,7 @@ def create_app(
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
-    known = AuthMiddleware(bounded, identity=identity)
+    known = AuthMiddleware(bounded, identity=identity, reader=reader)
     app.first = ContextMiddleware(known, reader=reader, ids=ids)
     return app
 
