@@ -232,6 +232,20 @@ class GCSettings(_Settings):
     per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
+class ApiTokenSettings(_Settings):
+    """How long API tokens last; the same on every node."""
+
+    ttl_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] = 30 * 86_400
+    """Unless their maker says otherwise."""
+    max_ttl_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] = 365 * 86_400
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ttl_s > self.max_ttl_s:
+            raise ValueError(f"ttl_s: {self.ttl_s} s is over max_ttl_s = {self.max_ttl_s} s")
+        return self
+
+
 class BackupSettings(_Settings):
     """Snapshots that the leading node saves by itself."""
 
@@ -271,6 +285,7 @@ class NodeSettings(_Settings):
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
     gc: GCSettings = GCSettings()
+    api_tokens: ApiTokenSettings = ApiTokenSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from controlplane.model import access
+from controlplane.model import access, api_tokens
 from controlplane.model.commands import (
     Act,
     Action,
@@ -22,6 +22,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
     DeclareHost,
@@ -44,12 +45,15 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Precondition,
     Release,
     Report,
     Resurrect,
+    RevokeApiToken,
+    RotateApiToken,
     seal,
 )
 from controlplane.model.gc import Subject, SubjectKind, Trigger
@@ -344,6 +348,35 @@ _COMMANDS: list[Command] = [
             namespaces=["demo"],
         ),
     ),
+    CreateApiToken(
+        name="ci",
+        uid="uid-of-ci",
+        spec=api_tokens.ApiTokenSpec(
+            user="oidc:alice",
+            groups=["web"],
+            limit=access.AccessLimit(verbs=[access.Verb.READ, access.Verb.DECLARE], namespaces=["demo"]),
+            description="the pipeline",
+        ),
+        sha256="1" * 64,
+        expires_at=START_MS + 86_400_000,
+        inherited=[access.AccessLimit(verbs=[access.Verb.READ])],
+    ),
+    NoteApiTokenUses(used={"ci": START_MS + 65_000, "absent": START_MS}),
+    RotateApiToken(
+        name="ci",
+        uid="uid-of-ci",
+        sha256="2" * 64,
+        expires_at=START_MS + 2 * 86_400_000,
+        retired_until=START_MS + 3_600_000,
+    ),
+    CreateApiToken(
+        name="spare",
+        uid="uid-of-spare",
+        spec=api_tokens.ApiTokenSpec(),
+        sha256="3" * 64,
+        expires_at=START_MS + 86_400_000,
+    ),
+    RevokeApiToken(name="spare", uid="uid-of-spare"),
 ]
 
 

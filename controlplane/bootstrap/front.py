@@ -13,8 +13,10 @@ import uvloop
 from controlplane.api.gateway import Gateway
 from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
+from controlplane.api.http.credentials import Credentials
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
+from controlplane.api.http.token_uses import TokenUses
 from controlplane.backup import open_store
 from controlplane.backup.schedule import BackupSchedule
 from controlplane.bootstrap.forecast import forecast_of
@@ -86,6 +88,7 @@ async def run_front(settings: NodeSettings) -> None:
         window_s=settings.failover.window_s,
         per_round=settings.failover.per_round,
     )
+    token_uses = TokenUses(replica)
     app = create_app(
         reader=replica,
         proposer=replica,
@@ -96,7 +99,13 @@ async def run_front(settings: NodeSettings) -> None:
         snapshots=snapshots,
         forecast=forecast_of,
         backup=lambda: backups.status() if backups is not None else None,
-        identity=TokenAuthenticator.from_file(settings.tokens_file),
+        identity=Credentials(
+            file=TokenAuthenticator.from_file(settings.tokens_file),
+            reader=replica,
+            clock=clock,
+            uses=token_uses,
+            issuers=None,
+        ),
         clock=clock,
         ids=ids,
         settings=ApiSettings(
@@ -106,6 +115,8 @@ async def run_front(settings: NodeSettings) -> None:
             failover=limits,
             gc_policy=settings.gc.policy,
             gc_per_round=settings.gc.per_round,
+            api_token_ttl_s=settings.api_tokens.ttl_s,
+            api_token_max_ttl_s=settings.api_tokens.max_ttl_s,
         ),
     )
     host, port = split_address(settings.http.listen)
@@ -119,7 +130,14 @@ async def run_front(settings: NodeSettings) -> None:
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
     async with asyncio.TaskGroup() as tasks:
-        runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run(), announcer.run())
+        runners = (
+            scheduler.run(),
+            failover.run(),
+            evacuation.run(),
+            collector.run(),
+            announcer.run(),
+            token_uses.run(),
+        )
         for runner in (replica.run(), *runners):
             tasks.create_task(runner)
         if backups is not None:

@@ -13,6 +13,7 @@ import typer
 
 from controlplane.cli import errors
 from controlplane.cli.commands import (
+    api_token,
     apply,
     auth,
     cluster,
@@ -67,6 +68,7 @@ app.add_typer(resources.gc_policies, name="gcpolicy")
 app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
+app.add_typer(api_token.app, name="api-token")
 app.add_typer(resources.operations, name="operation")
 app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    api_tokens,
     collect,
     declare,
     evacuation,
@@ -40,6 +41,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     Declaration,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
@@ -60,11 +62,14 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Release,
     Report,
     Resurrect,
+    RevokeApiToken,
+    RotateApiToken,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -76,6 +81,9 @@ _BATCHED = Declaration | Delete | Act
 
 _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
 """What operators say of a host, an object or the cluster, beside what they declare."""
+
+_Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
+"""About the credentials that the state holds."""
 
 _Upkeep = Collect | Evict | MarkStaying | HostEvacuated
 """What the leader's runners decide from the state alone."""
@@ -162,6 +170,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
             return _handle_word(draft, command)
+        case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
+            return _handle_credential(draft, command)
         case _:
             return _handle_own(draft, command, term=term)
 
@@ -180,6 +190,18 @@ def _handle_word(draft: Draft, command: _Word) -> Outcome:
             return overrides.override_breaker(draft, command)
         case CancelOverride():
             return overrides.cancel_override(draft, command)
+
+
+def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
+    match command:
+        case CreateApiToken():
+            return api_tokens.create(draft, command)
+        case RotateApiToken():
+            return api_tokens.rotate(draft, command)
+        case RevokeApiToken():
+            return api_tokens.revoke(draft, command)
+        case NoteApiTokenUses():
+            return api_tokens.note_uses(draft, command)
 
 
 def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:

@@ -21,6 +21,7 @@ from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, di
 from controlplane.machine.state import BLOCK, Queue, State
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
+from controlplane.model.api_tokens import ApiToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -109,6 +110,9 @@ class _Roles(_Records[Role], tag="roles", frozen=True): ...
 class _RoleBindings(_Records[RoleBinding], tag="role_bindings", frozen=True): ...
 
 
+class _ApiTokens(_Records[ApiToken], tag="api_tokens", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -135,6 +139,7 @@ _TableChunk = (
     | _GCPolicies
     | _Roles
     | _RoleBindings
+    | _ApiTokens
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -152,6 +157,7 @@ TABLES: tuple[str, ...] = (
     "gc_policies",
     "roles",
     "role_bindings",
+    "api_tokens",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

@@ -16,6 +16,7 @@ from immutables import Map
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
 from controlplane.machine.state import State
+from controlplane.model.api_tokens import ApiToken
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -44,7 +45,7 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally | Override
+Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally | Override | ApiToken
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -187,6 +188,15 @@ class Draft:
         self.state = replace(self.state, overrides=self.state.overrides.delete(key))
         self._digest(key, old, None)
 
+    def put_api_token(self, value: ApiToken) -> None:
+        old = self.state.api_tokens.get(value.name)
+        self.state = replace(self.state, api_tokens=self.state.api_tokens.set(value.name, value))
+        self._digest(value.name, old, value)
+
+    def drop_api_token(self, value: ApiToken) -> None:
+        self.state = replace(self.state, api_tokens=self.state.api_tokens.delete(value.name))
+        self._digest(value.name, value, None)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
@@ -213,7 +223,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally | Override)
+        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally | Override | ApiToken)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 

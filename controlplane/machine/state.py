@@ -14,6 +14,7 @@ from typing import Any, cast
 from immutables import Map
 
 from controlplane.machine.table import Table
+from controlplane.model.api_tokens import ApiToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
@@ -99,6 +100,7 @@ class State:
     """By what they override; one that has ended stays until the next."""
     roles: Table[Role] = Table()
     role_bindings: Table[RoleBinding] = Table()
+    api_tokens: Table[ApiToken] = Table()
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

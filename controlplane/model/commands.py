@@ -13,7 +13,8 @@ from enum import StrEnum
 import msgspec
 from msgspec import field
 
-from controlplane.model.access import RoleBindingSpec, RoleSpec
+from controlplane.model.access import AccessLimit, RoleBindingSpec, RoleSpec
+from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -425,6 +426,45 @@ class Collect:
 
 
 @record
+class CreateApiToken:
+    """`sha256` is of the secret, which only its maker knows."""
+
+    name: str
+    uid: str
+    spec: ApiTokenSpec
+    sha256: str
+    expires_at: int
+    inherited: list[AccessLimit] = field(default_factory=list[AccessLimit])
+    """Of the token that asks for it."""
+
+
+@record
+class RotateApiToken:
+    """Another secret for the token `uid`; the one before is good until `retired_until`."""
+
+    name: str
+    uid: str
+    sha256: str
+    expires_at: int
+    retired_until: int
+
+
+@record
+class RevokeApiToken:
+    """The end of the token `uid`."""
+
+    name: str
+    uid: str
+
+
+@record
+class NoteApiTokenUses:
+    """When tokens were used last, by name. Counts only where what is known is older by an interval."""
+
+    used: dict[str, int]
+
+
+@record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
 
@@ -465,6 +505,10 @@ Command = (
     | DeclareGCPolicy
     | DeclareRole
     | DeclareRoleBinding
+    | CreateApiToken
+    | RotateApiToken
+    | RevokeApiToken
+    | NoteApiTokenUses
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -501,6 +545,10 @@ KINDS: dict[str, type[Command]] = {
     "declare_gc_policy": DeclareGCPolicy,
     "declare_role": DeclareRole,
     "declare_role_binding": DeclareRoleBinding,
+    "create_api_token": CreateApiToken,
+    "rotate_api_token": RotateApiToken,
+    "revoke_api_token": RevokeApiToken,
+    "note_api_token_uses": NoteApiTokenUses,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from controlplane.decide.gc import plan
 from controlplane.machine.state import State
 from controlplane.model import access
+from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.commands import (
     Act,
     Action,
@@ -26,6 +27,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
     DeclareHost,
@@ -48,12 +50,15 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Precondition,
     Release,
     Report,
     Resurrect,
+    RevokeApiToken,
+    RotateApiToken,
     seal,
 )
 from controlplane.model.gc import Subject, SubjectKind, Trigger
@@ -163,6 +168,8 @@ class RandomCommands:
             self._left,
             self._left,
             self._evacuated,
+            self._api_token,
+            self._api_token,
         )
 
     def opening(self) -> list[Envelope]:
@@ -279,6 +286,25 @@ class RandomCommands:
             spec=spec,
             when=self._when(old.meta.intent_revision if old is not None else None),
         )
+
+    def _api_token(self, state: State) -> Command:
+        name, sha256 = self._name(), self._pick(("0", "1", "2", "x")) * 64
+        old = state.api_tokens.get(name)
+        uid = old.uid if old is not None else self._uid()
+        expires_at = self._integer(1_000, 2_000_000_000_000)
+        match self._pick(("create", "create", "rotate", "revoke", "use")):
+            case "create":
+                spec = ApiTokenSpec(user=self._pick((None, "oidc:alice")), groups=["web"])
+                return CreateApiToken(name=name, uid=self._uid(), spec=spec, sha256=sha256, expires_at=expires_at)
+            case "rotate":
+                retired_until = self._integer(0, expires_at)
+                return RotateApiToken(
+                    name=name, uid=uid, sha256=sha256, expires_at=expires_at, retired_until=retired_until
+                )
+            case "revoke":
+                return RevokeApiToken(name=name, uid=uid)
+            case _:
+                return NoteApiTokenUses(used={name: self._integer(0, expires_at)})
 
     def _access(self, name: str) -> Command:
         if self._source.chance(50):

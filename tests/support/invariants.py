@@ -20,11 +20,15 @@ from controlplane.model.commands import (
     BeginIncarnation,
     CancelOverride,
     Command,
+    CreateApiToken,
     Destroyed,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Report,
     Resurrect,
+    RevokeApiToken,
+    RotateApiToken,
 )
 from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
@@ -75,6 +79,18 @@ def check_snapshot(state: State) -> None:
     assert list(loaded.key_order) == list(state.key_order)
 
 
+_UNTOLD = (
+    BeginIncarnation
+    | OverrideBreaker
+    | CancelOverride
+    | CreateApiToken
+    | RotateApiToken
+    | RevokeApiToken
+    | NoteApiTokenUses
+)
+"""What changes no declared object, so that no watcher hears of it."""
+
+
 def check_step(
     before: State, command: Command, after: State, outcome: Outcome, events: Sequence[Event], *, keyed: bool
 ) -> None:
@@ -88,7 +104,7 @@ def check_step(
     assert after.revision == before.revision + int(changed), "the revision counts changes"
     assert outcome.revision == after.revision
     assert changed or not events
-    told = keyed or isinstance(command, BeginIncarnation | OverrideBreaker | CancelOverride)
+    told = keyed or isinstance(command, _UNTOLD)
     assert told or not changed or events, "every change is told"
     _check_events(after, events)
     _check_epochs(before, command, after)

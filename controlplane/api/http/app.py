@@ -23,6 +23,7 @@ from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
+    api_tokens,
     auth,
     batch,
     cluster,
@@ -62,6 +63,7 @@ PREFIX = "/api/v2"
 _ROUTERS = (
     declared,
     hosts,
+    api_tokens,
     auth,
     microvms,
     actions,
@@ -129,7 +131,7 @@ def create_app(
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
-    known = AuthMiddleware(bounded, identity=identity)
+    known = AuthMiddleware(bounded, identity=identity, reader=reader)
     app.first = ContextMiddleware(known, reader=reader, ids=ids)
     return app
 

@@ -10,8 +10,9 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from controlplane.api.http.auth import Principal, principal_of
+from controlplane.api.http.auth import principal_of
 from controlplane.api.http.settings import ApiSettings
+from controlplane.identity.principal import Principal
 from controlplane.machine.state import State
 from controlplane.model.resources import Host
 from controlplane.ports import (

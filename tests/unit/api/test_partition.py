@@ -47,6 +47,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
     ("PUT", "/api/v2/failover/override"): {"for_s": 60, "reason": "burnt"},
+    ("POST", "/api/v2/api-tokens"): {"name": "web"},
+    ("POST", "/api/v2/api-tokens/{name}/actions/rotate"): {},
     ("POST", "/api/v2/gc/hold"): {"kind": "MicroVM", "namespace": "demo", "name": "web", "reason": "kept"},
     ("POST", "/api/v2/gc/release"): {"kind": "MicroVM", "namespace": "demo", "name": "web"},
     ("POST", "/api/v2/gc/run"): {"plan": f"1.1.{'0' * 32}"},
