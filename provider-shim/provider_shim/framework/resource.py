@@ -42,7 +42,7 @@ class Resource(ABC):
         """Checks across attributes; values may be null or UNKNOWN."""
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
-        """Last word on a planned create (no prior) or update. Must not need the API."""
+        """Last word on a planned create (no prior) or update. Must not need the API to answer."""
         return planned
 
     @abstractmethod

@@ -47,6 +47,12 @@ class FlintlockProvider(Provider):
             "namespace": _argument(
                 "namespace", f"Namespace of microVMs that name none; `{DEFAULT_NAMESPACE}` if unset."
             ),
+            "plan_checks": _argument(
+                "plan_checks",
+                "Whether a plan asks the control plane what it would say to it. What can never be applied is an error "
+                "of the plan; what would be refused as things are (a quota, no room) is a warning with `warn`, the "
+                "default, an error with `strict`; `off` asks nothing.",
+            ),
         },
     )
 
