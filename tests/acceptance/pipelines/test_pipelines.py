@@ -18,6 +18,7 @@ import pytest
 from acceptance.pipelines.checkout import EXAMPLES, Machine, checkout, install_programs
 from acceptance.pipelines.systems import SYSTEMS, System
 from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.steps import HEADER
 from junitparser import JUnitXml
 from support.cluster import make_empty, make_whole, within
 
@@ -161,6 +162,20 @@ def test_the_token_of_detection_repairs_nothing(world: World) -> None:
     assert refused.code == 1
     assert "token drift-detect may not" in " ".join(refused.output.split())
     assert world.is_drifted()
+
+
+def test_a_check_on_the_data_source_warns_in_every_plan(world: World, tmp_path: Path) -> None:
+    if not world.is_drifted():
+        world.drift()
+    environment = {**world.variables, "FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_DETECT_TOKEN"]}
+    terraform = Terraform(FLAVOR, tmp_path, environment)
+    example = EXAMPLES.parent / "data-sources" / "flintlock_drift" / "data-source.tf"
+    shown = 'output "fields" { value = data.flintlock_drift.web.microvms[*].fields[0].pointer }'
+    terraform.write(HEADER + example.read_text(encoding="utf-8") + shown)
+    terraform.init()
+    planned = terraform.plan()
+    assert f"Drift: {MICROVM}" in planned.plain, planned.output
+    assert "/spec/power_state" in planned.plain
 
 
 def test_a_plan_that_the_policy_forbids_is_an_error(world: World) -> None:

@@ -12,7 +12,12 @@ from acceptance.terraform.steps import HEADER
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 WHOLE = [EXAMPLES / "provider", EXAMPLES / "pipelines" / "access", EXAMPLES / "pipelines" / "fleet"]
-FOLDERS = [*WHOLE, *sorted(EXAMPLES.glob("resources/*")), *sorted(EXAMPLES.glob("data-sources/*"))]
+FOLDERS = [
+    *WHOLE,
+    *sorted(EXAMPLES.glob("resources/*")),
+    *sorted(EXAMPLES.glob("data-sources/*")),
+    *sorted(EXAMPLES.glob("functions/*")),
+]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
