@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    audit,
     collect,
     declare,
     evacuation,
@@ -34,6 +35,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
@@ -50,8 +52,10 @@ from controlplane.model.commands import (
     DeclareRole,
     DeclareRoleBinding,
     Delete,
+    DropAudit,
     Envelope,
     Evict,
+    ExportedAudit,
     Hold,
     HostDetached,
     HostEvacuated,
@@ -65,6 +69,7 @@ from controlplane.model.commands import (
     Release,
     Report,
     Resurrect,
+    WitnessRequests,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -77,7 +82,10 @@ _BATCHED = Declaration | Delete | Act
 _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
 """What operators say of a host, an object or the cluster, beside what they declare."""
 
-_Upkeep = Collect | Evict | MarkStaying | HostEvacuated
+_Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
+"""What keeps the audit chain."""
+
+_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
 """What the leader's runners decide from the state alone."""
 
 _Own = (
@@ -220,6 +228,12 @@ def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
             return evacuation.mark_staying(draft, command)
         case HostEvacuated():
             return evacuation.host_evacuated(draft, command)
+        case BeginAudit() | WitnessRequests():
+            return audit.kept(draft)
+        case ExportedAudit():
+            return audit.exported(draft, command)
+        case DropAudit():
+            return audit.drop(draft, command)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:

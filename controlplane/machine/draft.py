@@ -15,7 +15,8 @@ from immutables import Map
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
-from controlplane.machine.state import State
+from controlplane.machine.state import State, audit_key
+from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -44,7 +45,9 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Record = Host | Namespace | Policy | MicroVM | Operation | IdempotencyRecord | Incarnation | Tally | Override
+Untold = IdempotencyRecord | Incarnation | Tally | Override | AuditRecord | AuditExport
+"""Records whose changes are no events."""
+Record = Host | Namespace | Policy | MicroVM | Operation | Untold
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -187,6 +190,17 @@ class Draft:
         self.state = replace(self.state, overrides=self.state.overrides.delete(key))
         self._digest(key, old, None)
 
+    def put_audit_export(self, value: AuditExport) -> None:
+        old = self.state.audit_exports.get(value.node)
+        self.state = replace(self.state, audit_exports=self.state.audit_exports.set(value.node, value))
+        self._digest(value.node, old, value)
+
+    def drop_oldest_audit(self) -> None:
+        key = audit_key(self.state.audit_first)
+        old = self.state.audit[key]
+        self.state = replace(self.state, audit=self.state.audit.delete(key))
+        self._digest(key, old, None)
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _stamp(self, old: Stamped | None, new: Stamped) -> Stamped | None:
@@ -213,7 +227,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, IdempotencyRecord | Incarnation | Tally | Override)
+        assert not isinstance(subject, Untold)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 
