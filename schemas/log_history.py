@@ -361,7 +361,7 @@ _COMMANDS: list[Command] = [
                 actor=None,
                 action="PUT /hosts/{name}",
                 status=401,
-                code="unauthenticated",
+                name="h1",
                 count=7,
                 origin=Origin(
                     address="192.0.2.7", request="r-1", trace="4bf92f3577b34da6a3ce929d0e0e4736", agent="curl"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from controlplane.machine.audit_targets import CLUSTER, NOTHING, Target, digest_in, target_of
+from controlplane.machine.audit_targets import CLUSTER, Target, digest_in, target_of
 from controlplane.machine.draft import DIGEST_MODULUS, Draft, digest_of
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State, audit_key
@@ -211,13 +211,13 @@ def _of_refusal(before: State, envelope: Envelope, action: str, command: Command
 
 def _of_request(request: Witnessed, node: str, envelope: Envelope) -> AuditRecord:
     outcome = AuditOutcome.DONE if request.status < 400 else AuditOutcome.REFUSED
-    record = _unsealed(envelope, outcome, NOTHING, request.action, request.origin)
+    target = Target(namespace=request.namespace, name=request.name)
+    record = _unsealed(envelope, outcome, target, request.action, request.origin)
     return msgspec.structs.replace(
         record,
         at=request.at,
         actor=_bounded(request.actor),
         status=request.status,
-        code=_bounded(request.code),
         count=request.count,
         node=node,
     )

@@ -439,10 +439,14 @@ class Witnessed:
 
     at: int
     actor: str | None
+    """None: nobody that is known."""
     action: str
+    """Method and route."""
     status: int
-    code: str | None = None
+    namespace: str | None = None
+    name: str | None = None
     count: int = 1
+    """So many equal ones."""
     origin: Origin = Origin()
 
 

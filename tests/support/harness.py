@@ -28,6 +28,7 @@ from controlplane.ports import (
     NoLeaderError,
     OutcomeUnknownError,
 )
+from controlplane.ports.provenance import stamp
 from controlplane.system import SystemClock, Ulids
 from support.invariants import check_state
 
@@ -179,7 +180,7 @@ class Replica:
     def apply_now(self, command: Command, *, actor: str = "test", key: str | None = None) -> Outcome:
         """Apply without waking anyone; call `wake` afterwards."""
         self._index += 1
-        envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key)
+        envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key, origin=stamp())
         after, outcome, events = apply(self._state, envelope, index=self._index, term=1)
         self._state = recorded(self._state, after, envelope, outcome)
         self.commands.append(command)

@@ -59,6 +59,7 @@ ADMINISTERS = {
     "delete RoleBinding",
     "act Cluster",
     "read Snapshot",
+    "read Audit",
 }
 MAY = {
     "viewer": READS,

@@ -22,6 +22,7 @@ PATHS = {
     "/api/v2/failoverpolicies/{name}": {"put", "get", "delete"},
     "/api/v2/gcpolicies": {"get"},
     "/api/v2/gcpolicies/{name}": {"put", "get", "delete"},
+    "/api/v2/audit": {"get"},
     "/api/v2/auth/decision": {"get"},
     "/api/v2/auth/whoami": {"get"},
     "/api/v2/rolebindings": {"get"},

@@ -112,7 +112,7 @@ def test_decisions_are_recorded_where_they_change_something_and_observations_nev
 
 def test_requests_that_led_to_no_command_are_recorded_as_their_node_saw_them() -> None:
     machine = AuditedMachine()
-    refused = Witnessed(at=7, actor=None, action="PUT /hosts/{name}", status=401, code="unauthenticated", count=9)
+    refused = Witnessed(at=7, actor=None, action="PUT /hosts/{name}", status=401, name="h1", count=9)
     done = Witnessed(at=8, actor="bob", action="POST /raft/members", status=200, origin=ORIGIN)
     machine.do(WitnessRequests(node="n2", requests=[refused, done]), actor="audit")
     one, two = machine.chain[1:]
