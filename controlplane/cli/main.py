@@ -14,6 +14,7 @@ import typer
 from controlplane.cli import errors
 from controlplane.cli.commands import (
     apply,
+    audit,
     auth,
     cluster,
     failover,
@@ -66,6 +67,7 @@ app.add_typer(resources.gc_policies, name="gcpolicy")
 app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
+app.add_typer(audit.app, name="audit")
 app.add_typer(resources.operations, name="operation")
 app.command("drift")(cluster.drift)
 app.command("watch")(cluster.watch)

@@ -85,9 +85,7 @@ async def test_after_a_restore_the_files_of_the_undone_history_are_set_aside(tmp
     assert [each.name for each in exported(aside)] == ["test", "kept", "undone"]
 
 
-async def test_a_replica_that_is_not_loaded_yet_is_no_restore(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replica_that_is_not_loaded_yet_is_no_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "RETRY_S", 0.05)
     replica = Replica()
     await replica.accept(BeginAudit(node="n1"))
