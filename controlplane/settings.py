@@ -246,6 +246,17 @@ class ApiTokenSettings(_Settings):
         return self
 
 
+class AuditSettings(_Settings):
+    """The audit chain: what the state holds of it, and this node's files."""
+
+    keep_records: Annotated[int, Field(ge=100, le=40_000)] = 10_000
+    """So many of the newest stay in the state; earlier ones are in the nodes' files alone. The same on every node."""
+    export: bool = True
+    """Write the chain into files of this node."""
+    directory: Path | None = None
+    """Of those files; None: `audit` in `data_dir`."""
+
+
 class BackupSettings(_Settings):
     """Snapshots that the leading node saves by itself."""
 
@@ -286,6 +297,7 @@ class NodeSettings(_Settings):
     failover: FailoverSettings = FailoverSettings()
     gc: GCSettings = GCSettings()
     api_tokens: ApiTokenSettings = ApiTokenSettings()
+    audit: AuditSettings = AuditSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from controlplane.model import access, api_tokens
+from controlplane.model.audit import Origin
 from controlplane.model.commands import (
     Act,
     Action,
@@ -16,6 +17,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
@@ -33,8 +35,10 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     Destroyed,
+    DropAudit,
     Envelope,
     Evict,
+    ExportedAudit,
     Hold,
     HoldKind,
     HostAction,
@@ -54,6 +58,8 @@ from controlplane.model.commands import (
     Resurrect,
     RevokeApiToken,
     RotateApiToken,
+    Witnessed,
+    WitnessRequests,
     seal,
 )
 from controlplane.model.gc import Subject, SubjectKind, Trigger
@@ -377,11 +383,36 @@ _COMMANDS: list[Command] = [
         expires_at=START_MS + 86_400_000,
     ),
     RevokeApiToken(name="spare", uid="uid-of-spare"),
+    BeginAudit(node="n1"),
+    DeclareNamespace(name="audited", uid="uid-of-audited", spec=NamespaceSpec()),
+    Delete(kind=Kind.NAMESPACE, name="nowhere", reason="never there"),
+    WitnessRequests(
+        node="n1",
+        requests=[
+            Witnessed(
+                at=1767225640000,
+                actor=None,
+                action="PUT /hosts/{name}",
+                status=401,
+                name="h1",
+                count=7,
+                origin=Origin(
+                    address="192.0.2.7", request="r-1", trace="4bf92f3577b34da6a3ce929d0e0e4736", agent="curl"
+                ),
+            ),
+            Witnessed(at=1767225641000, actor="alice", action="POST /raft/members", status=200),
+        ],
+    ),
+    Delete(kind=Kind.NAMESPACE, name="audited", reason="no longer needed"),
+    ExportedAudit(node="n1", through=3),
+    DropAudit(through=2),
 ]
+_AUDITED = _COMMANDS.index(BeginAudit(node="n1"))
+_ORIGIN = Origin(address="192.0.2.1", request="r-2", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl")
 
 
 def history() -> list[Envelope]:
-    """The envelopes in order; every fifth carries an idempotency key and a trace."""
+    """The envelopes in order; every fifth has an idempotency key and a trace, those after `BeginAudit` an origin."""
     return [
         seal(
             command,
@@ -390,6 +421,7 @@ def history() -> list[Envelope]:
             actor="alice",
             key=f"key-{number}" if number % 5 == 0 else None,
             trace=f"trace-{number}" if number % 5 == 0 else None,
+            origin=_ORIGIN if number > _AUDITED else None,
         )
         for number, command in enumerate(_COMMANDS)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version
 
@@ -17,6 +18,9 @@ from controlplane.api.http.credentials import Credentials
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.token_uses import TokenUses
+from controlplane.api.http.trail import Trail
+from controlplane.audit.exporter import Exporter
+from controlplane.audit.keeper import Keeper
 from controlplane.backup import open_store
 from controlplane.backup.schedule import BackupSchedule
 from controlplane.bootstrap.forecast import forecast_of
@@ -138,7 +142,7 @@ async def run_front(settings: NodeSettings) -> None:
             announcer.run(),
             token_uses.run(),
         )
-        for runner in (replica.run(), *runners):
+        for runner in (replica.run(), *runners, *_auditors(settings, replica, clock, app.state.trail)):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())
@@ -163,6 +167,24 @@ async def run_front(settings: NodeSettings) -> None:
                 await asyncio.wait([watching])
             await gateway.stop()
             await log.aclose()
+
+
+def _auditors(
+    settings: NodeSettings, replica: Replica, clock: Clock, trail: Trail
+) -> Iterator[Coroutine[None, None, None]]:
+    audit = settings.audit
+    yield trail.run()
+    yield Keeper(
+        replica,
+        replica,
+        clock,
+        node=settings.node,
+        is_leader=lambda: replica.is_leader,
+        keep_records=audit.keep_records,
+    ).run()
+    if audit.export:
+        directory = audit.directory or settings.data_dir / "audit"
+        yield Exporter(replica, replica, clock, node=settings.node, directory=directory).run()
 
 
 def _backups(settings: NodeSettings, source: SnapshotSource, replica: Replica, clock: Clock) -> BackupSchedule | None:

@@ -15,6 +15,7 @@ from controlplane.cli import errors
 from controlplane.cli.commands import (
     api_token,
     apply,
+    audit,
     auth,
     cluster,
     drift,
@@ -69,6 +70,7 @@ app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(api_token.app, name="api-token")
+app.add_typer(audit.app, name="audit")
 app.add_typer(resources.operations, name="operation")
 app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)

@@ -14,6 +14,7 @@ import msgspec
 
 from controlplane.machine import (
     api_tokens,
+    audit,
     collect,
     declare,
     evacuation,
@@ -35,6 +36,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
@@ -52,8 +54,10 @@ from controlplane.model.commands import (
     DeclareRole,
     DeclareRoleBinding,
     Delete,
+    DropAudit,
     Envelope,
     Evict,
+    ExportedAudit,
     Hold,
     HostDetached,
     HostEvacuated,
@@ -70,6 +74,7 @@ from controlplane.model.commands import (
     Resurrect,
     RevokeApiToken,
     RotateApiToken,
+    WitnessRequests,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -85,7 +90,10 @@ _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreake
 _Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
 """About the credentials that the state holds."""
 
-_Upkeep = Collect | Evict | MarkStaying | HostEvacuated
+_Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
+"""What keeps the audit chain."""
+
+_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
 """What the leader's runners decide from the state alone."""
 
 _Own = (
@@ -242,6 +250,12 @@ def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
             return evacuation.mark_staying(draft, command)
         case HostEvacuated():
             return evacuation.host_evacuated(draft, command)
+        case BeginAudit() | WitnessRequests():
+            return audit.kept(draft)
+        case ExportedAudit():
+            return audit.exported(draft, command)
+        case DropAudit():
+            return audit.drop(draft, command)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:

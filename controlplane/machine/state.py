@@ -15,6 +15,7 @@ from immutables import Map
 
 from controlplane.machine.table import Table
 from controlplane.model.api_tokens import ApiToken
+from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
@@ -101,6 +102,10 @@ class State:
     roles: Table[Role] = Table()
     role_bindings: Table[RoleBinding] = Table()
     api_tokens: Table[ApiToken] = Table()
+    audit: Table[AuditRecord] = Table()
+    """By sequence, see `audit_key`: the newest of the audit chain. Empty: it has not begun."""
+    audit_exports: Table[AuditExport] = Table()
+    """By node."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""
@@ -118,6 +123,8 @@ class State:
     """Index: ended operations, in the order in which they are to be forgotten."""
     key_order: Queue = Queue()
     """Index: idempotency keys, in the order in which they are to be forgotten."""
+    audit_head: int = 0
+    """Index: sequence of the newest audit record."""
 
     @property
     def begun(self) -> Incarnation | None:
@@ -137,6 +144,15 @@ class State:
         changed: dict[str, Any] = {POLICIES[kind].table: policies}
         return replace(self, **changed)
 
+    @property
+    def audit_first(self) -> int:
+        """Sequence of the oldest audit record that is held: what is held has no gap."""
+        return self.audit_head - len(self.audit) + 1
+
+    def audit_at(self, sequence: int) -> AuditRecord:
+        """Raises KeyError."""
+        return self.audit[audit_key(sequence)]
+
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")
         return None if uid is None else self.microvms.get(uid)
@@ -146,3 +162,7 @@ class State:
         uids = self.on_host.get(host)
         for uid in sorted(uids) if uids is not None else ():
             yield self.microvms[uid]
+
+
+def audit_key(sequence: int) -> str:
+    return f"{sequence:016d}"

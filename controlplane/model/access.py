@@ -63,6 +63,8 @@ class AccessKind(StrEnum):
     """The whole state, whatever namespace it is of."""
     COLLECTION = "Collection"
     """Garbage collection: plans and runs."""
+    AUDIT = "Audit"
+    """Who changed or tried what, in every namespace."""
     SESSION = "Session"
     """An agent's session; its name is the host's."""
     RELAY = "Relay"

@@ -15,6 +15,7 @@ from msgspec import field
 
 from controlplane.model.access import AccessLimit, RoleBindingSpec, RoleSpec
 from controlplane.model.api_tokens import ApiTokenSpec
+from controlplane.model.audit import Origin
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -465,6 +466,54 @@ class NoteApiTokenUses:
 
 
 @record
+class BeginAudit:
+    """From here on every change is recorded in the audit chain; an older build stops here rather than go on without."""
+
+    node: str
+    """Which found that it had not begun."""
+
+
+@record
+class Witnessed:
+    """A request that led to no command: it was refused at the edge, or what it changed is no object of the state."""
+
+    at: int
+    actor: str | None
+    """None: nobody that is known."""
+    action: str
+    """Method and route."""
+    status: int
+    namespace: str | None = None
+    name: str | None = None
+    count: int = 1
+    """So many equal ones."""
+    origin: Origin = Origin()
+
+
+@record
+class WitnessRequests:
+    """What a node's API has seen in a short time, for the audit chain."""
+
+    node: str
+    requests: list[Witnessed]
+
+
+@record
+class ExportedAudit:
+    """A node has the chain on its disk up to `through`."""
+
+    node: str
+    through: int
+
+
+@record
+class DropAudit:
+    """Forget the records up to `through`. Refused while a node that exports has not written them."""
+
+    through: int
+
+
+@record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
 
@@ -509,6 +558,10 @@ Command = (
     | RotateApiToken
     | RevokeApiToken
     | NoteApiTokenUses
+    | BeginAudit
+    | WitnessRequests
+    | ExportedAudit
+    | DropAudit
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -549,6 +602,10 @@ KINDS: dict[str, type[Command]] = {
     "rotate_api_token": RotateApiToken,
     "revoke_api_token": RevokeApiToken,
     "note_api_token_uses": NoteApiTokenUses,
+    "begin_audit": BeginAudit,
+    "witness_requests": WitnessRequests,
+    "exported_audit": ExportedAudit,
+    "drop_audit": DropAudit,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 
@@ -566,6 +623,8 @@ class Envelope:
     key: str | None = None
     """Idempotency key, unique per actor."""
     trace: str | None = None
+    origin: Origin | msgspec.UnsetType = msgspec.UNSET
+    """Where the request came from; what the product decides by itself has none."""
 
 
 @record
@@ -583,11 +642,26 @@ _payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.i
 
 
 def seal(
-    command: Command, *, id: str, at: int, actor: str, key: str | None = None, trace: str | None = None
+    command: Command,
+    *,
+    id: str,
+    at: int,
+    actor: str,
+    key: str | None = None,
+    trace: str | None = None,
+    origin: Origin | None = None,
 ) -> Envelope:
     """Wrap a command with what its proposer stamps."""
-    payload = msgspec.Raw(_encoder.encode(command))
-    return Envelope(kind=_KIND_OF[type(command)], id=id, at=at, actor=actor, payload=payload, key=key, trace=trace)
+    return Envelope(
+        kind=_KIND_OF[type(command)],
+        id=id,
+        at=at,
+        actor=actor,
+        payload=msgspec.Raw(_encoder.encode(command)),
+        key=key,
+        trace=trace,
+        origin=origin if origin is not None else msgspec.UNSET,
+    )
 
 
 def open_payload(envelope: Envelope) -> Command:

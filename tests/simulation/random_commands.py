@@ -21,6 +21,7 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
@@ -38,8 +39,10 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     Destroyed,
+    DropAudit,
     Envelope,
     Evict,
+    ExportedAudit,
     Hold,
     HoldKind,
     HostAction,
@@ -59,6 +62,8 @@ from controlplane.model.commands import (
     Resurrect,
     RevokeApiToken,
     RotateApiToken,
+    Witnessed,
+    WitnessRequests,
     seal,
 )
 from controlplane.model.gc import Subject, SubjectKind, Trigger
@@ -170,6 +175,7 @@ class RandomCommands:
             self._evacuated,
             self._api_token,
             self._api_token,
+            self._audit,
         )
 
     def opening(self) -> list[Envelope]:
@@ -305,6 +311,19 @@ class RandomCommands:
                 return RevokeApiToken(name=name, uid=uid)
             case _:
                 return NoteApiTokenUses(used={name: self._integer(0, expires_at)})
+
+    def _audit(self, state: State) -> Command:
+        node, through = self._name(), self._integer(state.audit_head, max(state.audit_head - 1, 0))
+        match self._pick(("begin", "witness", "export", "drop", "drop")):
+            case "begin":
+                return BeginAudit(node=node)
+            case "witness":
+                seen = Witnessed(at=self._integer(1_000), actor=self._pick((None, "alice")), action="GET", status=403)
+                return WitnessRequests(node=node, requests=[seen] * self._pick((0, 1, 3)))
+            case "export":
+                return ExportedAudit(node=node, through=through)
+            case _:
+                return DropAudit(through=through)
 
     def _access(self, name: str) -> Command:
         if self._source.chance(50):

@@ -22,6 +22,8 @@ from controlplane.model.commands import (
     Command,
     CreateApiToken,
     Destroyed,
+    DropAudit,
+    ExportedAudit,
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
@@ -73,7 +75,9 @@ def check_snapshot(state: State) -> None:
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("names", "pending", "failed", "on_host"):
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "finished", "key_order"):
+    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
+        assert getattr(loaded, name) == getattr(state, name), name
+    for name in ("finished", "key_order"):
         assert getattr(loaded, name) == getattr(state, name), name
     assert list(loaded.finished) == list(state.finished)
     assert list(loaded.key_order) == list(state.key_order)
@@ -87,6 +91,8 @@ _UNTOLD = (
     | RotateApiToken
     | RevokeApiToken
     | NoteApiTokenUses
+    | ExportedAudit
+    | DropAudit
 )
 """What changes no declared object, so that no watcher hears of it."""
 

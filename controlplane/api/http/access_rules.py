@@ -120,6 +120,7 @@ ROUTES: dict[str, Needs] = {
     "GET /snapshots/{id}/manifest": _whole(Verb.READ, AccessKind.SNAPSHOT),
     "POST /snapshots/{id}/chunks": _whole(Verb.READ, AccessKind.SNAPSHOT),
     "DELETE /snapshots/{id}": _whole(Verb.READ, AccessKind.SNAPSHOT),
+    "GET /audit": _whole(Verb.READ, AccessKind.AUDIT),
     "GET /auth/whoami": CALLER,
     "GET /auth/decision": CALLER,
     "GET /healthz": OPEN,

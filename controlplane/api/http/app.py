@@ -1,7 +1,7 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, log, last resort) -> authentication -> body limits -> the rule of its route -> straight to
-its handler, or through the framework to it.
+A request goes: context (id, origin, log, last resort) -> audit trail -> authentication -> body limits -> the rule of
+its route -> straight to its handler, or through the framework to it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
     api_tokens,
+    audit,
     auth,
     batch,
     cluster,
@@ -42,6 +43,7 @@ from controlplane.api.http.routing import strict_routes
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.straight import Straight
+from controlplane.api.http.trail import Trail, TrailMiddleware
 from controlplane.api.http.watch import WatchCounter
 from controlplane.machine.state import State
 from controlplane.model.resources import Host
@@ -76,6 +78,7 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
+    audit,
 )
 
 
@@ -98,7 +101,7 @@ def create_app(
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none.
 
-    `app.state.services.closing` ends everything that only waits.
+    `app.state.services.closing` ends everything that only waits; `app.state.trail` is to be run beside it.
     """
     app = Application(
         title=openapi.TITLE,
@@ -132,7 +135,9 @@ def create_app(
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
     known = AuthMiddleware(bounded, identity=identity, reader=reader)
-    app.first = ContextMiddleware(known, reader=reader, ids=ids)
+    app.state.trail = Trail(node=settings.node, proposer=proposer, clock=clock)
+    noted = TrailMiddleware(known, trail=app.state.trail, route_of=straight.route_of)
+    app.first = ContextMiddleware(noted, reader=reader, ids=ids)
     return app
 
 

@@ -62,6 +62,7 @@ ADMINISTERS = {
     "delete RoleBinding",
     "act Cluster",
     "read Snapshot",
+    "read Audit",
 }
 MAY = {
     "viewer": READS,

@@ -25,6 +25,7 @@ PATHS = {
     "/api/v2/api-tokens": {"get", "post"},
     "/api/v2/api-tokens/{name}": {"get", "delete"},
     "/api/v2/api-tokens/{name}/actions/rotate": {"post"},
+    "/api/v2/audit": {"get"},
     "/api/v2/auth/decision": {"get"},
     "/api/v2/auth/whoami": {"get"},
     "/api/v2/rolebindings": {"get"},
