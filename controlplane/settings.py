@@ -233,6 +233,31 @@ class GCSettings(_Settings):
     per_round: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
+class ApiTokenSettings(_Settings):
+    """How long API tokens last; the same on every node."""
+
+    ttl_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] = 30 * 86_400
+    """Unless their maker says otherwise."""
+    max_ttl_s: Annotated[int, Field(ge=60, le=10 * 365 * 86_400)] = 365 * 86_400
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ttl_s > self.max_ttl_s:
+            raise ValueError(f"ttl_s: {self.ttl_s} s is over max_ttl_s = {self.max_ttl_s} s")
+        return self
+
+
+class AuditSettings(_Settings):
+    """The audit chain: what the state holds of it, and this node's files."""
+
+    keep_records: Annotated[int, Field(ge=100, le=40_000)] = 10_000
+    """So many of the newest stay in the state; earlier ones are in the nodes' files alone. The same on every node."""
+    export: bool = True
+    """Write the chain into files of this node."""
+    directory: Path | None = None
+    """Of those files; None: `audit` in `data_dir`."""
+
+
 class BackupSettings(_Settings):
     """Snapshots that the leading node saves by itself."""
 
@@ -285,6 +310,8 @@ class NodeSettings(_Settings):
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
     gc: GCSettings = GCSettings()
+    api_tokens: ApiTokenSettings = ApiTokenSettings()
+    audit: AuditSettings = AuditSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

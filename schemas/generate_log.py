@@ -28,7 +28,7 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model import commands, resources
+from controlplane.model import audit, commands, resources
 from controlplane.model.commands import ENTRY_VERSION, KINDS, Envelope, encode_entry, open_payload
 
 LOG = Path(__file__).resolve().parent / "log"
@@ -38,7 +38,7 @@ CLUSTER_ID = "golden"
 
 def describe_records() -> None:
     """Let pydantic, which knows the constraints of specs, see each record as the dataclass that it would be."""
-    for record in (*vars(resources).values(), *vars(commands).values()):
+    for record in (*vars(resources).values(), *vars(audit).values(), *vars(commands).values()):
         if isinstance(record, msgspec.StructMeta):
             record.__get_pydantic_core_schema__ = classmethod(_as_dataclass)  # pyright: ignore[reportAttributeAccessIssue]  # pydantic's hook
 
@@ -73,6 +73,10 @@ def schemas() -> Iterator[tuple[str, Any]]:
             "payload": {"type": "object"},
             "key": {"type": ["string", "null"], "description": "Idempotency key, unique per actor."},
             "trace": {"type": ["string", "null"]},
+            "origin": {
+                "description": "Where the request came from; what the product decides by itself has none.",
+                **TypeAdapter(audit.Origin).json_schema(),
+            },
         },
         "oneOf": [
             {"properties": {"kind": {"const": kind}, "payload": {"$ref": f"{kind}.schema.json"}}} for kind in KINDS
@@ -106,6 +110,7 @@ def schemas() -> Iterator[tuple[str, Any]]:
 def readable(envelope: Envelope) -> dict[str, Any]:
     """The envelope as JSON, with its payload (and those inside a batch) decoded."""
     payload: Any = msgspec.msgpack.decode(envelope.payload)
+    origin = {} if envelope.origin is msgspec.UNSET else {"origin": msgspec.to_builtins(envelope.origin)}
     return {
         "kind": envelope.kind,
         "id": envelope.id,
@@ -114,6 +119,7 @@ def readable(envelope: Envelope) -> dict[str, Any]:
         "payload": payload,
         "key": envelope.key,
         "trace": envelope.trace,
+        **origin,
     }
 
 

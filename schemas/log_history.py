@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from controlplane.model import access
+from controlplane.model import access, api_tokens
+from controlplane.model.audit import Origin
 from controlplane.model.commands import (
     Act,
     Action,
@@ -16,12 +17,14 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     CreateJoinToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
@@ -33,9 +36,11 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     Destroyed,
+    DropAudit,
     Envelope,
     EstablishAuthority,
     Evict,
+    ExportedAudit,
     Hold,
     HoldKind,
     HostAction,
@@ -47,6 +52,7 @@ from controlplane.model.commands import (
     Join,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Precondition,
@@ -54,8 +60,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
+    RotateApiToken,
+    Witnessed,
+    WitnessRequests,
     seal,
 )
 from controlplane.model.credentials import MemberKind, Sealed
@@ -351,6 +361,58 @@ _COMMANDS: list[Command] = [
             namespaces=["demo"],
         ),
     ),
+    CreateApiToken(
+        name="ci",
+        uid="uid-of-ci",
+        spec=api_tokens.ApiTokenSpec(
+            user="oidc:alice",
+            groups=["web"],
+            limit=access.AccessLimit(verbs=[access.Verb.READ, access.Verb.DECLARE], namespaces=["demo"]),
+            description="the pipeline",
+        ),
+        sha256="1" * 64,
+        expires_at=START_MS + 86_400_000,
+        inherited=[access.AccessLimit(verbs=[access.Verb.READ])],
+    ),
+    NoteApiTokenUses(used={"ci": START_MS + 65_000, "absent": START_MS}),
+    RotateApiToken(
+        name="ci",
+        uid="uid-of-ci",
+        sha256="2" * 64,
+        expires_at=START_MS + 2 * 86_400_000,
+        retired_until=START_MS + 3_600_000,
+    ),
+    CreateApiToken(
+        name="spare",
+        uid="uid-of-spare",
+        spec=api_tokens.ApiTokenSpec(),
+        sha256="3" * 64,
+        expires_at=START_MS + 86_400_000,
+    ),
+    RevokeApiToken(name="spare", uid="uid-of-spare"),
+    BeginAudit(node="n1"),
+    DeclareNamespace(name="audited", uid="uid-of-audited", spec=NamespaceSpec()),
+    Delete(kind=Kind.NAMESPACE, name="nowhere", reason="never there"),
+    WitnessRequests(
+        node="n1",
+        requests=[
+            Witnessed(
+                at=1767225640000,
+                actor=None,
+                action="PUT /hosts/{name}",
+                status=401,
+                name="h1",
+                count=7,
+                origin=Origin(
+                    address="192.0.2.7", request="r-1", trace="4bf92f3577b34da6a3ce929d0e0e4736", agent="curl"
+                ),
+            ),
+            Witnessed(at=1767225641000, actor="alice", action="POST /raft/members", status=200),
+        ],
+    ),
+    Delete(kind=Kind.NAMESPACE, name="audited", reason="no longer needed"),
+    ExportedAudit(node="n1", through=3),
+    DropAudit(through=2),
     EstablishAuthority(
         fingerprint="ab" * 32,
         certificate="-----BEGIN CERTIFICATE-----\n",
@@ -388,10 +450,12 @@ _COMMANDS: list[Command] = [
     RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),
     RevokeJoinToken(id="token-2"),
 ]
+_AUDITED = _COMMANDS.index(BeginAudit(node="n1"))
+_ORIGIN = Origin(address="192.0.2.1", request="r-2", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl")
 
 
 def history() -> list[Envelope]:
-    """The envelopes in order; every fifth carries an idempotency key and a trace."""
+    """The envelopes in order; every fifth has an idempotency key and a trace, those after `BeginAudit` an origin."""
     return [
         seal(
             command,
@@ -400,6 +464,7 @@ def history() -> list[Envelope]:
             actor="alice",
             key=f"key-{number}" if number % 5 == 0 else None,
             trace=f"trace-{number}" if number % 5 == 0 else None,
+            origin=_ORIGIN if number > _AUDITED else None,
         )
         for number, command in enumerate(_COMMANDS)
     ]

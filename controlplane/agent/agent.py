@@ -78,6 +78,16 @@ class Agent:
         settings = self._settings
         rng = self._rng
         boot = boot_id(self._proc)
+        capacity = capacity_of(
+            Capacity(
+                vcpu=settings.vcpu,
+                memory_in_mb=settings.memory_in_mb,
+                microvms=settings.microvms,
+                vcpu_per_cpu=settings.vcpu_per_cpu,
+                reserved_memory_in_mb=settings.reserved_memory_in_mb,
+            ),
+            self._proc,
+        )
         lease = HostLease(
             drivers=self._drivers,
             file=state_dir.held(boot),
@@ -89,6 +99,7 @@ class Agent:
             host=settings.host,
             drivers=self._drivers,
             default_driver=self._default_driver,
+            capacity=capacity,
             journal=state_dir.journal(),
             clock=self._clock,
             pacing=Pacing(settings.backoff, rng),
@@ -99,16 +110,6 @@ class Agent:
                 grace_s=settings.grace_s,
             ),
             lease=lease,
-        )
-        capacity = capacity_of(
-            Capacity(
-                vcpu=settings.vcpu,
-                memory_in_mb=settings.memory_in_mb,
-                microvms=settings.microvms,
-                vcpu_per_cpu=settings.vcpu_per_cpu,
-                reserved_memory_in_mb=settings.reserved_memory_in_mb,
-            ),
-            self._proc,
         )
         meter = Meter(self._proc)
         started: list[HostDriver] = []

@@ -16,6 +16,7 @@ from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.bids import Offer, Reservations, offer
 from controlplane.agent.inventory import Meter
 from controlplane.agent.plan import driver_for
+from controlplane.agent.room import amount_of
 from controlplane.agent.runner import Runner
 from controlplane.agent.translate import WireError, decode_spec, encode_observation, encode_plan
 from controlplane.model.resources import Amount
@@ -107,10 +108,10 @@ class Answers:
         assigned: Mapping[str, Assignment] = assignments.by_uid if assignments is not None else {}
         now_s = self._clock.monotonic_s()
         reserved = self._reservations.total(now_s=now_s, assigned=assigned.keys(), besides=wanted.keys())
-        used = self._assigned_amount(assignments)
+        used = self._assigned_amount(assignments) + self._runner.taken
         for uid in wanted:
             if (assignment := assigned.get(uid)) is not None and assignment.spec is not None:
-                used = used - _amount(assignment.spec)
+                used = used - amount_of(assignment.spec)
         made: dict[str, Offer] = {}
         for uid, spec in wanted.items():
             made[uid] = answer = offer(
@@ -123,7 +124,7 @@ class Answers:
                 cpu_busy=self._meter.latest.cpu_busy,
             )
             if answer.refused is None:
-                self._reservations.hold(uid, _amount(spec), now_s=now_s)
+                self._reservations.hold(uid, amount_of(spec), now_s=now_s)
         return made
 
     def _assigned_amount(self, assignments: Assignments | None) -> Amount:
@@ -131,7 +132,7 @@ class Answers:
         summed, total = self._summed
         if assignments is not None and assignments is not summed:
             specs = [each.spec for each in assignments.by_uid.values()]
-            total = sum((_amount(spec) for spec in specs if spec is not None), Amount())
+            total = sum((amount_of(spec) for spec in specs if spec is not None), Amount())
             self._summed = assignments, total
         return total
 
@@ -184,7 +185,3 @@ class Answers:
         if name not in self._drivers:
             raise DriverError("DriverNotFound", f"this host has no driver {name!r}", retryable=False)
         return name
-
-
-def _amount(spec: MicroVMSpec) -> Amount:
-    return Amount(microvms=1, vcpu=spec.vcpu, memory_in_mb=spec.memory_in_mb)

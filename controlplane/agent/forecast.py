@@ -13,6 +13,7 @@ from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.journal import Record
 from controlplane.agent.plan import Listing, Plan, driver_for, plan
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Restart, SetPower, ShutDown, Step, Update
+from controlplane.model.resources import Amount
 from controlplane.model.spec import PowerState
 from controlplane.ports import PlanItem, PlanVerb
 
@@ -24,10 +25,17 @@ def forecast(
     *,
     drivers: Iterable[str],
     default_driver: str,
+    capacity: Amount,
 ) -> tuple[PlanItem, ...]:
     """In order of namespace, name and uid; what is only reported comes last."""
     made = plan(
-        assignments, records, listing, drivers=drivers, default_driver=default_driver, may_run=lambda _driver: True
+        assignments,
+        records,
+        listing,
+        drivers=drivers,
+        default_driver=default_driver,
+        capacity=capacity,
+        may_run=lambda _driver: True,
     )
     wanted = sorted(assignments.by_uid.values(), key=lambda each: (each.namespace, each.name, each.uid))
     known = [_item(made, each, records.get(each.uid), default_driver) for each in wanted]

@@ -10,17 +10,20 @@ lasts; what it was before, it becomes again afterwards, whatever its policy abou
 Without a live lease under its driver, no step lets run what needs one (`on_detach` other than `keep`); stopping and
 destroying go on. What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease,
 whatever its policy.
+
+Nothing is started that has no room beside what a lost history left running here (`room`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
+from controlplane.agent.room import no_room, taken_by, without_room
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
-from controlplane.model.resources import Failure, ObservedPower
+from controlplane.model.resources import Amount, Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
 from controlplane.ports import LEASE_ENDED, MAINTENANCE, Instance, VMDefinition
 
@@ -57,6 +60,8 @@ class Plan:
     leaseless: Mapping[str, str]
     """Of `held`, those that only want a lease: uid to the driver that has none."""
     unmanaged: Sequence[Found]
+    taken: Amount
+    """What the running ones of our cluster among `unmanaged` use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,22 @@ def plan(
     *,
     drivers: Iterable[str],
     default_driver: str,
+    capacity: Amount,
     may_run: Callable[[str], bool],
     shut_down: Callable[[str], bool] = lambda _: False,
+    acting: Set[str] = frozenset(),
 ) -> Plan:
     """The next step for every microVM.
 
-    may_run: under this driver there is a live lease. shut_down: it is about to end.
+    may_run: under this driver there is a live lease. shut_down: it is about to end. acting: on these uids something is
+    being done since before `listing`.
     """
     known = frozenset(drivers)
     copies = copies_of(assignments.cluster_id, listing)
+    current = _current(assignments, records, copies, default_driver)
+    unmanaged = _unmanaged(assignments, records, listing, default_driver)
+    taken = taken_by(assignments, (found.instance for found in unmanaged))
+    waits = without_room(capacity, taken, assignments.by_uid, current, acting)
     steps: dict[str, Step] = {}
     held: dict[str, str] = {}
     refused: dict[str, Failure] = {}
@@ -100,7 +112,7 @@ def plan(
         else:
             driver = driver_for(assignment, record, default_driver)
             cluster_id = assignments.cluster_id
-            instance = current_copy(assignment, mine, driver)
+            instance = current.get(uid)
             decision = _toward(cluster_id, assignment, assignment.spec, record, mine, listing, driver, known)
             decision = _halted(decision, assignment, record, instance) if assignment.halt else decision
             leased = detach_action(assignment.spec)
@@ -110,6 +122,7 @@ def plan(
             elif (ending or not may_run(driver)) and leased is not OnDetach.KEEP and _lets_run(decision, instance):
                 decision = _Held("waits for a lease")
                 leaseless[uid] = driver
+            decision = no_room(taken) if uid in waits and _lets_run(decision, instance) else decision
         match decision:
             case None:
                 pass
@@ -130,7 +143,8 @@ def plan(
         refused=refused,
         confirmed=confirmed,
         leaseless=leaseless,
-        unmanaged=_unmanaged(assignments, records, listing, default_driver),
+        unmanaged=unmanaged,
+        taken=taken,
     )
 
 
@@ -159,6 +173,20 @@ def current_copy(assignment: Assignment, copies: Iterable[Found], driver: str) -
         if found.driver == driver and instance.epoch == assignment.epoch and instance.power is not ObservedPower.ABSENT:
             return instance
     return None
+
+
+def _current(
+    assignments: Assignments,
+    records: Mapping[str, Record],
+    copies: Mapping[str, Sequence[Found]],
+    default_driver: str,
+) -> dict[str, Instance]:
+    current: dict[str, Instance] = {}
+    for uid, assignment in assignments.by_uid.items():
+        driver = driver_for(assignment, records.get(uid), default_driver)
+        if (instance := current_copy(assignment, copies.get(uid, ()), driver)) is not None:
+            current[uid] = instance
+    return current
 
 
 def differences(spec: MicroVMSpec, instance: Instance | None) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, 
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
 from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
-from controlplane.model.resources import WAITS_FOR_LEASE, Failure, Observation, Unmanaged
+from controlplane.model.resources import WAITS_FOR_LEASE, Amount, Failure, Observation, Unmanaged
 from controlplane.model.types import replace
 from controlplane.ports import Clock, DriverError, HostDriver, PlanItem
 
@@ -74,6 +74,7 @@ class Runner:
         host: str,
         drivers: Mapping[str, HostDriver],
         default_driver: str,
+        capacity: Amount,
         journal: Journal,
         clock: Clock,
         pacing: Pacing,
@@ -84,6 +85,7 @@ class Runner:
         self._host = host
         self._drivers = drivers
         self._default_driver = default_driver
+        self._capacity = capacity
         self._journal = journal
         self._clock = clock
         self._pacing = pacing
@@ -101,6 +103,7 @@ class Runner:
         self._viewed: Assignments | None = None
         """What the view is of."""
         self._held: Mapping[str, str] = {}
+        self._taken = Amount()
         self._failures: dict[str, tuple[Goal, Failure]] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._repairs: dict[str, _Repairs] = {}
@@ -120,6 +123,11 @@ class Runner:
     def held(self) -> Mapping[str, str]:
         """uid to why something that differs is left alone."""
         return self._held
+
+    @property
+    def taken(self) -> Amount:
+        """What copies of our cluster use here that nobody accounts for."""
+        return self._taken
 
     def record(self, uid: str) -> Record | None:
         return self._journal.records.get(uid)
@@ -155,6 +163,7 @@ class Runner:
             listing,
             drivers=self._drivers,
             default_driver=self._default_driver,
+            capacity=self._capacity,
         )
 
     async def run(self) -> None:
@@ -189,13 +198,16 @@ class Runner:
             stamped.listing,
             drivers=self._drivers,
             default_driver=self._default_driver,
+            capacity=self._capacity,
             may_run=lambda driver: standings.get(driver, NO_LEASE).may_run,
             shut_down=lambda driver: standings.get(driver, NO_LEASE).shut_down,
+            acting=self._busy.keys(),
         )
         unsettled = {uid for uid, tick in self._touched.items() if tick > stamped.began} | self._busy.keys()
         self._touched = {uid: tick for uid, tick in self._touched.items() if tick > stamped.began}
         next_s = self._start_due(group, assignments, decided, unsettled)
         self._held = decided.held
+        self._taken = decided.taken
         await self._publish(assignments, stamped.listing, decided, unsettled)
         changes = [each.changes_in_s for each in standings.values() if each.changes_in_s is not None]
         if decided.leaseless:

@@ -20,9 +20,9 @@ from controlplane.ports import LEASE_ENDED, Instance, PlanItem
 
 def forecast_of(state: State, host: Host) -> Sequence[PlanItem]:
     """In the order of `agent.forecast`; nothing of a host whose agent has never connected."""
-    drivers = [each.name for each in host.inventory.drivers] if host.inventory is not None else []
-    if not drivers:
+    if host.inventory is None or not host.inventory.drivers:
         return ()
+    drivers = [each.name for each in host.inventory.drivers]
     placed = list(state.microvms_on(host.meta.name))
     seen = [vm.observed for vm in placed if vm.observed is not None]
     assignments = [_assignment(vm) for vm in placed]
@@ -33,6 +33,7 @@ def forecast_of(state: State, host: Host) -> Sequence[PlanItem]:
         Listing(found=list(_found(state, host, placed, drivers[0]))),
         drivers=drivers,
         default_driver=drivers[0],
+        capacity=host.inventory.capacity,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version
 
@@ -13,8 +14,13 @@ import uvloop
 from controlplane.api.gateway import Gateway
 from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
+from controlplane.api.http.credentials import Credentials
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
+from controlplane.api.http.token_uses import TokenUses
+from controlplane.api.http.trail import Trail
+from controlplane.audit.exporter import Exporter
+from controlplane.audit.keeper import Keeper
 from controlplane.backup import open_store
 from controlplane.backup.schedule import BackupSchedule
 from controlplane.bootstrap.forecast import forecast_of
@@ -95,6 +101,7 @@ async def run_front(settings: NodeSettings) -> None:
         window_s=settings.failover.window_s,
         per_round=settings.failover.per_round,
     )
+    token_uses = TokenUses(replica)
     app = create_app(
         reader=replica,
         proposer=replica,
@@ -105,7 +112,13 @@ async def run_front(settings: NodeSettings) -> None:
         snapshots=snapshots,
         forecast=forecast_of,
         backup=lambda: backups.status() if backups is not None else None,
-        identity=TokenAuthenticator.from_file(settings.tokens_file),
+        identity=Credentials(
+            file=TokenAuthenticator.from_file(settings.tokens_file),
+            reader=replica,
+            clock=clock,
+            uses=token_uses,
+            issuers=None,
+        ),
         clock=clock,
         ids=ids,
         settings=ApiSettings(
@@ -116,8 +129,10 @@ async def run_front(settings: NodeSettings) -> None:
             failover=limits,
             gc_policy=settings.gc.policy,
             gc_per_round=settings.gc.per_round,
+            api_token_ttl_s=settings.api_tokens.ttl_s,
+            api_token_max_ttl_s=settings.api_tokens.max_ttl_s,
         ),
-        issuer=issuer,
+        signer=issuer,
     )
     host, port = split_address(settings.http.listen)
     http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
@@ -130,8 +145,15 @@ async def run_front(settings: NodeSettings) -> None:
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
     collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
     async with asyncio.TaskGroup() as tasks:
-        runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run(), announcer.run())
-        for runner in (replica.run(), *runners):
+        runners = (
+            scheduler.run(),
+            failover.run(),
+            evacuation.run(),
+            collector.run(),
+            announcer.run(),
+            token_uses.run(),
+        )
+        for runner in (replica.run(), *runners, *_auditors(settings, replica, clock, app.state.trail)):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())
@@ -161,6 +183,24 @@ async def run_front(settings: NodeSettings) -> None:
                 await asyncio.wait([watching])
             await gateway.stop()
             await log.aclose()
+
+
+def _auditors(
+    settings: NodeSettings, replica: Replica, clock: Clock, trail: Trail
+) -> Iterator[Coroutine[None, None, None]]:
+    audit = settings.audit
+    yield trail.run()
+    yield Keeper(
+        replica,
+        replica,
+        clock,
+        node=settings.node,
+        is_leader=lambda: replica.is_leader,
+        keep_records=audit.keep_records,
+    ).run()
+    if audit.export:
+        directory = audit.directory or settings.data_dir / "audit"
+        yield Exporter(replica, replica, clock, node=settings.node, directory=directory).run()
 
 
 def _authority(

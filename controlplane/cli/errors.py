@@ -1,7 +1,7 @@
 """Errors as flintctl shows them: what is wrong, with which field, and what to do about it. Never a traceback.
 
-Exit codes: 0 done, 1 an error, 2 differences were found (`drift --detailed-exitcode`) or the command line was wrong,
-130 interrupted.
+Exit codes: 0 done, 1 an error, 2 differences were found (`drift --exit-code`) or the command line was wrong (1 for
+`drift`, whose 2 means drift alone), 130 interrupted.
 """
 
 from __future__ import annotations

@@ -13,9 +13,12 @@ import typer
 
 from controlplane.cli import errors
 from controlplane.cli.commands import (
+    api_token,
     apply,
+    audit,
     auth,
     cluster,
+    drift,
     failover,
     gc,
     host,
@@ -46,7 +49,7 @@ The cluster comes from the flags, else the environment (FLINTLOCK_ENDPOINTS, FLI
 FLINTLOCK_NAMESPACE), else ~/.config/flintlock/config.yaml, which `flintctl dev up` writes.
 
 \b
-Exit codes: 0 done; 1 error; 2 differences found (drift --detailed-exitcode), a degraded log (raft status) or a wrong
+Exit codes: 0 done; 1 error; 2 differences found (drift --exit-code), a degraded log (raft status) or a wrong
 command line; 130 interrupted.
 """
 
@@ -67,8 +70,10 @@ app.add_typer(resources.gc_policies, name="gcpolicy")
 app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
+app.add_typer(api_token.app, name="api-token")
+app.add_typer(audit.app, name="audit")
 app.add_typer(resources.operations, name="operation")
-app.command("drift")(cluster.drift)
+app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)
 app.command("apply")(apply.apply)
 app.command("delete")(apply.delete)

@@ -24,6 +24,8 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; shown w
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
 _NODE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -62,6 +64,14 @@ def segment(value: str, what: str) -> str:
     ):
         raise typer.BadParameter(f"{value!r} is not a {what}: lower-case letters, digits and '-'")
     return value
+
+
+def seconds(duration: str, hint: str) -> int:
+    """Of a duration that the option `hint` was given."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise typer.BadParameter(f"{duration!r} is not a duration such as 90s, 30m, 2h or 7d", param_hint=hint)
+    return int(match[1]) * _UNITS_S[match[2]]
 
 
 def node_segment(value: str) -> str:

@@ -63,10 +63,15 @@ def machine_readable(output: OutputFormat) -> bool:
 
 def dump(value: object, output: OutputFormat) -> None:
     """Print `value` as JSON or YAML."""
+    print(dumped(value, output))
+
+
+def dumped(value: object, output: OutputFormat) -> str:
+    """`value` as JSON or YAML, without a line break at its end."""
     if output is OutputFormat.YAML:
-        print(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000), end="")
-    else:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+        return text.removesuffix("\n")
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 class _Dumper(yaml.SafeDumper):

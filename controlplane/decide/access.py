@@ -8,6 +8,7 @@ by default: what no scope covers is refused. A refusal says what came nearest an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace as replace_spec
 
 from controlplane.machine.state import State
 from controlplane.model.access import (
@@ -17,13 +18,14 @@ from controlplane.model.access import (
     GUARDED,
     NAMESPACED,
     AccessKind,
+    AccessLimit,
     AccessSubject,
     AccessSubjectKind,
     RoleSpec,
     Rule,
     Verb,
 )
-from controlplane.model.types import record
+from controlplane.model.types import record, replace
 
 _VERBS = tuple(verb for verb in Verb if verb is not Verb.ANY)
 _MEMBERS_ONLY = frozenset({AccessKind.SESSION, AccessKind.RELAY})
@@ -42,6 +44,8 @@ class Caller:
     """That it has everywhere, whatever the bindings say: those of the node's tokens file or of its certificate."""
     only: str | None = None
     """The one name that those roles cover; None: every name."""
+    limits: tuple[AccessLimit, ...] = ()
+    """What its credential takes away: only what every one of them leaves."""
 
     def __str__(self) -> str:
         return str(self.subjects[0]) if self.subjects else self.name
@@ -53,6 +57,17 @@ def of_token(name: str, *, roles: Iterable[str] = (), user: str | None = None, g
         subjects.append(AccessSubject(kind=AccessSubjectKind.USER, name=user))
     subjects += [AccessSubject(kind=AccessSubjectKind.GROUP, name=group) for group in sorted(groups)]
     return Caller(name=name, subjects=tuple(subjects), roles=tuple(sorted(set(roles))))
+
+
+def of_user(user: str, *, groups: Iterable[str] = ()) -> Caller:
+    """Of somebody whom another system knows, with no token of ours."""
+    subjects = [AccessSubject(kind=AccessSubjectKind.USER, name=user)]
+    subjects += [AccessSubject(kind=AccessSubjectKind.GROUP, name=group) for group in sorted(groups)]
+    return Caller(name=user, subjects=tuple(subjects))
+
+
+def limited(caller: Caller, limits: tuple[AccessLimit, ...]) -> Caller:
+    return replace(caller, limits=(*caller.limits, *limits))
 
 
 def of_member(kind: str, name: str) -> Caller:
@@ -142,6 +157,14 @@ class Grants:
         """Whether there may be something that it covers."""
         return (verb, kind) in self._scopes
 
+    def first_outside(self, others: Grants) -> tuple[Verb, AccessKind] | None:
+        """A verb and a kind of which `others` may do something that this may not; None: there is nothing."""
+        for (verb, kind), scopes in sorted(others._scopes.items()):
+            mine = self._scopes.get((verb, kind), ())
+            if not all(_within(part, mine) for scope in scopes for part in _parts(scope)):
+                return verb, kind
+        return None
+
     def decide(self, question: Question) -> Decision:
         """With its reasons: for refusals and for whoever asks."""
         if (scope := self.covers(question)) is not None:
@@ -154,7 +177,7 @@ class Grants:
 
 def grants(state: State, caller: Caller) -> Grants:
     """What `caller` may do by the roles and bindings of `state`."""
-    return Grants(_given(state, caller))
+    return Grants(_limited(_given(state, caller), caller.limits))
 
 
 def decide(state: State, caller: Caller, question: Question) -> Decision:
@@ -187,6 +210,41 @@ def _given(state: State, caller: Caller) -> Iterator[tuple[Rule, Scope]]:
                     labels=tuple(sorted(rule.labels.items())),
                 ),
             )
+
+
+def _limited(given: Iterable[tuple[Rule, Scope]], limits: tuple[AccessLimit, ...]) -> Iterator[tuple[Rule, Scope]]:
+    """Less what each limit takes away."""
+    for rule, scope in given:
+        left, verbs = scope, set(_VERBS if Verb.ANY in rule.verbs else rule.verbs)
+        for limit in limits:
+            left = replace(left, namespaces=_both(left.namespaces, _limits(limit.namespaces)))
+            verbs &= set(_VERBS if Verb.ANY in limit.verbs else limit.verbs)
+        yield (replace_spec(rule, verbs=[verb for verb in _VERBS if verb in verbs]) if limits else rule), left
+
+
+def _parts(scope: Scope) -> Iterator[Scope]:
+    """`scope` as scopes of one namespace and one name each, where it names some."""
+    for namespace in sorted(scope.namespaces) if scope.namespaces is not None else [None]:
+        for name in sorted(scope.names) if scope.names is not None else [None]:
+            yield replace(
+                scope,
+                namespaces=None if namespace is None else frozenset({namespace}),
+                names=None if name is None else frozenset({name}),
+            )
+
+
+def _within(part: Scope, scopes: Iterable[Scope]) -> bool:
+    """Whether one of `scopes` covers all of `part`."""
+    return any(
+        _covers(scope.namespaces, part.namespaces)
+        and _covers(scope.names, part.names)
+        and set(scope.labels) <= set(part.labels)
+        for scope in scopes
+    )
+
+
+def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
+    return wide is None or (narrow is not None and narrow <= wide)
 
 
 def _role(state: State, name: str) -> RoleSpec:

@@ -20,7 +20,6 @@ import hmac
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +28,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from controlplane.identity import storage
 from controlplane.identity.names import IdentityError
-from controlplane.model.types import Name
+from controlplane.identity.principal import Principal
+from controlplane.model.types import Name, SubjectName
 
 PREFIX = "flk_"
 """So that secret scanners and people recognize a token that has leaked."""
@@ -39,16 +39,6 @@ _MAX_BEARER_CHARS = 512
 _log = structlog.get_logger("identity.tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a request comes from."""
-
-    name: str
-    roles: frozenset[str]
-    user: str | None = None
-    groups: frozenset[str] = frozenset()
-
-
 class TokenEntry(BaseModel):
     """One line of the tokens file."""
 
@@ -56,8 +46,8 @@ class TokenEntry(BaseModel):
 
     name: Name
     roles: list[Name]
-    user: Name | None = None
-    groups: list[Name] = []
+    user: SubjectName | None = None
+    groups: list[SubjectName] = []
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -74,7 +64,7 @@ def new_token() -> str:
 
 def entry_for(token: str, *, name: str, roles: Sequence[str]) -> TokenEntry:
     """What the tokens file holds of `token`."""
-    return TokenEntry(name=name, roles=sorted(roles), sha256=_digest(token))
+    return TokenEntry(name=name, roles=sorted(roles), sha256=digest_of(token))
 
 
 def write_tokens(path: Path, entries: Sequence[TokenEntry]) -> None:
@@ -102,14 +92,20 @@ class TokenAuthenticator:
         self._reload_if_changed()
         if not bearer or len(bearer) > _MAX_BEARER_CHARS:
             return None
-        digest = _digest(bearer)
+        digest = digest_of(bearer)
         found: TokenEntry | None = None
         for entry in self._entries:
             if hmac.compare_digest(entry.sha256, digest):
                 found = entry
         if found is None:
             return None
-        return Principal(name=found.name, roles=frozenset(found.roles), user=found.user, groups=frozenset(found.groups))
+        return Principal(
+            name=found.name,
+            roles=frozenset(found.roles),
+            user=found.user,
+            groups=frozenset(found.groups),
+            token=found.name,
+        )
 
     def _reload_if_changed(self) -> None:
         stamp = _stamp(self._path)
@@ -124,7 +120,8 @@ class TokenAuthenticator:
             _log.info("tokens_file_reloaded", path=str(self._path), tokens=len(self._entries))
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token: its SHA-256, in hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

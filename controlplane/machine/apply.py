@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    api_tokens,
+    audit,
     certificates,
     collect,
     declare,
@@ -36,12 +38,14 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     CreateJoinToken,
     Declaration,
     DeclareFailoverPolicy,
@@ -53,9 +57,11 @@ from controlplane.model.commands import (
     DeclareRole,
     DeclareRoleBinding,
     Delete,
+    DropAudit,
     Envelope,
     EstablishAuthority,
     Evict,
+    ExportedAudit,
     Hold,
     HostDetached,
     HostEvacuated,
@@ -65,14 +71,18 @@ from controlplane.model.commands import (
     Join,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Release,
     RenewCertificate,
     Report,
     Resurrect,
+    RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
+    RotateApiToken,
+    WitnessRequests,
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
@@ -85,10 +95,16 @@ _BATCHED = Declaration | Delete | Act
 _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
 """What operators say of a host, an object or the cluster, beside what they declare."""
 
-_Credential = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
+_Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
+"""About the credentials that the state holds."""
+
+_Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
+"""What keeps the audit chain."""
+
+_Belonging = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
 """Who belongs to the cluster."""
 
-_Upkeep = Collect | Evict | MarkStaying | HostEvacuated
+_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
 """What the leader's runners decide from the state alone."""
 
 _Own = (
@@ -173,6 +189,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
         case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
             return _handle_word(draft, command)
+        case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
+            return _handle_credential(draft, command)
         case (
             EstablishAuthority()
             | CreateJoinToken()
@@ -181,7 +199,7 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             | RenewCertificate()
             | RevokeCertificates()
         ):
-            return _handle_credential(draft, command)
+            return _handle_belonging(draft, command)
         case _:
             return _handle_own(draft, command, term=term)
 
@@ -203,6 +221,18 @@ def _handle_word(draft: Draft, command: _Word) -> Outcome:
 
 
 def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
+    match command:
+        case CreateApiToken():
+            return api_tokens.create(draft, command)
+        case RotateApiToken():
+            return api_tokens.rotate(draft, command)
+        case RevokeApiToken():
+            return api_tokens.revoke(draft, command)
+        case NoteApiTokenUses():
+            return api_tokens.note_uses(draft, command)
+
+
+def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
     match command:
         case EstablishAuthority():
             return certificates.establish_authority(draft, command)
@@ -256,6 +286,12 @@ def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
             return evacuation.mark_staying(draft, command)
         case HostEvacuated():
             return evacuation.host_evacuated(draft, command)
+        case BeginAudit() | WitnessRequests():
+            return audit.kept(draft)
+        case ExportedAudit():
+            return audit.exported(draft, command)
+        case DropAudit():
+            return audit.drop(draft, command)
 
 
 def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:

@@ -18,9 +18,11 @@ from immutables import Map
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, digest_of
-from controlplane.machine.state import BLOCK, Queue, State
+from controlplane.machine.state import BLOCK, Queue, State, audit_key
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
+from controlplane.model.api_tokens import ApiToken
+from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
@@ -110,6 +112,15 @@ class _Roles(_Records[Role], tag="roles", frozen=True): ...
 class _RoleBindings(_Records[RoleBinding], tag="role_bindings", frozen=True): ...
 
 
+class _ApiTokens(_Records[ApiToken], tag="api_tokens", frozen=True): ...
+
+
+class _Audit(_Records[AuditRecord], tag="audit", frozen=True): ...
+
+
+class _AuditExports(_Records[AuditExport], tag="audit_exports", frozen=True): ...
+
+
 class _Authorities(_Records[ClusterAuthority], tag="authorities", frozen=True): ...
 
 
@@ -145,6 +156,9 @@ _TableChunk = (
     | _GCPolicies
     | _Roles
     | _RoleBindings
+    | _ApiTokens
+    | _Audit
+    | _AuditExports
     | _Authorities
     | _JoinTokens
     | _Holders
@@ -165,6 +179,9 @@ TABLES: tuple[str, ...] = (
     "gc_policies",
     "roles",
     "role_bindings",
+    "api_tokens",
+    "audit",
+    "audit_exports",
     "authorities",
     "join_tokens",
     "holders",
@@ -322,6 +339,7 @@ class Loader:
             policy_users=Map(indexes.policy_users),
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
             key_order=_queue("key_order", self._key_order, header.key_order, tables["keys"]),
+            audit_head=_audit_head(tables["audit"]),
             **tables,
         )
         # An older build may have reckoned it otherwise; every chunk still has the hash that the manifest names.
@@ -402,3 +420,10 @@ def _queue(name: str, blocks: dict[int, tuple[str, ...]], ends: tuple[int, int],
     if missing is not None:
         raise ValueError(f"state snapshot: {name} holds {missing!r}, of which there is no record")
     return queue
+
+
+def _audit_head(audit: Table[AuditRecord]) -> int:
+    head = max((each.sequence for each in audit.values()), default=0)
+    if any(audit_key(sequence) not in audit for sequence in range(head - len(audit) + 1, head + 1)):
+        raise ValueError("state snapshot: the audit records are not those of one chain")
+    return head

@@ -15,7 +15,9 @@ from immutables import Map
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.events import Event, EventType
-from controlplane.machine.state import State
+from controlplane.machine.state import State, audit_key
+from controlplane.model.api_tokens import ApiToken
+from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken, holder_key
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
@@ -45,9 +47,20 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-_Silent = IdempotencyRecord | Incarnation | Tally | Override | ClusterAuthority | JoinToken | Holder
+Untold = (
+    IdempotencyRecord
+    | Incarnation
+    | Tally
+    | Override
+    | AuditRecord
+    | AuditExport
+    | ApiToken
+    | ClusterAuthority
+    | JoinToken
+    | Holder
+)
 """Records whose changes are no events."""
-Record = Host | Namespace | Policy | MicroVM | Operation | _Silent
+Record = Host | Namespace | Policy | MicroVM | Operation | Untold
 
 
 def digest_of(key: str, value: Record) -> int:
@@ -190,6 +203,26 @@ class Draft:
         self.state = replace(self.state, overrides=self.state.overrides.delete(key))
         self._digest(key, old, None)
 
+    def put_api_token(self, value: ApiToken) -> None:
+        old = self.state.api_tokens.get(value.name)
+        self.state = replace(self.state, api_tokens=self.state.api_tokens.set(value.name, value))
+        self._digest(value.name, old, value)
+
+    def drop_api_token(self, value: ApiToken) -> None:
+        self.state = replace(self.state, api_tokens=self.state.api_tokens.delete(value.name))
+        self._digest(value.name, value, None)
+
+    def put_audit_export(self, value: AuditExport) -> None:
+        old = self.state.audit_exports.get(value.node)
+        self.state = replace(self.state, audit_exports=self.state.audit_exports.set(value.node, value))
+        self._digest(value.node, old, value)
+
+    def drop_oldest_audit(self) -> None:
+        key = audit_key(self.state.audit_first)
+        old = self.state.audit[key]
+        self.state = replace(self.state, audit=self.state.audit.delete(key))
+        self._digest(key, old, None)
+
     def put_authority(self, value: ClusterAuthority) -> None:
         old = self.state.authorities.get(value.fingerprint)
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
@@ -241,7 +274,7 @@ class Draft:
         self._digest(key, old, new)
         subject = new if new is not None else old
         assert subject is not None
-        assert not isinstance(subject, _Silent)
+        assert not isinstance(subject, Untold)
         type_ = EventType.DELETED if new is None else EventType.ADDED if old is None else EventType.MODIFIED
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 

@@ -1,4 +1,4 @@
-"""A log entry, applied: the commands of one batch in order, each for itself."""
+"""A log entry, applied: the commands of one batch in order, each for itself, and what the audit chain says of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from controlplane.machine.apply import apply
+from controlplane.machine.audit import recorded
 from controlplane.machine.codec import Loader, View, digest_text
 from controlplane.machine.events import Event
 from controlplane.machine.legacy import load_dump
@@ -21,7 +22,8 @@ def apply_entry(
     outcomes: list[tuple[str, Outcome]] = []
     events: list[Event] = []
     for envelope in decode_entry(data):
-        state, outcome, changed = apply(state, envelope, index=index, term=term)
+        after, outcome, changed = apply(state, envelope, index=index, term=term)
+        state = recorded(state, after, envelope, outcome)
         outcomes.append((envelope.id, outcome))
         events.extend(changed)
     return state, outcomes, events

@@ -14,6 +14,8 @@ from typing import Any, cast
 from immutables import Map
 
 from controlplane.machine.table import Table
+from controlplane.model.api_tokens import ApiToken
+from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
@@ -100,6 +102,11 @@ class State:
     """By what they override; one that has ended stays until the next."""
     roles: Table[Role] = Table()
     role_bindings: Table[RoleBinding] = Table()
+    api_tokens: Table[ApiToken] = Table()
+    audit: Table[AuditRecord] = Table()
+    """By sequence, see `audit_key`: the newest of the audit chain. Empty: it has not begun."""
+    audit_exports: Table[AuditExport] = Table()
+    """By node."""
     authorities: Table[ClusterAuthority] = Table()
     """By fingerprint: the cluster's own; none where its certificates come from elsewhere."""
     join_tokens: Table[JoinToken] = Table()
@@ -122,6 +129,8 @@ class State:
     """Index: ended operations, in the order in which they are to be forgotten."""
     key_order: Queue = Queue()
     """Index: idempotency keys, in the order in which they are to be forgotten."""
+    audit_head: int = 0
+    """Index: sequence of the newest audit record."""
 
     @property
     def begun(self) -> Incarnation | None:
@@ -141,6 +150,15 @@ class State:
         changed: dict[str, Any] = {POLICIES[kind].table: policies}
         return replace(self, **changed)
 
+    @property
+    def audit_first(self) -> int:
+        """Sequence of the oldest audit record that is held: what is held has no gap."""
+        return self.audit_head - len(self.audit) + 1
+
+    def audit_at(self, sequence: int) -> AuditRecord:
+        """Raises KeyError."""
+        return self.audit[audit_key(sequence)]
+
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")
         return None if uid is None else self.microvms.get(uid)
@@ -150,3 +168,7 @@ class State:
         uids = self.on_host.get(host)
         for uid in sorted(uids) if uids is not None else ():
             yield self.microvms[uid]
+
+
+def audit_key(sequence: int) -> str:
+    return f"{sequence:016d}"

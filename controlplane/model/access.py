@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from controlplane.model.types import NAME_PATTERN, Labels, Name, spec
+from controlplane.model.types import NAME_PATTERN, Labels, Name, SubjectName, spec
 
 ANYWHERE = "*"
 NAMESPACE_PATTERN = rf"^\*$|{NAME_PATTERN}"
@@ -55,12 +55,16 @@ class AccessKind(StrEnum):
     OPERATION = "Operation"
     ROLE = "Role"
     ROLE_BINDING = "RoleBinding"
+    API_TOKEN = "ApiToken"  # noqa: S105 - a kind, not a secret
+    """Tokens of the API: whoever makes or changes one must be allowed all that it is (docs/adr/0136)."""
     CLUSTER = "Cluster"
     """Its nodes and the log that they replicate."""
     SNAPSHOT = "Snapshot"
     """The whole state, whatever namespace it is of."""
     COLLECTION = "Collection"
     """Garbage collection: plans and runs."""
+    AUDIT = "Audit"
+    """Who changed or tried what, in every namespace."""
     JOIN_TOKEN = "JoinToken"  # noqa: S105 - a kind, not a secret
     """What lets hosts and nodes in that have no certificate yet."""
     CERTIFICATE = "Certificate"
@@ -108,7 +112,7 @@ class AccessSubjectKind(StrEnum):
 @spec
 class AccessSubject:
     kind: AccessSubjectKind
-    name: Name
+    name: SubjectName
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name}"
@@ -126,6 +130,19 @@ class RoleBindingSpec:
     """Where the role holds; a rule of the role may narrow it further."""
 
 
+@spec
+class AccessLimit:
+    """Takes away from what a credential may do, and gives nothing: whatever it does is one of `verbs`, in one of
+    `namespaces`. What is in no namespace is only left where `namespaces` is `*`."""
+
+    verbs: Annotated[list[Verb], Field(min_length=1, max_length=_MAX_LISTED)] = field(
+        default_factory=lambda: [Verb.ANY]
+    )
+    namespaces: Annotated[list[NamespaceOrAll], Field(min_length=1, max_length=_MAX_LISTED)] = field(
+        default_factory=lambda: [ANYWHERE]
+    )
+
+
 _VISIBLE = [
     AccessKind.HOST,
     AccessKind.NAMESPACE,
@@ -136,6 +153,7 @@ _VISIBLE = [
     AccessKind.OPERATION,
     AccessKind.ROLE,
     AccessKind.ROLE_BINDING,
+    AccessKind.API_TOKEN,
     AccessKind.CLUSTER,
     AccessKind.COLLECTION,
 ]
@@ -158,6 +176,7 @@ BUILT_IN: Mapping[str, RoleSpec] = {
             ),
             Rule(verbs=[Verb.ACT, Verb.HOLD, Verb.CONFIRM], kinds=[AccessKind.HOST]),
             Rule(verbs=[Verb.ACT], kinds=[AccessKind.COLLECTION]),
+            Rule(verbs=[Verb.DECLARE, Verb.DELETE], kinds=[AccessKind.API_TOKEN]),
         ]
     ),
     "provisioner": RoleSpec(

@@ -13,7 +13,9 @@ from enum import StrEnum
 import msgspec
 from msgspec import field
 
-from controlplane.model.access import RoleBindingSpec, RoleSpec
+from controlplane.model.access import AccessLimit, RoleBindingSpec, RoleSpec
+from controlplane.model.api_tokens import ApiTokenSpec
+from controlplane.model.audit import Origin
 from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
@@ -426,6 +428,93 @@ class Collect:
 
 
 @record
+class CreateApiToken:
+    """`sha256` is of the secret, which only its maker knows."""
+
+    name: str
+    uid: str
+    spec: ApiTokenSpec
+    sha256: str
+    expires_at: int
+    inherited: list[AccessLimit] = field(default_factory=list[AccessLimit])
+    """Of the token that asks for it."""
+
+
+@record
+class RotateApiToken:
+    """Another secret for the token `uid`; the one before is good until `retired_until`."""
+
+    name: str
+    uid: str
+    sha256: str
+    expires_at: int
+    retired_until: int
+
+
+@record
+class RevokeApiToken:
+    """The end of the token `uid`."""
+
+    name: str
+    uid: str
+
+
+@record
+class NoteApiTokenUses:
+    """When tokens were used last, by name. Counts only where what is known is older by an interval."""
+
+    used: dict[str, int]
+
+
+@record
+class BeginAudit:
+    """From here on every change is recorded in the audit chain; an older build stops here rather than go on without."""
+
+    node: str
+    """Which found that it had not begun."""
+
+
+@record
+class Witnessed:
+    """A request that led to no command: it was refused at the edge, or what it changed is no object of the state."""
+
+    at: int
+    actor: str | None
+    """None: nobody that is known."""
+    action: str
+    """Method and route."""
+    status: int
+    namespace: str | None = None
+    name: str | None = None
+    count: int = 1
+    """So many equal ones."""
+    origin: Origin = Origin()
+
+
+@record
+class WitnessRequests:
+    """What a node's API has seen in a short time, for the audit chain."""
+
+    node: str
+    requests: list[Witnessed]
+
+
+@record
+class ExportedAudit:
+    """A node has the chain on its disk up to `through`."""
+
+    node: str
+    through: int
+
+
+@record
+class DropAudit:
+    """Forget the records up to `through`. Refused while a node that exports has not written them."""
+
+    through: int
+
+
+@record
 class EstablishAuthority:
     """The cluster's own certificate authority, once and for all unless it is rotated."""
 
@@ -532,6 +621,14 @@ Command = (
     | DeclareGCPolicy
     | DeclareRole
     | DeclareRoleBinding
+    | CreateApiToken
+    | RotateApiToken
+    | RevokeApiToken
+    | NoteApiTokenUses
+    | BeginAudit
+    | WitnessRequests
+    | ExportedAudit
+    | DropAudit
     | EstablishAuthority
     | CreateJoinToken
     | RevokeJoinToken
@@ -574,6 +671,14 @@ KINDS: dict[str, type[Command]] = {
     "declare_gc_policy": DeclareGCPolicy,
     "declare_role": DeclareRole,
     "declare_role_binding": DeclareRoleBinding,
+    "create_api_token": CreateApiToken,
+    "rotate_api_token": RotateApiToken,
+    "revoke_api_token": RevokeApiToken,
+    "note_api_token_uses": NoteApiTokenUses,
+    "begin_audit": BeginAudit,
+    "witness_requests": WitnessRequests,
+    "exported_audit": ExportedAudit,
+    "drop_audit": DropAudit,
     "establish_authority": EstablishAuthority,
     "create_join_token": CreateJoinToken,
     "revoke_join_token": RevokeJoinToken,
@@ -597,6 +702,8 @@ class Envelope:
     key: str | None = None
     """Idempotency key, unique per actor."""
     trace: str | None = None
+    origin: Origin | msgspec.UnsetType = msgspec.UNSET
+    """Where the request came from; what the product decides by itself has none."""
 
 
 @record
@@ -614,11 +721,26 @@ _payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.i
 
 
 def seal(
-    command: Command, *, id: str, at: int, actor: str, key: str | None = None, trace: str | None = None
+    command: Command,
+    *,
+    id: str,
+    at: int,
+    actor: str,
+    key: str | None = None,
+    trace: str | None = None,
+    origin: Origin | None = None,
 ) -> Envelope:
     """Wrap a command with what its proposer stamps."""
-    payload = msgspec.Raw(_encoder.encode(command))
-    return Envelope(kind=_KIND_OF[type(command)], id=id, at=at, actor=actor, payload=payload, key=key, trace=trace)
+    return Envelope(
+        kind=_KIND_OF[type(command)],
+        id=id,
+        at=at,
+        actor=actor,
+        payload=msgspec.Raw(_encoder.encode(command)),
+        key=key,
+        trace=trace,
+        origin=origin if origin is not None else msgspec.UNSET,
+    )
 
 
 def open_payload(envelope: Envelope) -> Command:

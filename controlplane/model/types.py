@@ -34,6 +34,8 @@ KERNEL_ARG_NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 KERNEL_ARG_PATTERN = r"^[^\s\x00]*$"
 LINE_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 """What people write to be read by others, such as a reason."""
+SUBJECT_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/@+=|~-]{0,253}[A-Za-z0-9])?$"
+"""What a user or a group may be called: as other systems call them, such as `oidc:alice@example.com`."""
 DRIVER_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 
 PATTERN_WORDS = {
@@ -48,11 +50,13 @@ PATTERN_WORDS = {
     KERNEL_ARG_NAME_PATTERN: "must be letters, digits, '.', '_' and '-', at most 64",
     KERNEL_ARG_PATTERN: "must hold no space and no line break",
     LINE_PATTERN: "must be on one line, without control characters",
+    SUBJECT_NAME_PATTERN: "must be letters, digits and ._:/@+=|~-, at most 255, with a letter or digit at either end",
     DRIVER_PATTERN: "must be a driver, such as qemu or flintlockd",
 }
 """What each pattern allows, for those who read refusals."""
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+SubjectName = Annotated[str, StringConstraints(pattern=SUBJECT_NAME_PATTERN)]
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=255)]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]

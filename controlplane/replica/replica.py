@@ -35,6 +35,7 @@ from controlplane.ports import (
     SnapshotInstalled,
     SnapshotInterruptedError,
 )
+from controlplane.ports.provenance import stamp
 from controlplane.replica.batcher import Batcher
 from controlplane.replica.contact import ContactKeeper
 from controlplane.replica.history import History, Signal
@@ -171,7 +172,16 @@ class Replica:
         self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
     ) -> Outcome:
         self._require_hope()
-        envelope = seal(command, id=self._ids.new(), at=self._clock.now_ms(), actor=actor, key=key)
+        origin = stamp()
+        envelope = seal(
+            command,
+            id=self._ids.new(),
+            at=self._clock.now_ms(),
+            actor=actor,
+            key=key,
+            trace=origin.trace if origin is not None else None,
+            origin=origin,
+        )
         return await self._batcher.propose(envelope, timeout_s=timeout_s)
 
     async def propose_each(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from provider_shim.framework.function import Function
 from provider_shim.framework.resource import Resource
 from provider_shim.framework.schema import Attribute, Block, Nested, Schema
 from provider_shim.framework.types import ListOf, MapOf, ObjectOf, Primitive, SetOf, TupleOf, Type
@@ -36,20 +37,46 @@ def pages(templates: Path, examples: Path) -> Iterator[tuple[str, str]]:
         folder = examples / "data-sources" / name
         text = _page(templates / "data-source.md", name, source.schema, folder, "data-source.tf")
         yield f"data-sources/{name.removeprefix('flintlock_')}.md", text
+    for name, listing in sorted(provider.list_resources.items()):
+        folder = examples / "list-resources" / name
+        text = _page(templates / "list-resource.md", name, listing.schema, folder, "list-resource.tfquery.hcl")
+        yield f"list-resources/{name.removeprefix('flintlock_')}.md", text
+    for name, function in sorted(provider.functions.items()):
+        yield f"functions/{name}.md", _function_page(templates / "function.md", function, examples / "functions" / name)
 
 
 def _page(template: Path, name: str, schema: Schema, examples: Path, example: str) -> str:
-    code = (examples / example).read_text(encoding="utf-8").rstrip()
-    parts = {
-        "name": name,
-        "description": schema.description,
-        "example": f"```terraform\n{code}\n```",
-        "schema": schema_text(schema),
-    }
+    parts = {"name": name, "description": schema.description, "schema": schema_text(schema)}
+    return _filled(template, {**parts, "example": _code(examples / example)})
+
+
+def _function_page(template: Path, function: Function, examples: Path) -> str:
+    parts = {"name": function.name, "summary": function.summary, "description": function.description}
+    return _filled(
+        template, {**parts, "example": _code(examples / "function.tf"), "signature": signature_text(function)}
+    )
+
+
+def _code(path: Path) -> str:
+    return f"```terraform\n{path.read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def _filled(template: Path, parts: Mapping[str, str]) -> str:
     text = template.read_text(encoding="utf-8")
     for key, value in parts.items():
         text = text.replace(f"{{{{ {key} }}}}", value)
     return text
+
+
+def signature_text(function: Function) -> str:
+    """The sections `## Signature` and `## Arguments`."""
+    told = [f"{each.name} {_type_words(each.type).lower()}" for each in function.parameters]
+    lines = [f"1. `{each.name}` ({_type_words(each.type)}) {each.description}" for each in function.parameters]
+    if (rest := function.variadic) is not None:
+        told.append(f"{rest.name} {_type_words(rest.type).lower()}...")
+        lines.append(f"1. `{rest.name}` (Variadic, {_type_words(rest.type)}) {rest.description}")
+    head = f"{function.name}({', '.join(told)}) {_type_words(function.returns).lower()}"
+    return "\n".join(["## Signature", "", f"```text\n{head}\n```", "", "## Arguments", "", *lines])
 
 
 def _import(resource: Resource, script: Path) -> str:

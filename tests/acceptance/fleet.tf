@@ -253,3 +253,18 @@ output "hosts" { value = { for host in data.flintlock_hosts.r1.hosts : host.name
 output "placed" { value = { for vm in data.flintlock_microvms.web.microvms : vm.name => vm.host } }
 output "vms" { value = [for vm in data.flintlock_vms.all.vms : vm.spec.id] }
 output "uids" { value = { for key, vm in flintlock_microvm.spread : key => vm.uid } }
+
+data "flintlock_drift" "all" {
+  namespace  = flintlock_namespace.all.name
+  classes    = ["drifted", "unmanaged"]
+  depends_on = [flintlock_microvm.full, flintlock_microvm.spread, flintlock_microvm.pinned, flintlock_microvm.frozen]
+}
+
+output "drifted" { value = data.flintlock_drift.all.microvms[*].name }
+output "functions" {
+  value = {
+    memory    = provider::flintlock::memory_in_mb("1.5Gi")
+    selector  = provider::flintlock::label_selector("app=web,tier=front")
+    user_data = provider::flintlock::cloud_init_merge("#cloud-config\na: [1]\n", "#cloud-config\na: [2]\n")
+  }
+}

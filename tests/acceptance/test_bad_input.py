@@ -139,6 +139,26 @@ def test_in_hcl(world: World, case: HclCase) -> None:
         assert f"on main.tf line {number}, in " in refused.plain, refused.output
 
 
+@pytest.mark.parametrize(
+    ("vcpu", "summary", "detail"),
+    [
+        ("64", "Applying this microVM will be refused as things are", "namespace demo allows 16"),
+        ("12", "No host would take this microVM as things are", "h1: needs 12 vcpu, 7 of 8 are free"),
+    ],
+    ids=["quota", "room"],
+)
+def test_a_plan_says_what_applying_would_meet(world: World, vcpu: str, summary: str, detail: str) -> None:
+    for checks, severity, code in (("warn", "Warning", 2), ("strict", "Error", 1), ("off", None, 2)):
+        text = f'{HEADER}{hcl.vm(vcpu=vcpu)}provider "flintlock" {{\n  plan_checks = "{checks}"\n}}\n'
+        world.terraform.write(text)
+        said = world.terraform.plan(expect=code).plain
+        if severity is None:
+            assert summary not in said
+        else:
+            assert f"{severity}: {summary}" in said
+            assert detail in said
+
+
 @pytest.mark.parametrize("case", flintctl.CASES, ids=named)
 def test_on_the_command_line(world: World, tmp_path: Path, case: CliCase) -> None:
     if case.file:

@@ -183,6 +183,12 @@ def assert_outputs(cluster: DevCluster, tf: Terraform) -> None:
         "placed": {"full": "h1"},
         "vms": ["frozen", "full", "pinned", "spread-a", "spread-b"],
         "uids": {key: microvm(cluster, f"spread-{key}")["uid"] for key in ("a", "b")},
+        "drifted": [],
+        "functions": {
+            "memory": 1536,
+            "selector": {"app": "web", "tier": "front"},
+            "user_data": "#cloud-config\na:\n- 1\n- 2\n",
+        },
     }
 
 

@@ -1,11 +1,13 @@
 """How long a microVM is away when its host is lost: until the host is suspect, detached, fenced, and it runs elsewhere.
 
-    python -m tests.bench.bench_failover [--losses 200] [--at-once 4] [--with-leader] [--directory .work/failover]
+    python -m tests.bench.bench_failover [--losses 200] [--at-once 4] [--hosts 10] [--with-leader]
+        [--directory .work/failover]
 
-A real cluster with the shipped times: three nodes and ten simulated hosts, each agent a process of its own. A round
-kills some agents at once (and the node that leads, with --with-leader), waits until everything that was there is ready
-elsewhere, starts them again, and waits until they are back without what was given up there. Times are counted from the
-kill to the first look, ten a second, at which the API says so. Runs add up.
+A real cluster with the shipped times: three nodes and ten simulated hosts, each agent a process of its own. More hosts
+than ten share one process, hold leases like the others, and are never lost. A round kills some agents at once (and the
+node that leads, with --with-leader), waits until everything that was there is ready elsewhere, starts them again, and
+waits until they are back without what was given up there; a host that is the only one has no microVM. Times are counted
+from the kill to the first look, ten a second, at which the API says so. Runs add up.
 """
 
 # ruff: noqa: T201 - a command that prints a table
@@ -15,7 +17,8 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,14 +27,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.tally import Tally
+from bench.world import shared_agents
 from support.cluster import items, leader_of, within
 
 from controlplane.cli.client import Client
 from controlplane.cli.dev import setup
 from controlplane.cli.dev.cluster import DevCluster
+from controlplane.cli.dev.layout import Layout
 from controlplane.cli.dev.progress import Progress
 
 HOSTS = 10
+"""So many can be lost, whatever --hosts says."""
 MICROVMS = 20
 NAMESPACE = "failover"
 PHASES = ("suspect", "detached", "fenced")
@@ -70,30 +76,36 @@ class Loss:
 
 
 class World:
-    def __init__(self, cluster: DevCluster) -> None:
+    """`everything` is the layout of all hosts, `cluster` that of those that can be lost."""
+
+    def __init__(self, cluster: DevCluster, everything: Layout) -> None:
         self.cluster = cluster
         self.client: Client = cluster.client()
         self.hosts = [host.name for host in cluster.layout.plan.hosts]
+        self._declared = [host.name for host in everything.plan.hosts]
 
     def declare(self) -> None:
-        resources: list[dict[str, Any]] = [{"kind": "Host", "name": host} for host in self.hosts]
+        resources: list[dict[str, Any]] = [{"kind": "Host", "name": host} for host in self._declared]
         resources.append({"kind": "Namespace", "name": NAMESPACE})
         resources += [
             {"kind": "MicroVM", "namespace": NAMESPACE, "name": f"vm-{number}", "spec": SPEC}
-            for number in range(MICROVMS)
+            for number in range(MICROVMS if len(self._declared) > 1 else 0)
         ]
         self.client.request("POST", "/apply", body={"atomic": True, "resources": resources})
         self.settle()
 
-    def phases(self) -> dict[str, str]:
-        return {item["name"]: item["status"]["phase"] for item in items(self.client, "/hosts")}
+    def phase(self, host: str) -> str:
+        return str(self.client.get(f"/hosts/{host}").body["status"]["phase"])
+
+    def all_ready(self) -> bool:
+        return self.client.get("/cluster").body["hosts"] == {"ready": len(self._declared)}
 
     def microvms(self) -> dict[str, dict[str, Any]]:
         return {item["uid"]: item for item in items(self.client, "/microvms")}
 
     def settle(self) -> None:
         """Every host is ready and holds no order, every microVM is ready."""
-        within(PATIENCE_S, lambda: set(self.phases().values()) == {"ready"}, "every host is ready")
+        within(PATIENCE_S, self.all_ready, "every host is ready")
         within(
             PATIENCE_S,
             lambda: all(each["status"]["ready"] for each in self.microvms().values()),
@@ -113,10 +125,10 @@ class World:
         while not all(loss.over for loss in losses):
             at_s = time.monotonic() - began_s
             assert at_s < PATIENCE_S, f"not over after {at_s:.0f} s: {losses}"
-            phases, microvms = self.phases(), self.microvms()
+            phases, microvms = [self.phase(loss.host) for loss in losses], self.microvms()
             at_s = time.monotonic() - began_s
-            for loss in losses:
-                loss.look(at_s, phases[loss.host], microvms)
+            for loss, phase in zip(losses, phases, strict=True):
+                loss.look(at_s, phase, microvms)
             time.sleep(LOOK_S)
         self.cluster.start()
         self.cluster.await_ready()
@@ -124,37 +136,47 @@ class World:
         return losses
 
 
-def section(*, with_leader: bool) -> str:
-    return "lost with the leader" if with_leader else "lost"
+def section(hosts: int, *, with_leader: bool) -> str:
+    return f"lost{' with the leader' if with_leader else ''}{f' of {hosts}' if hosts != HOSTS else ''}"
 
 
-def measure(tally: Tally, *, losses: int, at_once: int, with_leader: bool) -> None:
-    chance = random.Random()
+@contextmanager
+def running_world(hosts: int) -> Iterator[World]:
     with TemporaryDirectory(prefix="bench-") as directory:
-        layout = setup.create(Path(directory) / "c", nodes=3, hosts=HOSTS, driver="simulated", say=lambda _: None)
-        cluster = DevCluster(layout, Progress())
+        layout = setup.create(Path(directory) / "c", nodes=3, hosts=hosts, driver="simulated", say=lambda _: None)
+        mortal = layout.plan.model_copy(update={"hosts": layout.plan.hosts[:HOSTS]})
+        cluster = DevCluster(Layout(layout.directory, mortal), Progress())
         try:
             cluster.start()
             cluster.await_ready()
-            world = World(cluster)
-            world.declare()
-            done = 0
-            while done < losses:
-                hosts = chance.sample(world.hosts, min(at_once, losses - done))
-                time.sleep(GRANTED_S)
-                for loss in world.lose(hosts, with_leader=with_leader):
-                    tally.add(
-                        section(with_leader=with_leader),
-                        hosts=HOSTS,
-                        at_once=at_once,
-                        phases={name: round(at_s, 2) for name, at_s in loss.phases.items()},
-                        ready=sorted(round(at_s, 2) for at_s in loss.ready.values()),
-                    )
-                done += len(hosts)
-                print(f"  {done} of {losses} hosts lost and back", flush=True)
+            with ExitStack() as others:
+                if hosts > HOSTS:
+                    others.enter_context(shared_agents(layout, layout.plan.hosts[HOSTS:]))
+                world = World(cluster, layout)
+                world.declare()
+                yield world
         finally:
             left = cluster.purge()
             assert not left, left
+
+
+def measure(tally: Tally, *, losses: int, at_once: int, hosts: int, with_leader: bool) -> None:
+    chance = random.Random()
+    with running_world(hosts) as world:
+        done = 0
+        while done < losses:
+            lost = chance.sample(world.hosts, min(at_once, losses - done))
+            time.sleep(GRANTED_S)
+            for loss in world.lose(lost, with_leader=with_leader):
+                tally.add(
+                    section(hosts, with_leader=with_leader),
+                    hosts=hosts,
+                    at_once=at_once,
+                    phases={name: round(at_s, 2) for name, at_s in loss.phases.items()},
+                    ready=sorted(round(at_s, 2) for at_s in loss.ready.values()),
+                )
+            done += len(lost)
+            print(f"  {done} of {losses} hosts lost and back", flush=True)
 
 
 def report(tally: Tally, name: str) -> None:
@@ -174,12 +196,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--losses", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=4, choices=range(1, HOSTS // 2 + 1), metavar="N")
+    parser.add_argument("--hosts", type=int, default=HOSTS, help=f"in all; {HOSTS} of them can be lost")
     parser.add_argument("--with-leader", action="store_true", help="the node that leads is lost at the same moment")
     parser.add_argument("--directory", type=Path, default=Path(".work/failover"))
     options = parser.parse_args()
     tally = Tally(options.directory)
-    measure(tally, losses=options.losses, at_once=options.at_once, with_leader=options.with_leader)
-    report(tally, section(with_leader=options.with_leader))
+    at_once = min(options.at_once, max(options.hosts // 2, 1))
+    measure(tally, losses=options.losses, at_once=at_once, hosts=options.hosts, with_leader=options.with_leader)
+    report(tally, section(options.hosts, with_leader=options.with_leader))
 
 
 if __name__ == "__main__":

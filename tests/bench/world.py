@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from bench import proc
 from controlplane.cli.client import Client
 from controlplane.cli.dev import processes, setup
 from controlplane.cli.dev.cluster import DevCluster
-from controlplane.cli.dev.layout import Layout
+from controlplane.cli.dev.layout import HostPlan, Layout
 from controlplane.cli.dev.progress import Progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -126,33 +126,40 @@ def _kind(record: dict[str, Any]) -> str:
 def running_world(directory: Path, *, hosts: int) -> Iterator[World]:
     """A cluster in `directory`; everything of it is gone afterwards."""
     layout = setup.create(directory, nodes=3, hosts=hosts, driver="simulated", say=lambda _: None)
-    configs = [layout.settings(host.name) for host in layout.plan.hosts]
-    for config in configs:
+    for host in layout.plan.hosts:
+        config = layout.settings(host.name)
         settings = yaml.safe_load(config.read_text())
         settings["capacity"] = CAPACITY
         config.write_text(yaml.safe_dump(settings))
     nodes = DevCluster(Layout(layout.directory, layout.plan.model_copy(update={"hosts": []})), Progress())
-    agents: subprocess.Popen[bytes] | None = None
     try:
         nodes.start()
         nodes.await_ready()
-        with layout.log("agents").open("ab") as output:
-            agents = subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.agents", *map(str, configs)],
-                cwd=REPOSITORY,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(os.environ),
-            )
-        world = World(layout, nodes, agents)
-        world.declare_fixed()
-        yield world
+        with shared_agents(layout, layout.plan.hosts) as agents:
+            world = World(layout, nodes, agents)
+            world.declare_fixed()
+            yield world
     finally:
-        if agents is not None:
-            _end(agents)
         left = nodes.purge()
         assert not left, left
+
+
+@contextmanager
+def shared_agents(layout: Layout, hosts: Sequence[HostPlan]) -> Iterator[subprocess.Popen[bytes]]:
+    """The agents of `hosts` in one process."""
+    with layout.log("agents").open("ab") as output:
+        agents = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.agents", *(str(layout.settings(host.name)) for host in hosts)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ),
+        )
+    try:
+        yield agents
+    finally:
+        _end(agents)
 
 
 def _end(agents: subprocess.Popen[bytes]) -> None:

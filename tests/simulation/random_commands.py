@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from controlplane.decide.gc import plan
 from controlplane.machine.state import State
 from controlplane.model import access
+from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.commands import (
     Act,
     Action,
@@ -20,12 +21,15 @@ from controlplane.model.commands import (
     AgentConnected,
     AgentLost,
     Batch,
+    BeginAudit,
     BeginIncarnation,
     CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
+    CreateJoinToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
     DeclareHost,
@@ -36,8 +40,11 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     Destroyed,
+    DropAudit,
     Envelope,
+    EstablishAuthority,
     Evict,
+    ExportedAudit,
     Hold,
     HoldKind,
     HostAction,
@@ -46,16 +53,26 @@ from controlplane.model.commands import (
     HostFenced,
     HostHeard,
     HostSuspected,
+    Join,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Precondition,
     Release,
+    RenewCertificate,
     Report,
     Resurrect,
+    RevokeApiToken,
+    RevokeCertificates,
+    RevokeJoinToken,
+    RotateApiToken,
+    Witnessed,
+    WitnessRequests,
     seal,
 )
+from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
@@ -163,6 +180,11 @@ class RandomCommands:
             self._left,
             self._left,
             self._evacuated,
+            self._api_token,
+            self._api_token,
+            self._audit,
+            self._credential,
+            self._credential,
         )
 
     def opening(self) -> list[Envelope]:
@@ -279,6 +301,67 @@ class RandomCommands:
             spec=spec,
             when=self._when(old.meta.intent_revision if old is not None else None),
         )
+
+    def _api_token(self, state: State) -> Command:
+        name, sha256 = self._name(), self._pick(("0", "1", "2", "x")) * 64
+        old = state.api_tokens.get(name)
+        uid = old.uid if old is not None else self._uid()
+        expires_at = self._integer(1_000, 2_000_000_000_000)
+        match self._pick(("create", "create", "rotate", "revoke", "use")):
+            case "create":
+                spec = ApiTokenSpec(user=self._pick((None, "oidc:alice")), groups=["web"])
+                return CreateApiToken(name=name, uid=self._uid(), spec=spec, sha256=sha256, expires_at=expires_at)
+            case "rotate":
+                retired_until = self._integer(0, expires_at)
+                return RotateApiToken(
+                    name=name, uid=uid, sha256=sha256, expires_at=expires_at, retired_until=retired_until
+                )
+            case "revoke":
+                return RevokeApiToken(name=name, uid=uid)
+            case _:
+                return NoteApiTokenUses(used={name: self._integer(0, expires_at)})
+
+    def _audit(self, state: State) -> Command:
+        node, through = self._name(), self._integer(state.audit_head, max(state.audit_head - 1, 0))
+        match self._pick(("begin", "witness", "export", "drop", "drop")):
+            case "begin":
+                return BeginAudit(node=node)
+            case "witness":
+                seen = Witnessed(at=self._integer(1_000), actor=self._pick((None, "alice")), action="GET", status=403)
+                return WitnessRequests(node=node, requests=[seen] * self._pick((0, 1, 3)))
+            case "export":
+                return ExportedAudit(node=node, through=through)
+            case _:
+                return DropAudit(through=through)
+
+    def _credential(self, state: State) -> Command:
+        """About the cluster's authority, who joins, and what was issued."""
+        name, key, kind = self._name(), self._name(), self._pick((MemberKind.HOST, MemberKind.HOST, MemberKind.NODE))
+        serial, expires_at = self._pick(("1", "2", "3")), self._integer(1_000, 2_000_000_000_000)
+        match self._pick(("found", "token", "token", "join", "join", "renew", "revoke", "end")):
+            case "found":
+                sealed = Sealed(key_id="k", wrapped="AA", box="AA")
+                return EstablishAuthority(fingerprint=key, certificate="PEM", key=sealed)
+            case "token":
+                ttl_s = self._pick((0, 60, 86_400, 86_400))
+                return CreateJoinToken(id=key, sha256="1" * 64, role=kind, ttl_s=ttl_s, uses=self._pick((0, 1, 2)))
+            case "join":
+                sha256 = self._pick(("1", "1", "2")) * 64
+                return Join(redeems=key, sha256=sha256, role=kind, name=name, serial=serial, expires_at=expires_at)
+            case "renew":
+                return RenewCertificate(
+                    kind=kind,
+                    name=name,
+                    presented=self._pick(("1", "2", "3")),
+                    presented_expires_at=expires_at,
+                    serial=serial,
+                    expires_at=expires_at,
+                )
+            case "revoke":
+                only = self._pick((None, serial))
+                return RevokeCertificates(kind=kind, name=name, reason=self._pick(("", "lost", "lost")), serial=only)
+            case _:
+                return RevokeJoinToken(id=key)
 
     def _access(self, name: str) -> Command:
         if self._source.chance(50):

@@ -59,9 +59,10 @@ class DrivenMachine:
         *,
         key: str | None = None,
         actor: str = "alice",
+        at: int | None = None,
     ) -> Rejected:
         """The command is refused for `code` about `pointer`; that nothing changed is checked by every step."""
-        outcome = self.do(command, key=key, actor=actor)
+        outcome = self.do(command, key=key, actor=actor, at=at)
         assert isinstance(outcome, Rejected), outcome
         assert (outcome.code, outcome.pointer) == (code, pointer), outcome
         return outcome

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from controlplane.machine.apply import apply
+from controlplane.machine.audit import recorded
 from controlplane.machine.codec import digest_text
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Outcome
@@ -27,6 +28,7 @@ from controlplane.ports import (
     NoLeaderError,
     OutcomeUnknownError,
 )
+from controlplane.ports.provenance import stamp
 from controlplane.system import SystemClock, Ulids
 from support.invariants import check_state
 
@@ -178,8 +180,9 @@ class Replica:
     def apply_now(self, command: Command, *, actor: str = "test", key: str | None = None) -> Outcome:
         """Apply without waking anyone; call `wake` afterwards."""
         self._index += 1
-        envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key)
-        self._state, outcome, events = apply(self._state, envelope, index=self._index, term=1)
+        envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key, origin=stamp())
+        after, outcome, events = apply(self._state, envelope, index=self._index, term=1)
+        self._state = recorded(self._state, after, envelope, outcome)
         self.commands.append(command)
         check_state(self._state)
         for event in events:

@@ -20,13 +20,14 @@ from starlette.types import Scope as AsgiScope
 
 from controlplane.api.http import problems
 from controlplane.api.http.access_rules import About, Needs
-from controlplane.api.http.auth import Principal
 from controlplane.decide import access
 from controlplane.decide.access import Caller, Grants, Question
+from controlplane.identity.principal import Principal
 from controlplane.machine.events import Declared
 from controlplane.machine.state import State
 from controlplane.machine.table import Table
 from controlplane.model.access import NAMESPACED, AccessKind, Verb
+from controlplane.model.api_tokens import ApiToken
 from controlplane.model.resources import Meta, Operation, Role, RoleBinding
 from controlplane.model.types import Kind
 from controlplane.ports import StateReader
@@ -47,6 +48,7 @@ class Access:
         self._reader = reader
         self._roles: Table[Role] | None = None
         self._bindings: Table[RoleBinding] | None = None
+        self._tokens: Table[ApiToken] | None = None
         self._grants: dict[Principal, Grants] = {}
 
     async def enter(self, scope: AsgiScope, needs: Needs, path: Mapping[str, str]) -> None:
@@ -66,12 +68,14 @@ class Access:
                 pass
 
     def grants(self, principal: Principal, state: State) -> Grants:
-        if state.roles is not self._roles or state.role_bindings is not self._bindings or len(self._grants) > _KEPT:
-            self._roles, self._bindings = state.roles, state.role_bindings
+        known = (self._roles, self._bindings, self._tokens)
+        now = (state.roles, state.role_bindings, state.api_tokens)
+        if any(old is not new for old, new in zip(known, now, strict=True)) or len(self._grants) > _KEPT:
+            self._roles, self._bindings, self._tokens = now
             self._grants = {}
         found = self._grants.get(principal)
         if found is None:
-            found = self._grants[principal] = access.grants(state, caller_of(principal))
+            found = self._grants[principal] = access.grants(state, caller_of(principal, state))
         return found
 
     def here(self) -> State:
@@ -99,6 +103,9 @@ class Asker:
     access: Access
     principal: Principal
 
+    def caller(self, state: State | None = None) -> Caller:
+        return caller_of(self.principal, state or self.access.here())
+
     def allows(self, question: Question, state: State | None = None) -> bool:
         """By `state`, or by what this replica has now."""
         return self.access.grants(self.principal, state or self.access.here()).covers(question) is not None
@@ -115,7 +122,7 @@ class Asker:
             return
         decision = self.access.grants(self.principal, await self.access.newest()).decide(question)
         if not decision.allowed:
-            raise refusal(self.principal, question, decision)
+            raise refusal(self.caller(), question, decision)
 
     async def require_any(self, verb: Verb, kind: AccessKind) -> None:
         """That there may be something of `kind` that the caller may `verb`. Raises as `require`."""
@@ -124,7 +131,7 @@ class Asker:
         grants = self.access.grants(self.principal, await self.access.newest())
         if not grants.any_of(verb, kind):
             question = Question(verb=verb, kind=kind)
-            raise refusal(self.principal, question, grants.decide(question))
+            raise refusal(self.caller(), question, grants.decide(question))
 
     async def require_for(self, verb: Verb, meta: Meta) -> None:
         await self.require(about(verb, meta))
@@ -137,14 +144,22 @@ async def asker_of(request: Request) -> Asker:
 Asking = Annotated[Asker, Depends(asker_of)]
 
 
-def caller_of(principal: Principal) -> Caller:
-    return access.of_token(principal.name, roles=principal.roles, user=principal.user, groups=principal.groups)
+def caller_of(principal: Principal, state: State) -> Caller:
+    """The caller by `state`. Whose token was revoked since has nothing left."""
+    if principal.token is None:
+        return access.of_user(principal.user or principal.name, groups=principal.groups)
+    known = access.of_token(principal.token, roles=principal.roles, user=principal.user, groups=principal.groups)
+    if principal.token_uid is None:
+        return known
+    token = state.api_tokens.get(principal.token)
+    if token is None or token.uid != principal.token_uid:
+        return Caller(name=principal.name)
+    return access.limited(known, token.limits)
 
 
-def refusal(principal: Principal, question: Question, decision: access.Decision) -> problems.ApiError:
+def refusal(who: Caller, question: Question, decision: access.Decision) -> problems.ApiError:
     """The 403 that says who, what and where, and what would be enough."""
-    who = caller_of(principal)
-    _log.warning("access_refused", actor=principal.name, verb=question.verb.value, kind=question.kind.value)
+    _log.warning("access_refused", actor=who.name, verb=question.verb.value, kind=question.kind.value)
     near = f": {'; '.join(decision.near)}" if decision.near else ""
     return problems.problem(
         "forbidden",
@@ -192,6 +207,8 @@ def labels_of(state: State, kind: AccessKind, namespace: str | None, name: str) 
             found = state.hosts.get(name)
         case AccessKind.NAMESPACE:
             found = state.namespaces.get(name)
+        case AccessKind.API_TOKEN:
+            return _NONE if name in state.api_tokens else None
         case _:
             found = state.policies_of(Kind(kind.value)).get(name)
     return found.meta.labels if found is not None else None

@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from controlplane.api.http.shape import Shape
+from controlplane.api.http.times import Timestamp, iso
 from controlplane.decide.access import Caller, Decision, Question, Scope
+from controlplane.identity.principal import Principal
+from controlplane.model.access import AccessLimit
 
 
 class GivenShape(Shape):
@@ -16,6 +19,13 @@ class GivenShape(Shape):
     role: str
     binding: str | None = Field(description="Null: it comes with the credential itself.")
     namespaces: list[str] | None = Field(description="Null: everywhere.")
+
+
+class LimitShape(Shape):
+    """Only these verbs, in these namespaces."""
+
+    verbs: list[str]
+    namespaces: list[str]
 
 
 class AccessSubjectShape(Shape):
@@ -27,6 +37,8 @@ class WhoAmI(Shape):
     name: str = Field(description="The actor of whatever it changes.")
     subjects: list[AccessSubjectShape] = Field(description="Under which role bindings may name it.")
     roles: list[GivenShape]
+    limits: list[LimitShape] = Field(description="What the credential takes away from them: all of these hold.")
+    expires_at: Timestamp | None = Field(description="When the credential ends; null: when somebody takes it away.")
 
 
 class AccessDecision(Shape):
@@ -44,11 +56,13 @@ class AccessDecision(Shape):
     would_allow: str = Field(description="Of a refusal: the least that would be enough; else empty.")
 
 
-def whoami(caller: Caller, roles: list[Scope]) -> WhoAmI:
+def whoami(principal: Principal, caller: Caller, roles: list[Scope]) -> WhoAmI:
     return WhoAmI(
-        name=caller.name,
+        name=principal.name,
         subjects=[AccessSubjectShape(kind=each.kind.value, name=each.name) for each in caller.subjects],
         roles=[_given(each) for each in roles],
+        limits=[limit_shape(each) for each in caller.limits],
+        expires_at=iso(principal.expires_at),
     )
 
 
@@ -65,6 +79,10 @@ def decision(caller: Caller, question: Question, made: Decision) -> AccessDecisi
         near=list(made.near),
         would_allow=made.would_allow,
     )
+
+
+def limit_shape(limit: AccessLimit) -> LimitShape:
+    return LimitShape(verbs=[each.value for each in limit.verbs], namespaces=limit.namespaces)
 
 
 def _given(scope: Scope) -> GivenShape:

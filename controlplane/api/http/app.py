@@ -1,7 +1,7 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, log, last resort) -> authentication -> body limits -> the rule of its route -> straight to
-its handler, or through the framework to it.
+A request goes: context (id, origin, log, last resort) -> audit trail -> authentication -> body limits -> the rule of
+its route -> straight to its handler, or through the framework to it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,21 @@ from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.routes import (
     actions,
+    api_tokens,
+    audit,
     auth,
     authority,
     batch,
     cluster,
+    declared,
     drift,
     failover,
-    failover_policies,
     gc,
-    gc_policies,
     hosts,
     joining,
     microvms,
-    namespaces,
     operations,
-    placement_policies,
     raft,
-    role_bindings,
-    roles,
     snapshots,
     watch,
 )
@@ -48,6 +45,7 @@ from controlplane.api.http.routing import strict_routes
 from controlplane.api.http.services import Services
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.straight import Straight
+from controlplane.api.http.trail import Trail, TrailMiddleware
 from controlplane.api.http.watch import WatchCounter
 from controlplane.machine.state import State
 from controlplane.model.resources import Host
@@ -68,12 +66,9 @@ from controlplane.ports.issuance import Issuer
 
 PREFIX = "/api/v2"
 _ROUTERS = (
-    namespaces,
+    declared,
     hosts,
-    placement_policies,
-    failover_policies,
-    roles,
-    role_bindings,
+    api_tokens,
     auth,
     microvms,
     actions,
@@ -86,7 +81,7 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
-    gc_policies,
+    audit,
     joining,
     authority,
 )
@@ -107,12 +102,12 @@ def create_app(
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
-    issuer: Issuer | None = None,
+    signer: Issuer | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none.
 
-    `app.state.services.closing` ends everything that only waits.
+    `app.state.services.closing` ends everything that only waits; `app.state.trail` is to be run beside it.
     """
     app = Application(
         title=openapi.TITLE,
@@ -135,7 +130,7 @@ def create_app(
         clock=clock,
         ids=ids,
         settings=settings,
-        issuer=issuer,
+        signer=signer,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)
@@ -146,8 +141,10 @@ def create_app(
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
-    known = AuthMiddleware(bounded, identity=identity)
-    app.first = ContextMiddleware(known, reader=reader, ids=ids)
+    known = AuthMiddleware(bounded, identity=identity, reader=reader)
+    app.state.trail = Trail(node=settings.node, proposer=proposer, clock=clock)
+    noted = TrailMiddleware(known, trail=app.state.trail, route_of=straight.route_of)
+    app.first = ContextMiddleware(noted, reader=reader, ids=ids)
     return app
 
 

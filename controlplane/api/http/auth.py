@@ -11,8 +11,10 @@ from typing import Protocol, cast
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controlplane.api.http import problems
+from controlplane.api.http import problems, refusals
 from controlplane.api.http.asgi import header_of
+from controlplane.identity.principal import Principal, UnauthenticatedError
+from controlplane.ports import LogError, StateReader
 
 OPEN_PATHS = frozenset(
     {
@@ -29,44 +31,42 @@ OPEN_PATHS = frozenset(
 """Liveness for probes, the description of the API, which holds no data, and joining, which has tokens of its own."""
 
 
-class Principal(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def roles(self) -> frozenset[str]: ...
-    @property
-    def user(self) -> str | None: ...
-    @property
-    def groups(self) -> frozenset[str]: ...
-
-
 class Authenticator(Protocol):
-    def authenticate(self, bearer: str) -> Principal | None:
-        """Who the token belongs to; takes the same time whichever it is. None: nobody."""
+    async def authenticate(self, bearer: str) -> Principal:
+        """Who the token belongs to; takes the same time whichever it is.
+
+        Raises UnauthenticatedError, and NoLeaderError where only a newer state could tell.
+        """
         ...
 
 
 class AuthMiddleware:
-    def __init__(self, app: ASGIApp, *, identity: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, *, identity: Authenticator, reader: StateReader) -> None:
         self._app = app
         self._identity = identity
+        self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        scheme, _, token = header_of(scope, b"authorization").partition(" ")
-        if not token:
-            refusal = problems.problem("unauthenticated", "the request carries no bearer token")
-        elif scheme.lower() != "bearer":
-            refusal = problems.problem("unauthenticated", "the authorization scheme must be Bearer")
-        elif (principal := self._identity.authenticate(token.strip())) is None:
-            refusal = problems.problem("unauthenticated", "the bearer token is not known")
+        try:
+            principal = await self._principal(header_of(scope, b"authorization"))
+        except UnauthenticatedError as error:
+            await problems.answer(problems.problem("unauthenticated", str(error)))(scope, receive, send)
+        except LogError as error:
+            await problems.answer(refusals.refusal_of(error, self._reader))(scope, receive, send)
         else:
             scope.setdefault("state", {})["principal"] = principal
             await self._app(scope, receive, send)
-            return
-        await problems.answer(refusal)(scope, receive, send)
+
+    async def _principal(self, header: str) -> Principal:
+        scheme, _, token = header.partition(" ")
+        if not token:
+            raise UnauthenticatedError("the request carries no bearer token")
+        if scheme.lower() != "bearer":
+            raise UnauthenticatedError("the authorization scheme must be Bearer")
+        return await self._identity.authenticate(token.strip())
 
 
 async def principal_of(request: Request) -> Principal:

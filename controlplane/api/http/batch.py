@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, shapes
 from controlplane.api.http.access import Asker, about_named, labels_of
-from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
 from controlplane.api.http.services import Services
+from controlplane.identity.principal import Principal
 from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind, Verb

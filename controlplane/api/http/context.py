@@ -1,4 +1,4 @@
-"""What every request gets: an id, the revision in its answer, one access log line, and no traceback.
+"""What every request gets: an id, its origin, the revision in its answer, one access log line, and no traceback.
 
 Where the answer may not be the newest (a stale read, a node without a leader) it also says how old it may be.
 
@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controlplane.api.http import problems
 from controlplane.api.http.asgi import header_of
 from controlplane.api.http.partition import AGE_HEADER
+from controlplane.model.audit import MAX_TEXT, Origin
 from controlplane.ports import Ids, StateReader
+from controlplane.ports.provenance import SERVED, Provenance
 
 REVISION_HEADER = "Flintlock-Revision"
 _REVISION = REVISION_HEADER.lower().encode()
@@ -26,6 +28,9 @@ _AGE = AGE_HEADER.lower().encode()
 STALE = "stale"
 """Set in the state of a request that is answered from this replica as it is."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context: what `traceparent` begins with in every version."""
+_NO_TRACE = "0" * 32
 _FRAMES = 20
 _log = structlog.get_logger("api.http")
 
@@ -44,6 +49,7 @@ class ContextMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.new()
         began = time.perf_counter()
         status = 0
+        served = SERVED.set(Provenance(_origin(scope, request_id)))
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -77,6 +83,7 @@ class ContextMiddleware:
                 )
                 await problems.answer(error)(scope, receive, send_with_headers)
         finally:
+            SERVED.reset(served)
             principal = scope.get("state", {}).get("principal")
             _log.info(
                 "request",
@@ -87,3 +94,15 @@ class ContextMiddleware:
                 duration_ms=round((time.perf_counter() - began) * 1000, 1),
                 actor=principal.name if principal is not None else None,
             )
+
+
+def _origin(scope: Scope, request_id: str) -> Origin:
+    client = scope.get("client")
+    trace = _TRACE.match(header_of(scope, b"traceparent"))
+    agent = "".join(filter(str.isprintable, header_of(scope, b"user-agent")[:MAX_TEXT]))
+    return Origin(
+        address=client[0] if client is not None else None,
+        request=request_id,
+        trace=trace[1] if trace is not None and trace[1] != _NO_TRACE else None,
+        agent=agent or None,
+    )

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from controlplane.api.http import dryrun, params, reads, writes
 from controlplane.api.http.access import Asker, about_named, asker_of
 from controlplane.api.http.answers import respond
-from controlplane.api.http.auth import Principal, principal_of
+from controlplane.api.http.auth import principal_of
 from controlplane.api.http.services import Services, services_in
 from controlplane.decide.access import Question
+from controlplane.identity.principal import Principal
 from controlplane.model.access import Verb
 from controlplane.model.commands import Declaration, DeclareHost, DeclareMicroVM, DeclareNamespace, Precondition
 from controlplane.model.policies import KIND_DECLARED

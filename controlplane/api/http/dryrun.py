@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import Any, Literal, cast
 
 from controlplane.api.http import problems, reads, shapes, views
-from controlplane.api.http.auth import Principal
 from controlplane.api.http.services import Services
 from controlplane.decide import changes, placement
+from controlplane.identity.principal import Principal
 from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State

@@ -41,7 +41,7 @@ from controlplane.model.commands import (
     HoldKind,
     Release,
 )
-from controlplane.model.policies import KIND_DECLARED, POLICIES
+from controlplane.model.policies import KIND_DECLARED
 from controlplane.model.resources import (
     FailoverPolicy,
     GCPolicy,
@@ -151,38 +151,6 @@ def host(state: State, name: str, *, include_pending: bool) -> Host:
     found = state.hosts.get(name)
     if found is None or not (found.declared or include_pending):
         raise problems.not_found("host", name)
-    return found
-
-
-def namespace(state: State, name: str) -> Namespace:
-    if (found := state.namespaces.get(name)) is None:
-        raise problems.not_found("namespace", name)
-    return found
-
-
-def placement_policy(state: State, name: str) -> PlacementPolicy:
-    return _known(state.policies.get(name), Kind.PLACEMENT_POLICY, name)
-
-
-def failover_policy(state: State, name: str) -> FailoverPolicy:
-    return _known(state.failover_policies.get(name), Kind.FAILOVER_POLICY, name)
-
-
-def gc_policy(state: State, name: str) -> GCPolicy:
-    return _known(state.gc_policies.get(name), Kind.GC_POLICY, name)
-
-
-def role(state: State, name: str) -> Role:
-    return _known(state.roles.get(name), Kind.ROLE, name)
-
-
-def role_binding(state: State, name: str) -> RoleBinding:
-    return _known(state.role_bindings.get(name), Kind.ROLE_BINDING, name)
-
-
-def _known(found: Item | None, kind: Kind, name: str) -> Item:
-    if found is None:
-        raise problems.not_found(POLICIES[kind].noun, name)
     return found
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from controlplane.api.http.auth import Principal, principal_of
+from controlplane.api.http.auth import principal_of
 from controlplane.api.http.settings import ApiSettings
+from controlplane.identity.principal import Principal
 from controlplane.machine.state import State
 from controlplane.model.resources import Host
 from controlplane.ports import (
@@ -45,7 +46,7 @@ class Services:
     clock: Clock
     ids: Ids
     settings: ApiSettings
-    issuer: Issuer | None = None
+    signer: Issuer | None = None
     """None where this node cannot sign certificates."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: whoever only waits answers at once."""

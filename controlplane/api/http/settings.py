@@ -36,6 +36,9 @@ class ApiSettings:
     gc_per_round: int = 100
     """As the collector has them: what is kept for how long where no GC policy is declared, and how much a plan collects
     at a time."""
+    api_token_ttl_s: int = 30 * 86_400
+    api_token_max_ttl_s: int = 365 * 86_400
+    """How long an API token lasts unless its maker says otherwise, and at most."""
     body_limit_bytes: int = MIB
     apply_limit_bytes: int = 16 * MIB
     body_timeout_s: float = 30.0

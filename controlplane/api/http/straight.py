@@ -9,7 +9,7 @@ here. Every other one goes to the framework as it came: nothing has been done wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -46,15 +46,22 @@ class Straight:
                 self._routes.setdefault((method, way.slashes), []).append(way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        found = self._find(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if found is None:
             await self._framework(scope, receive, send)
-            return
-        path: str = scope["path"]
-        for way in self._routes.get((scope["method"], path.count("/")), ()):
+        else:
+            await self._serve(*found, scope, receive, send)
+
+    def route_of(self, method: str, path: str) -> tuple[str, Mapping[str, str]] | None:
+        """`METHOD /route` without the prefix of the API, and the parameters in the path; None of what is no route."""
+        found = self._find(method, path)
+        return (f"{method} {found[0].route}", found[1]) if found is not None else None
+
+    def _find(self, method: str, path: str) -> tuple[_Way, dict[str, str]] | None:
+        for way in self._routes.get((method, path.count("/")), ()):
             if (found := way.pattern.match(path)) is not None:
-                await self._serve(way, found.groupdict(), scope, receive, send)
-                return
-        await self._framework(scope, receive, send)
+                return way, found.groupdict()
+        return None
 
     async def _serve(self, way: _Way, path: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         # The whole body: see `limits`.
@@ -83,6 +90,7 @@ class _Way:
     def __init__(self, prefix: str, route: APIRoute) -> None:
         path = prefix + route.path
         (self.needs,) = {needs_of(method, route.path) for method in route.methods or ()}
+        self.route = route.path
         self.slashes = path.count("/")
         self.pattern, _, convertors = compile_path(path)
         if not all(isinstance(each, StringConvertor) for each in convertors.values()):

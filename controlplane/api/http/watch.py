@@ -36,6 +36,8 @@ from controlplane.ports import CompactedError
 _START_S = 1.0
 """How long to wait for the past that was asked for, or for the word that it is forgotten."""
 _LAST_WORDS_S = 1.0
+_LOOK_S = 30.0
+"""How often the clock is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class WatchResponse(Response):
             asyncio.create_task(self._pump()),
             asyncio.create_task(_gone_away(receive)),
             asyncio.create_task(_closing(self._services)),
+            asyncio.create_task(self._expired()),
         ]
         if not self._stale:
             tasks.append(asyncio.create_task(self._cut_off()))
@@ -165,6 +168,16 @@ class WatchResponse(Response):
         """Ends only when the stream has to: raises ApiError."""
         await until_cut_off(self._services.reader)
         raise partition.refusal(self._services.reader.contact)
+
+    async def _expired(self) -> None:
+        """Ends only when the stream has to: raises ApiError."""
+        end = self._wanted.asker.principal.expires_at
+        if end is None:
+            await asyncio.Event().wait()
+            return
+        while (left_ms := end - self._services.clock.now_ms()) > 0:  # noqa: ASYNC110 - the clock may be set meanwhile
+            await asyncio.sleep(min(left_ms / 1000, _LOOK_S))
+        raise problems.problem("unauthenticated", "the credential that the stream was opened with has expired")
 
     async def _writer(self, send: Send) -> None:
         while True:

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from controlplane.api.http import problems, reads, shapes, views
 from controlplane.api.http.answers import respond
-from controlplane.api.http.auth import Principal
 from controlplane.api.http.services import Services
+from controlplane.identity.principal import Principal
 from controlplane.machine.outcome import Applied, Change, Rejected
 from controlplane.machine.recovery_rules import local_volumes
 from controlplane.machine.state import State

@@ -47,7 +47,9 @@ def whoami(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
         output.dump(found, form)
         return
     subjects = ", ".join(f"{each.get('kind')} {each.get('name')}" for each in objects(found, "subjects"))
-    output.pairs([("Name", text(found.get("name"))), ("Subjects", subjects)])
+    output.pairs(
+        [("Name", text(found.get("name"))), ("Subjects", subjects), ("Expires", text(found.get("expires_at")))]
+    )
     print()
     rows = [[text(each.get("role")), _source(each), _where(each)] for each in objects(found, "roles")]
     output.table(["ROLE", "GIVEN BY", "NAMESPACES"], rows, empty="No roles: it may do nothing.")

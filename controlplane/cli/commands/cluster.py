@@ -1,4 +1,4 @@
-"""flintctl cluster, drift and watch: the whole cluster at a glance, what differs from the intent, what changes."""
+"""flintctl cluster and watch: the whole cluster at a glance, and what changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from controlplane.cli import columns, options, output
 from controlplane.cli.columns import age
 from controlplane.cli.commands.failover import breaker_line
-from controlplane.cli.errors import DIFFERENCES, CliError, ProblemError
+from controlplane.cli.errors import CliError, ProblemError
 from controlplane.cli.options import NamespaceOption
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, dig, mapping, objects, text
@@ -73,37 +73,6 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
         [_belief_row(node) for node in nodes],
         empty="No nodes.",
     )
-
-
-def drift(
-    ctx: typer.Context,
-    namespace: NamespaceOption = None,
-    detailed_exitcode: Annotated[
-        bool,
-        typer.Option(
-            "--detailed-exitcode", help="Exit with 0 when nothing drifted, 1 on an error, 2 when something did."
-        ),
-    ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="List what is in sync, too.")] = False,
-    form: Output = OutputFormat.TABLE,
-) -> None:
-    """Compare intent with observation, field by field.
-
-    \b
-    Classes: drifted (differs; a plan shows it), progressing (being made so), unreachable (the host cannot be asked),
-    unmanaged (found on a host, declared by nobody), in_sync.
-    """
-    params = {"namespace": namespace} if namespace else {}
-    answer = options.client(ctx).get("/drift", params).body
-    items = objects(answer, "items")
-    if output.machine_readable(form):
-        output.dump(answer, form)
-    else:
-        _print_drift(
-            items if everything else [i for i in items if i.get("class") != "in_sync"], mapping(answer, "summary")
-        )
-    if detailed_exitcode and any(item.get("class") == "drifted" for item in items):
-        raise typer.Exit(DIFFERENCES)
 
 
 def watch(
@@ -171,28 +140,6 @@ def _print_event(kind: str, body: Json, form: OutputFormat) -> None:
     details += [f"host={host}"] if (host := dig(resource, "status", "host")) else []
     details += [f"power={power}"] if (power := dig(resource, "status", "power_state")) else []
     print(f"{text(body.get('revision')):>8}  {kind:<8}  {name}  {' '.join(filter(None, details))}".rstrip(), flush=True)
-
-
-def _print_drift(items: list[Json], summary: Json) -> None:
-    rows: list[list[str]] = []
-    now_ms = options.now_ms()
-    for item in items:
-        head = [text(item.get("class")), columns.target_name(item), text(item.get("host"))]
-        for field in objects(item, "fields") or [{}]:
-            rows.append(
-                [
-                    *head,
-                    text(field.get("pointer")),
-                    text(field.get("desired")),
-                    text(field.get("observed")),
-                    age(field.get("since"), now_ms),
-                    text(field.get("cause")),
-                ]
-            )
-    headers = ["CLASS", "RESOURCE", "HOST", "FIELD", "DESIRED", "OBSERVED", "SINCE", "CAUSE"]
-    output.table(headers, rows, empty="Nothing differs from the intent.")
-    if rows:
-        print(f"\n{_counts(summary)}")
 
 
 def _backup(backup: Json) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -14,8 +13,6 @@ from controlplane.cli.options import YesOption
 from controlplane.cli.output import Output, OutputFormat
 from controlplane.cli.values import Json, mapping, objects, text
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
-_DURATION = re.compile(r"([1-9]\d{0,5})([smh])")
 _OVERRIDING = """\
 What the breaker holds is restarted elsewhere at once, host by host as each is fenced, and so is what is lost until the
 override ends. Nothing runs twice for it: only fenced hosts are given up. But if the hosts are well and merely cut off,
@@ -58,20 +55,13 @@ def override(
         return
     if duration is None or reason is None:
         raise typer.BadParameter("are both required, or --cancel", param_hint="--for and --reason")
-    body = {"for_s": _seconds(duration), "reason": reason}
+    body = {"for_s": options.seconds(duration, "--for"), "reason": reason}
     client = options.client(ctx)
     typer.echo(_OVERRIDING, err=True)
     if not yes and not typer.get_text_stream("stdin").isatty():
         raise CliError("nobody is there to be asked", hint="say --yes if the breaker is to be overridden")
     confirm(f"Override the breaker for {duration}?", yes=yes)
     _show(client.request("PUT", "/failover/override", body=body).body, form)
-
-
-def _seconds(duration: str) -> int:
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise typer.BadParameter(f"{duration!r} is not a duration such as 90s, 30m or 2h", param_hint="--for")
-    return int(match[1]) * _UNITS_S[match[2]]
 
 
 def breaker_line(breaker_open: bool, lost: object, of: object, override: Json) -> str:

@@ -1,4 +1,4 @@
-"""What a provider's author writes: resources, data sources, and the provider that holds them.
+"""What a provider's author writes: resources, data sources, list resources, and the provider that holds them.
 
 A resource gets plain values (dicts with every attribute of its schema present) and a `Call`, which carries the private
 state, the diagnostics and the signal that the user interrupted Terraform. `Call.keep` says what state must be saved
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from provider_shim.framework.diagnostics import Report, error
+from provider_shim.framework.function import Function
 from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
 
@@ -42,7 +43,7 @@ class Resource(ABC):
         """Checks across attributes; values may be null or UNKNOWN."""
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
-        """Last word on a planned create (no prior) or update. Must not need the API."""
+        """Last word on a planned create (no prior) or update. Must not need the API to answer."""
         return planned
 
     @abstractmethod
@@ -94,6 +95,30 @@ class DataSource(ABC):
     def read(self, call: Call, config: Object) -> Object: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object that a query found, whether Terraform manages it or not."""
+
+    identity: dict[str, str]
+    shown: str
+    """What a user calls it."""
+    state: Object
+    """As an import would have it."""
+
+
+class ListResource(ABC):
+    """Finds objects of a resource type for `terraform query` (Terraform 1.14 on)."""
+
+    type_name: ClassVar[str]
+    """Of the resource that it finds."""
+    schema: ClassVar[Schema]
+    """What a `list` block may say."""
+
+    @abstractmethod
+    def find(self, call: Call, config: Object) -> Iterator[Listed]:
+        """In an order that stays the same."""
+
+
 class Provider(ABC):
     schema: ClassVar[Schema]
 
@@ -107,6 +132,14 @@ class Provider(ABC):
     @property
     @abstractmethod
     def data_sources(self) -> Mapping[str, DataSource]: ...
+
+    @property
+    @abstractmethod
+    def functions(self) -> Mapping[str, Function]: ...
+
+    @property
+    @abstractmethod
+    def list_resources(self) -> Mapping[str, ListResource]: ...
 
     @abstractmethod
     def configure(self, config: Object, report: Report) -> None: ...

@@ -65,6 +65,18 @@ def one_of(*choices: str) -> Validator:
     return validate
 
 
+def each_of(*choices: str) -> Validator:
+    """As `one_of`, for each element of a set or list."""
+    known = one_of(*choices)
+
+    def validate(path: Path, value: Value) -> Iterable[Diagnostic]:
+        for each in value:
+            if each is not UNKNOWN:
+                yield from known(path, each)
+
+    return validate
+
+
 def between(low: int, high: int) -> Validator:
     def validate(path: Path, value: Value) -> Iterable[Diagnostic]:
         if not isinstance(value, int) or not low <= value <= high:

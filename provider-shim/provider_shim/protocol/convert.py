@@ -9,6 +9,7 @@ from typing import Any
 
 from provider_shim.framework.codec import decode_json, decode_msgpack, encode_msgpack
 from provider_shim.framework.diagnostics import AttributeName, BlockName, Diagnostic, ListIndex, MapKey, Path
+from provider_shim.framework.function import Function, Parameter
 from provider_shim.framework.schema import Attribute, Block, Nested, Schema
 from provider_shim.framework.types import STRING, ObjectOf, Type, Value, as_object, signature
 from provider_shim.protocol.messages import message
@@ -101,8 +102,29 @@ def _write_attribute(name: str, each: Attribute) -> Any:
         written.nested_type.nesting = _NESTING[each.type.mode]
         written.nested_type.attributes.extend(_write_attributes(each.type.attributes))
     else:
-        written.type = json.dumps(signature(each.type)).encode()
+        written.type = _write_type(each.type)
     return written
+
+
+def write_function(function: Function) -> Any:
+    return message("Function")(
+        parameters=[_write_parameter(each) for each in function.parameters],
+        variadic_parameter=_write_parameter(function.variadic) if function.variadic is not None else None,
+        **{"return": message("Function.Return")(type=_write_type(function.returns))},
+        summary=function.summary,
+        description=function.description,
+        description_kind=_MARKDOWN,
+    )
+
+
+def _write_parameter(each: Parameter) -> Any:
+    return message("Function.Parameter")(
+        name=each.name, type=_write_type(each.type), description=each.description, description_kind=_MARKDOWN
+    )
+
+
+def _write_type(kind: Type) -> bytes:
+    return json.dumps(signature(kind)).encode()
 
 
 def identity_type(names: Iterable[str]) -> ObjectOf:

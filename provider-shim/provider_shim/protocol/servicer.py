@@ -1,18 +1,20 @@
 """The calls of `tfplugin6.Provider` on a framework provider.
 
 Each method takes a request message and fills a response; `handlers()` pairs them with the protocol's names. What the
-provider does not declare (functions, ephemeral and list resources, actions) is answered as "none" and refused by name
+provider does not declare (ephemeral resources, actions) is answered as "none" and refused by name
 when asked for. Unexpected exceptions are turned into diagnostics by `guard`, never into gRPC failures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeAlias
 
 from provider_shim.framework import engine
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
-from provider_shim.framework.resource import Call, DataSource, Provider, Resource
+from provider_shim.framework.function import FunctionError
+from provider_shim.framework.resource import Call, DataSource, ListResource, Provider, Resource
 from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
 from provider_shim.framework.validate import check
 from provider_shim.protocol.convert import (
@@ -20,6 +22,7 @@ from provider_shim.protocol.convert import (
     read_private,
     read_value,
     write_diagnostics,
+    write_function,
     write_identity,
     write_identity_schema,
     write_path,
@@ -59,14 +62,14 @@ class Servicer:
             "GenerateResourceConfig": self._generate_config,
             "ValidateDataResourceConfig": self._validate_data_source,
             "ReadDataSource": self._read_data_source,
-            "GetFunctions": _nothing,
-            "CallFunction": _call_function,
+            "GetFunctions": self._get_functions,
+            "CallFunction": self._call_function,
             "ValidateEphemeralResourceConfig": _undeclared("ephemeral resource", "type_name"),
             "OpenEphemeralResource": _undeclared("ephemeral resource", "type_name"),
             "RenewEphemeralResource": _undeclared("ephemeral resource", "type_name"),
             "CloseEphemeralResource": _undeclared("ephemeral resource", "type_name"),
-            "ValidateListResourceConfig": _undeclared("list resource", "type_name"),
-            "ListResource": _list_resource,
+            "ValidateListResourceConfig": self._validate_list_resource,
+            "ListResource": self._list_resource,
             "ValidateActionConfig": _undeclared("action", "type_name"),
             "PlanAction": _undeclared("action", "action_type"),
             "InvokeAction": _invoke_action,
@@ -80,6 +83,10 @@ class Servicer:
             response.resources.add(type_name=name)
         for name in sorted(self._provider.data_sources):
             response.data_sources.add(type_name=name)
+        for name in sorted(self._provider.functions):
+            response.functions.add(name=name)
+        for name in sorted(self._provider.list_resources):
+            response.list_resources.add(type_name=name)
 
     def _get_provider_schema(self, _request: Message, response: Message) -> None:
         _write_capabilities(response)
@@ -88,6 +95,9 @@ class Servicer:
             response.resource_schemas[name].CopyFrom(write_schema(resource.schema))
         for name, source in self._provider.data_sources.items():
             response.data_source_schemas[name].CopyFrom(write_schema(source.schema))
+        for name, listing in self._provider.list_resources.items():
+            response.list_resource_schemas[name].CopyFrom(write_schema(listing.schema))
+        self._get_functions(_request, response)
 
     def _get_identity_schemas(self, _request: Message, response: Message) -> None:
         for name, resource in self._provider.resources.items():
@@ -104,6 +114,12 @@ class Servicer:
         if source is None:
             raise error(f"There is no data source {name}", "This provider does not declare it; check its version.")
         return source
+
+    def _listing(self, name: str) -> ListResource:
+        listing = self._provider.list_resources.get(name)
+        if listing is None:
+            raise ProviderError([_refusal("list resource", name)])
+        return listing
 
     def _call(self, private: bytes = b"") -> Call:
         return Call(cancel=self._provider.cancel, private=read_private(private))
@@ -247,6 +263,43 @@ class Servicer:
             call.report.extend(problem.diagnostics)
         response.diagnostics.extend(write_diagnostics(call.report.items))
 
+    # -- queries and functions ----------------------------------------------------------------------------------------
+
+    def _validate_list_resource(self, request: Message, response: Message) -> None:
+        schema = self._listing(request.type_name).schema
+        config: Object = read_value(schema.wire_type, request.config) or {}
+        response.diagnostics.extend(write_diagnostics(check(schema, config)))
+
+    def _list_resource(self, request: Message, _response: Message) -> Iterator[Message]:
+        listing = self._listing(request.type_name)
+        resource = self._resource(request.type_name)
+        call = self._call()
+        config: Object = read_value(listing.schema.wire_type, request.config) or {}
+        for found in islice(listing.find(call, config), request.limit or None):
+            event = message("ListResource.Event")(display_name=found.shown, identity=write_identity(found.identity))
+            if request.include_resource_object:
+                event.resource_object.CopyFrom(write_value(resource.schema.wire_type, found.state))
+            yield event
+
+    def _get_functions(self, _request: Message, response: Message) -> None:
+        for name, function in self._provider.functions.items():
+            response.functions[name].CopyFrom(write_function(function))
+
+    def _call_function(self, request: Message, response: Message) -> None:
+        function = self._provider.functions.get(request.name)
+        if function is None:
+            response.error.text = _refusal("function", request.name).summary
+            return
+        given = [(function.parameter(index), value) for index, value in enumerate(request.arguments)]
+        try:
+            answer = function.call([read_value(each.type, value) for each, value in given if each is not None])
+        except FunctionError as refusal:
+            response.error.text = refusal.text
+            if refusal.argument is not None:
+                response.error.function_argument = refusal.argument
+            return
+        response.result.CopyFrom(write_value(function.returns, answer))
+
 
 def _write_capabilities(response: Message) -> None:
     capabilities = response.server_capabilities
@@ -259,10 +312,6 @@ def _write_identity(target: Message, identity: Mapping[str, str] | None) -> None
         target.CopyFrom(write_identity(identity))
 
 
-def _nothing(_request: Message, _response: Message) -> None:
-    """Answers with an empty response."""
-
-
 def _refusal(what: str, name: str) -> Diagnostic:
     return Diagnostic("error", f"There is no {what} {name}", f"This provider declares no {what} of that name.")
 
@@ -272,14 +321,6 @@ def _undeclared(what: str, name_field: str) -> Handler:
         response.diagnostics.extend(write_diagnostics([_refusal(what, getattr(request, name_field))]))
 
     return answer
-
-
-def _call_function(request: Message, response: Message) -> None:
-    response.error.text = _refusal("function", request.name).summary
-
-
-def _list_resource(request: Message, _response: Message) -> Iterator[Message]:
-    yield message("ListResource.Event")(diagnostic=write_diagnostics([_refusal("list resource", request.type_name)]))
 
 
 def _invoke_action(request: Message, _response: Message) -> Iterator[Message]:

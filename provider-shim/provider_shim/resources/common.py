@@ -10,9 +10,9 @@ NAME = matches(
     r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
     "a name: lower-case letters, digits and dashes, at most 63, no dash at either end",
 )
-_LABEL_KEY = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
-LABEL_KEYS = keys_match(_LABEL_KEY, "a label key, such as rack or example.com/rack")
-LABEL_KEY = matches(_LABEL_KEY, "a label key, such as rack or example.com/rack")
+LABEL_KEY_PATTERN = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+LABEL_KEYS = keys_match(LABEL_KEY_PATTERN, "a label key, such as rack or example.com/rack")
+LABEL_KEY = matches(LABEL_KEY_PATTERN, "a label key, such as rack or example.com/rack")
 DEVICE_KEYS = keys_match(
     r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?",
     "an id: letters, digits, dots, dashes and underscores, at most 32, a letter or digit at either end",

@@ -15,6 +15,7 @@ from typing import Any
 from provider_shim.client import Client, ClientSettings, check_endpoint
 from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.types import UNKNOWN, Object, as_list
+from provider_shim.resources.rehearsal import CHECKS, Checks, Rehearsals
 
 ENVIRONMENT = {
     "endpoints": "FLINTLOCK_ENDPOINTS",
@@ -23,6 +24,7 @@ ENVIRONMENT = {
     "client_certificate": "FLINTLOCK_CLIENT_CERTIFICATE",
     "client_key": "FLINTLOCK_CLIENT_KEY",
     "namespace": "FLINTLOCK_NAMESPACE",
+    "plan_checks": "FLINTLOCK_PLAN_CHECKS",
 }
 DEFAULT_NAMESPACE = "default"
 
@@ -38,6 +40,8 @@ class Connection:
         self._client: Client | None = None
         self._unknown: list[str] = []
         self._namespace = DEFAULT_NAMESPACE
+        self._plan_checks: Checks = "warn"
+        self.rehearsals = Rehearsals(self.client, lambda: self._plan_checks)
 
     @property
     def deferred(self) -> bool:
@@ -51,6 +55,7 @@ class Connection:
     def configure(self, config: Object, report: Report) -> None:
         values = {name: self._value(config, name) for name in ENVIRONMENT}
         self._unknown = [name for name, value in values.items() if value is UNKNOWN]
+        self._plan_checks = "off" if self._unknown else values["plan_checks"] or "warn"
         if isinstance(values["namespace"], str):
             self._namespace = values["namespace"]
         if self._unknown:
@@ -105,6 +110,9 @@ class Connection:
                 "It has characters that no token has (was it read with a newline?).",
                 attribute("token"),
             )
+        if values["plan_checks"] not in (None, *CHECKS):
+            allowed = ", ".join(CHECKS)
+            report.error("Invalid plan_checks", f"It is one of {allowed}.", attribute("plan_checks"))
         for name in ("ca_file", "client_certificate", "client_key"):
             if values[name] and not _readable(values[name]):
                 report.error(f"Cannot read {name}", f'There is no readable file "{values[name]}".', attribute(name))

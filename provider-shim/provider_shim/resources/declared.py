@@ -18,7 +18,7 @@ from provider_shim.client import ApiError, CancelledError, Client, segment
 from provider_shim.framework.diagnostics import Report, attribute, error, show_path
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Call, Resource
-from provider_shim.framework.types import UNKNOWN, Object, Value
+from provider_shim.framework.types import UNKNOWN, Object, Value, is_wholly_known
 from provider_shim.log import log
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.problems import told_to_user
@@ -72,6 +72,23 @@ class DeclaredResource(Resource):
         if not import_id or "/" in import_id:
             raise error(f'"{import_id}" names no {self.label}', f"The import id of a {self.type_name} is its name.")
         return {"name": import_id}
+
+    # -- planning -----------------------------------------------------------------------------------------------------
+
+    def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
+        """Tells what the API says to it, once nothing that it says depends on what only the apply will know."""
+        decided = {name: config.get(name) for name in self.translation.attributes}
+        names = {name: planned.get(name) for name in self.identity}
+        if not (is_wholly_known(decided) and is_wholly_known(names)):
+            return planned
+        body = self.translation.body(planned)
+        rehearsals, path = self._connection.rehearsals, self.path(planned)
+        if prior is None:
+            scope = str(planned.get("namespace") or "")
+            call.report.extend(rehearsals.of_create(self.label, scope, path, body, self.translation))
+        elif body != self.translation.body(prior):
+            call.report.extend(rehearsals.of_change(self.label, path, body, self.translation))
+        return planned
 
     # -- operations ---------------------------------------------------------------------------------------------------
 

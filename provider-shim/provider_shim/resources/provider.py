@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from provider_shim.framework.diagnostics import Report
-from provider_shim.framework.resource import DataSource, Provider, Resource
+from provider_shim.framework.function import Function
+from provider_shim.framework.resource import DataSource, ListResource, Provider, Resource
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
+from provider_shim.resources.drift_source import DriftSource
 from provider_shim.resources.failover_policy import FailoverPolicyResource
+from provider_shim.resources.functions import FUNCTIONS
 from provider_shim.resources.gc_policy import GCPolicyResource
 from provider_shim.resources.host import HostResource
+from provider_shim.resources.microvm.listing import MicroVMList
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.placement_policy import PlacementPolicyResource
@@ -47,6 +51,12 @@ class FlintlockProvider(Provider):
             "namespace": _argument(
                 "namespace", f"Namespace of microVMs that name none; `{DEFAULT_NAMESPACE}` if unset."
             ),
+            "plan_checks": _argument(
+                "plan_checks",
+                "Whether a plan asks the control plane what it would say to it. What can never be applied is an error "
+                "of the plan; what would be refused as things are (a quota, no room) is a warning with `warn`, the "
+                "default, an error with `strict`; `off` asks nothing.",
+            ),
         },
     )
 
@@ -64,8 +74,11 @@ class FlintlockProvider(Provider):
             MicroVMResource,
         )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}
-        sources = (ClusterSource, HostsSource, MicroVMsSource, UpstreamVMsSource)
+        sources = (ClusterSource, DriftSource, HostsSource, MicroVMsSource, UpstreamVMsSource)
         self._data_sources: dict[str, DataSource] = {each.type_name: each(self.connection) for each in sources}
+        self._functions: dict[str, Function] = {each.name: each() for each in FUNCTIONS}
+        microvms = MicroVMList(self.connection)
+        self._list_resources: dict[str, ListResource] = {microvms.type_name: microvms}
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -74,6 +87,14 @@ class FlintlockProvider(Provider):
     @property
     def data_sources(self) -> dict[str, DataSource]:
         return self._data_sources
+
+    @property
+    def functions(self) -> dict[str, Function]:
+        return self._functions
+
+    @property
+    def list_resources(self) -> dict[str, ListResource]:
+        return self._list_resources
 
     @property
     def deferred(self) -> bool:

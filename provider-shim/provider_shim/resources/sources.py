@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from provider_shim.client import segment
+from provider_shim.client import Client, segment
 from provider_shim.framework.diagnostics import Path, attribute
 from provider_shim.framework.resource import Call, DataSource
 from provider_shim.framework.schema import Attribute, Nested, Schema
@@ -51,12 +52,20 @@ class ConnectedSource(DataSource):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @property
+    def client(self) -> Client:
+        return self._connection.client()
+
+    def asking(self) -> AbstractContextManager[None]:
+        """What the API refuses inside is told to the user."""
+        return told_to_user(f"read data source {self.type_name}", Filters())
+
     def items(self, path: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        with told_to_user(f"read data source {self.type_name}", _Filters()):
-            return list(self._connection.client().pages(path, query))
+        with self.asking():
+            return list(self.client.pages(path, query))
 
 
-class _Filters:
+class Filters:
     """Names in the path and the query of a list are names of the data source's arguments."""
 
     def path(self, pointer: str) -> Path:
@@ -64,7 +73,7 @@ class _Filters:
         return attribute({"label": "labels"}.get(name, name)) if name in ("namespace", "label", "host") else ()
 
 
-def _label_query(config: Object) -> dict[str, Any]:
+def label_query(config: Object) -> dict[str, Any]:
     labels: dict[str, str] = config.get("labels") or {}
     return {"label": [f"{key}={value}" for key, value in sorted(labels.items())]} if labels else {}
 
@@ -106,8 +115,8 @@ class ClusterSource(ConnectedSource):
     )
 
     def read(self, call: Call, config: Object) -> Object:
-        with told_to_user("read data source flintlock_cluster", _Filters()):
-            found = self._connection.client().get("/cluster").body
+        with self.asking():
+            found = self.client.get("/cluster").body
         nodes = [pick(self._NODES, each) for each in found.get("nodes") or ()]
         failover = pick(self._FAILOVER, found.get("failover") or {})
         return {**pick(self._PLAIN, found), "failover": failover, "nodes": nodes}
@@ -155,7 +164,7 @@ class HostsSource(ConnectedSource):
     )
 
     def read(self, call: Call, config: Object) -> Object:
-        found = self.items("/hosts", _label_query(config))
+        found = self.items("/hosts", label_query(config))
         return {"labels": config.get("labels"), "hosts": sorted(map(self._host, found), key=lambda host: host["name"])}
 
     def _host(self, stored: dict[str, Any]) -> Object:
@@ -218,7 +227,7 @@ class MicroVMsSource(ConnectedSource):
     )
 
     def read(self, call: Call, config: Object) -> Object:
-        query = _label_query(config)
+        query = label_query(config)
         if config.get("host") is not None:
             query["host"] = config["host"]
         namespace = config.get("namespace")

@@ -85,23 +85,22 @@ CASES = [
         "so it might run twice: choose pause, stop or shutdown",
         "recovery =",
     ),
-    # What only the API knows is refused while applying.
+    # What only the API knows is refused while planning, where nothing else in the same apply can mend it.
     HclCase(
         "a kernel argument with a space",
         vm(kernel='{ image = "k", cmdline = { a = "b c" } }'),
-        "Cannot create microVM demo/bad",
+        "Cannot declare this microVM as planned",
         'kernel.cmdline["a"]: must hold no space and no line break. [invalid]',
         "kernel =",
-        APPLY,
     ),
     HclCase(
         "a bad label value",
         vm('labels = { x = "a b" }'),
-        "Cannot create microVM demo/bad",
+        "Cannot declare this microVM as planned",
         "labels[\"x\"]: must be letters, digits, '.', '_' and '-'",
         "labels =",
-        APPLY,
     ),
+    # The rest is refused while applying.
     HclCase(
         "a namespace that does not exist",
         vm(namespace='"nowhere"'),

@@ -48,6 +48,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: Any
+    dry_run: bool = False
 
 
 @dataclass
@@ -93,7 +94,10 @@ class FakeApi:
         }
 
     def calls(self, method: str) -> list[Request]:
-        return [each for each in self.requests if each.method == method]
+        return [each for each in self.requests if each.method == method and not each.dry_run]
+
+    def rehearsals(self) -> list[Request]:
+        return [each for each in self.requests if each.dry_run]
 
 
 class _Server(ThreadingHTTPServer):
@@ -131,7 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         url = urlsplit(self.path)
         body = json.loads(raw) if raw else None
-        self.fake.requests.append(Request(self.command, url.path, headers, body))
+        query = parse_qs(url.query)
+        dry_run = query.get("dry_run") == ["true"]
+        self.fake.requests.append(Request(self.command, url.path, headers, body, dry_run))
         faults = self.fake.faults
         if faults.delay_s:
             time.sleep(faults.delay_s)
@@ -141,10 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._admit(headers)
             parts = [unquote(part) for part in url.path.removeprefix("/api/v2/").split("/")]
-            status, answer, extra = self._route(parts, parse_qs(url.query), headers, body)
+            status, answer, extra = self._route(parts, query, headers, body)
         except ProblemError as problem:
             status, answer, extra = problem.status, problem.body(), {"Content-Type": "application/problem+json"}
-        if self.command == "PUT" and status < 300 and faults.lost_answers > 0:
+        if self.command == "PUT" and not dry_run and status < 300 and faults.lost_answers > 0:
             faults.lost_answers -= 1
             self.close_connection = True
             return
@@ -193,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         self, method: str, key: Key, query: dict[str, list[str]], headers: dict[str, str], body: Any
     ) -> tuple[int, Any, dict[str, str]]:
         store = self.fake.store
+        if method == "PUT" and "dry_run" in query:
+            return 200, store.rehearse(key, body), {}
         if method == "PUT":
             return *store.put(key, body, headers), {}
         if method == "DELETE":

@@ -91,6 +91,10 @@ class Store:
         """Whether new microVMs stay pending."""
         self.hold_deletes = False
         self.fail_guest: str | None = None
+        self.refusal: ProblemError | None = None
+        """What every rehearsal is told."""
+        self.placement: dict[str, Any] | None = None
+        """Where a rehearsal would place what it creates."""
 
     # -- declaring ----------------------------------------------------------------------------------------------------
 
@@ -111,6 +115,15 @@ class Store:
                     "changed": True,
                 }
             return 200, {**self._update(key, present, spec, labels, annotations), "warnings": []}
+
+    def rehearse(self, key: Key, body: Any) -> dict[str, Any]:
+        with self.changed:
+            self._validate(key, body)
+            if self.refusal is not None:
+                raise self.refusal
+            outcome = "update" if key in self.objects else "create"
+            placement = self.placement if outcome == "create" else None
+            return {"dry_run": True, "outcome": outcome, "changes": [], "placement": placement, "warnings": []}
 
     def _validate(self, key: Key, body: Any) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
         for name in body:

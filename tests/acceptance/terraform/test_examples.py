@@ -11,12 +11,18 @@ from acceptance.terraform.runner import Flavor
 from acceptance.terraform.steps import HEADER
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-FOLDERS = [EXAMPLES / "provider", *sorted(EXAMPLES.glob("resources/*")), *sorted(EXAMPLES.glob("data-sources/*"))]
+WHOLE = [EXAMPLES / "provider", EXAMPLES / "pipelines" / "access", EXAMPLES / "pipelines" / "fleet"]
+FOLDERS = [
+    *WHOLE,
+    *sorted(EXAMPLES.glob("resources/*")),
+    *sorted(EXAMPLES.glob("data-sources/*")),
+    *sorted(EXAMPLES.glob("functions/*")),
+]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_an_example_is_valid(newest: Flavor, work: Work, folder: Path) -> None:
-    header = "" if folder.name == "provider" else HEADER
+    header = "" if folder in WHOLE else HEADER
     tf = work(newest, {}, header)
     for path in folder.iterdir():
         shutil.copy(path, tf.workdir)

@@ -226,7 +226,7 @@ def test_refusals_point_at_the_line(newest: Flavor, fake_api: FakeApi, work: Wor
     # What only the API refuses: a file name with a line break in it.
     tf = work(newest, fake_api.environment, vm('initrd = { image = "demo/initrd:1", filename = "a\\nb" }'))
     refused = tf.apply(expect=1)
-    assert "Cannot create microVM demo/web" in refused.plain
+    assert "Cannot declare this microVM as planned" in refused.plain
     assert line_of(vm("initrd"), "initrd") in refused.plain
     assert 'initrd = { image = "demo/initrd:1", filename = "a\\nb" }' in refused.plain
     # What the provider knows by itself is refused while planning.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from support.builders import microvm_spec
 from support.leases import NoLease
 
 from controlplane.agent.answers import Answers
-from controlplane.agent.assignments import Assignment, Assignments
+from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.bids import Reservations
 from controlplane.agent.inventory import Meter
 from controlplane.agent.journal import Journal
@@ -42,6 +43,7 @@ async def test_a_bid_counts_what_is_assigned_now(tmp_path: Path) -> None:
         host="h1",
         drivers=drivers,
         default_driver="simulated",
+        capacity=Amount(vcpu=VCPU, memory_in_mb=4096),
         journal=Journal.open(tmp_path / "journal"),
         clock=clock,
         pacing=Pacing(Backoff(), random.Random(1)),
@@ -71,5 +73,12 @@ async def test_a_bid_counts_what_is_assigned_now(tmp_path: Path) -> None:
         assert await vcpu_shares(answers, "a") == {"a": 3 / VCPU}
         assign(big)
         assert await vcpu_shares(answers, "new") == {"new": 6 / VCPU}
+        # What a lost history left running takes room too.
+        await driver.create(definition("ours", assignment("lost", spec=microvm_spec(vcpu=1))))
+        async with asyncio.TaskGroup() as group:
+            rounds = group.create_task(runner.run())
+            await runner.caught_up()
+            rounds.cancel()
+        assert await vcpu_shares(answers, "new") == {"new": 7 / VCPU}
     finally:
         await driver.stop()

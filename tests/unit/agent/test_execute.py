@@ -17,6 +17,7 @@ from controlplane.agent.lister import Lister
 from controlplane.agent.plan import Plan, plan
 from controlplane.drivers.simulated import SimulatedDriver
 from controlplane.drivers.simulated.store import Fault, Store
+from controlplane.model.resources import Amount
 from controlplane.model.spec import MicroVMSpec, PowerState
 from controlplane.ports import DriverError, Instance
 
@@ -96,6 +97,7 @@ async def live(directory: Path, wanted: Assignments, *, burns_at: int = 10**6) -
                 listing,
                 drivers=["simulated"],
                 default_driver="simulated",
+                capacity=Amount(vcpu=64, memory_in_mb=65536),
                 may_run=lambda _: True,
             )
             if not decided.steps:
@@ -178,6 +180,7 @@ async def test_the_intent_is_on_disk_before_the_driver_is_called(tmp_path: Path)
             (await lister.fresh()).listing,
             drivers=["simulated"],
             default_driver="simulated",
+            capacity=Amount(vcpu=64, memory_in_mb=65536),
             may_run=lambda _: True,
         )
         await executor.execute(decided.steps["a"], "test")
@@ -198,7 +201,13 @@ async def test_a_driver_that_lies_is_found_out(tmp_path: Path) -> None:
     executor = Executor({"simulated": driver}, journal, lister, call_timeout_s=5, grace_s=0)
     listing = (await lister.fresh()).listing
     decided = plan(
-        assigned(SPEC), {}, listing, drivers=["simulated"], default_driver="simulated", may_run=lambda _: True
+        assigned(SPEC),
+        {},
+        listing,
+        drivers=["simulated"],
+        default_driver="simulated",
+        capacity=Amount(vcpu=64, memory_in_mb=65536),
+        may_run=lambda _: True,
     )
     with pytest.raises(DriverError, match="does not list the microVM") as found:
         await executor.execute(decided.steps["a"], "test")
@@ -223,6 +232,7 @@ async def test_what_a_destroy_leaves_behind_is_named_and_not_confirmed(tmp_path:
             listing,
             drivers=["simulated"],
             default_driver="simulated",
+            capacity=Amount(vcpu=64, memory_in_mb=65536),
             may_run=lambda _: True,
         )
 

@@ -13,7 +13,7 @@ from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.forecast import forecast
 from controlplane.agent.journal import Record
 from controlplane.agent.steps import Destroy
-from controlplane.model.resources import ObservedPower
+from controlplane.model.resources import Amount, ObservedPower
 from controlplane.ports import LEASE_ENDED, Instance, PlanItem, PlanVerb
 
 
@@ -24,6 +24,7 @@ def told(world: World) -> tuple[PlanItem, ...]:
         world.listing,
         drivers=DRIVERS,
         default_driver="simulated",
+        capacity=Amount(vcpu=64, memory_in_mb=65536),
     )
 
 

@@ -16,7 +16,7 @@ from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.plan import Found, Listing, Plan, differences, plan
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
-from controlplane.model.resources import ObservedPower
+from controlplane.model.resources import Amount, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, Recovery, detach_action
 from controlplane.ports import LEASE_ENDED, Instance
 
@@ -35,6 +35,8 @@ class World:
     blind: dict[str, str] = field(default_factory=dict)
     may_run: bool = True
     shut_down: bool = False
+    capacity: Amount = field(default_factory=lambda: Amount(vcpu=64, memory_in_mb=65536))
+    acting: frozenset[str] = frozenset()
 
     def add(self, found: Instance, driver: str = "simulated") -> World:
         self.there[driver, found.cluster_id, found.uid] = found
@@ -53,6 +55,8 @@ class World:
             self.listing,
             drivers=DRIVERS,
             default_driver="simulated",
+            capacity=self.capacity,
+            acting=self.acting,
             may_run=lambda _: self.may_run,
             shut_down=lambda _: self.shut_down,
         )
@@ -508,3 +512,54 @@ def test_who_destroys_says_on_whose_order() -> None:
     step = only(World({"a": ordered}).add(instance()))
     assert isinstance(step, Destroy)
     assert step.reason == "tombstone: not needed (alice)"
+
+
+# -- room --------------------------------------------------------------------------------------------------------------
+
+
+def crowded(**changes: object) -> World:
+    """A host of 4 vcpu on which a lost history left 2 in use, and two microVMs of 2 vcpu are assigned."""
+    spec = microvm_spec(vcpu=2)
+    world = World({uid: assignment(uid, spec=spec) for uid in ("a", "b")}, capacity=Amount(vcpu=4, memory_in_mb=4096))
+    world.records = {"a": record("a"), "b": record("b")}
+    for uid in ("a", "b"):
+        world.add(instance(uid, vcpu=2, power=ObservedPower.STOPPED))
+    return replace(world.add(instance("lost", vcpu=2)), **changes)
+
+
+def test_what_has_no_room_beside_a_lost_history_waits() -> None:
+    decided = crowded().plan()
+    assert isinstance(decided.steps["a"], SetPower)
+    assert "b" not in decided.steps
+    assert decided.refused["b"].code == "NoRoom"
+    assert "take 2 vcpu and 128 MB" in decided.refused["b"].message
+    assert decided.taken == Amount(microvms=1, vcpu=2, memory_in_mb=128)
+
+
+def test_what_runs_or_is_being_started_has_its_room_before_others() -> None:
+    running = crowded()
+    running.add(instance("b", vcpu=2))
+    for world in (running, crowded(acting=frozenset({"b"}))):
+        decided = world.plan()
+        assert decided.refused.keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        instance("lost", vcpu=2, power=ObservedPower.STOPPED),
+        instance("lost", vcpu=2, cluster_id="theirs"),
+        instance("a", vcpu=2, epoch=0),
+    ],
+    ids=["stopped", "of another cluster", "an older copy of what is assigned"],
+)
+def test_only_running_copies_of_ours_take_room(harmless: Instance) -> None:
+    world = crowded()
+    del world.there["simulated", CLUSTER, "lost"]
+    assert not world.add(harmless, "qemu").plan().refused
+
+
+def test_what_a_lost_history_left_leaves_is_given_out_again() -> None:
+    world = crowded()
+    world.add(instance("lost", vcpu=2, power=ObservedPower.STOPPED))
+    assert world.plan().steps.keys() == {"a", "b"}

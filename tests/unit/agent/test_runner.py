@@ -19,7 +19,7 @@ from controlplane.agent.journal import Journal
 from controlplane.agent.pacing import Backoff, Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.drivers.simulated import SimulatedDriver
-from controlplane.model.resources import ObservedPower
+from controlplane.model.resources import Amount, ObservedPower
 from controlplane.model.spec import PowerState
 from controlplane.ports import DriverError, Instance
 from controlplane.system import SystemClock
@@ -39,6 +39,7 @@ async def running(directory: Path, driver: SimulatedDriver, *, limits: RunnerLim
         host="h1",
         drivers={"simulated": driver},
         default_driver="simulated",
+        capacity=Amount(vcpu=64, memory_in_mb=65536),
         journal=Journal.open(directory / "journal"),
         clock=SystemClock(),
         pacing=Pacing(Backoff(base_s=0.05, cap_s=0.4, permanent_s=0.4), random.Random(1)),
@@ -80,6 +81,7 @@ async def test_the_view_has_caught_up_once_it_is_of_the_assignments_that_came_la
         async with asyncio.timeout(WAIT_S):
             await runner.caught_up()
         assert [each.uid for each in runner.view.unmanaged] == ["a"]
+        assert runner.taken == Amount(microvms=1, vcpu=1, memory_in_mb=128)
         runner.assign(assigned(revision=7))
         async with asyncio.timeout(WAIT_S):
             await runner.caught_up()  # though nothing else is to be told

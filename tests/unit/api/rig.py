@@ -28,14 +28,17 @@ from support.harness import Replica
 from support.members import Members
 
 from controlplane.api.http.app import create_app
+from controlplane.api.http.credentials import Credentials
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
+from controlplane.api.http.token_uses import TokenUses
 from controlplane.api.http.watch import WatchCounter
 from controlplane.bootstrap.forecast import forecast_of
 from controlplane.consensus.configuration import encode
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.tokens import Principal
+from controlplane.identity.principal import Principal
+from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
@@ -58,16 +61,19 @@ SPEC: dict[str, Any] = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "dem
 
 
 class Tokens:
-    """Knows one token, and those that a test adds."""
+    """Knows one token, and those that a test adds; of any other, the real credentials tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest: Credentials) -> None:
         self.others: dict[str, Principal] = {}
+        self.rest = rest
 
-    def authenticate(self, bearer: str) -> Principal | None:
+    async def authenticate(self, bearer: str) -> Principal:
         if bearer in self.others:
             return self.others[bearer]
         given, known = (hashlib.sha256(text.encode()).digest() for text in (bearer, TOKEN))
-        return Principal(name="alice", roles=frozenset({"admin"})) if hmac.compare_digest(given, known) else None
+        if hmac.compare_digest(given, known):
+            return Principal(name="alice", roles=frozenset({"admin"}), token="alice")
+        return await self.rest.authenticate(bearer)
 
 
 @dataclass
@@ -173,8 +179,17 @@ class Rig:
         self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
         self._thread.start()
         self.agents = Agents()
-        self.tokens = Tokens()
         self.replica: Replica = self.run(_made(Replica))
+        self.uses = TokenUses(self.replica)
+        self.tokens = Tokens(
+            Credentials(
+                file=TokenAuthenticator(Path("/nonexistent/tokens.json"), [], None),
+                reader=self.replica,
+                clock=self.replica.clock,
+                uses=self.uses,
+                issuers=None,
+            )
+        )
         self.members = Members()
         self.backup: BackupStatus | None = None
         self.log = Log(self.replica, self.members)
@@ -231,7 +246,7 @@ class Rig:
 
     def give_issuer(self, issuer: Issuer) -> None:
         """From now on this node signs certificates."""
-        self.server.app.state.services = replace(self.server.app.state.services, issuer=issuer)
+        self.server.app.state.services = replace(self.server.app.state.services, signer=issuer)
 
     def reset(self) -> None:
         """An empty state and no faults."""
@@ -271,7 +286,7 @@ class Rig:
         self, name: str, *, roles: Sequence[str] = (), user: str | None = None, groups: Sequence[str] = ()
     ) -> Mapping[str, str]:
         """The header of a token `name` that is known from now on."""
-        self.tokens.others[f"flk_{name}"] = Principal(name, frozenset(roles), user, frozenset(groups))
+        self.tokens.others[f"flk_{name}"] = Principal(name, frozenset(roles), user, frozenset(groups), token=name)
         return {"Authorization": f"Bearer flk_{name}"}
 
     def bind(self, name: str, role: str, *namespaces: str, subject: str | None = None) -> None:

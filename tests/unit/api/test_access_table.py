@@ -27,6 +27,7 @@ READS = {
         "Operation",
         "Role",
         "RoleBinding",
+        "ApiToken",
         "Cluster",
         "Collection",
     )
@@ -45,6 +46,8 @@ OPERATES = {
     "hold Host",
     "confirm Host",
     "act Collection",
+    "declare ApiToken",
+    "delete ApiToken",
 }
 ADMINISTERS = {
     "declare Host",
@@ -64,6 +67,7 @@ ADMINISTERS = {
     "read Certificate",
     "act Certificate",
     "read Snapshot",
+    "read Audit",
 }
 MAY = {
     "viewer": READS,
@@ -79,6 +83,7 @@ OF_ONE = {"/api/v2/microvms/by-uid/{uid}": "read MicroVM", "/api/v2/operations/{
 """About one object, that only its handler can find."""
 OF_BODY = {
     "/api/v2/apply": "declare MicroVM",
+    "/api/v2/api-tokens": "declare ApiToken",
     "/api/v2/gc/hold": "hold MicroVM",
     "/api/v2/gc/release": "hold MicroVM",
 }
@@ -99,7 +104,7 @@ def _expected(role: str, where: str, path: str, needs: dict[str, str]) -> bool:
     about = needs["about"]
     if about in ("open", "caller"):
         return True
-    pair = OF_ONE.get(path) or OF_BODY.get(path) or f"{needs['verb']} {needs['kind']}"
+    pair = OF_ONE.get(path) or (OF_BODY.get(path) if about == "body" else None) or f"{needs['verb']} {needs['kind']}"
     if pair not in MAY[role]:
         return False
     if where == "everywhere":

@@ -50,6 +50,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v2/join"): {"token": f"flj_{'0' * 26}.{'x' * 43}.{'0' * 64}", "name": "h1", "csr": "PEM"},
     ("POST", "/api/v2/authority/actions/revoke"): {"kind": "host", "name": "h1", "reason": "stolen"},
     ("PUT", "/api/v2/failover/override"): {"for_s": 60, "reason": "burnt"},
+    ("POST", "/api/v2/api-tokens"): {"name": "web"},
+    ("POST", "/api/v2/api-tokens/{name}/actions/rotate"): {},
     ("POST", "/api/v2/gc/hold"): {"kind": "MicroVM", "namespace": "demo", "name": "web", "reason": "kept"},
     ("POST", "/api/v2/gc/release"): {"kind": "MicroVM", "namespace": "demo", "name": "web"},
     ("POST", "/api/v2/gc/run"): {"plan": f"1.1.{'0' * 32}"},

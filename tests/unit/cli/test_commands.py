@@ -153,18 +153,6 @@ def test_hosts_are_admitted_and_cordoned(cli: Cli, api: Rig) -> None:
     assert cli("host", "uncordon", "h9").out == "host h9: uncordoned already\n"
 
 
-def test_drift_exit_codes(cli: Cli, running: Rig) -> None:
-    assert cli("drift", "--detailed-exitcode").code == 0
-    running.report(power=ObservedPower.STOPPED, cause="process exited (signal 9)")
-    plain = cli("drift")
-    assert plain.code == 0
-    assert "MicroVM demo/web" in plain.out
-    assert "/spec/power_state" in plain.out
-    detailed = cli("drift", "--detailed-exitcode", "-o", "json")
-    assert detailed.code == 2
-    assert json.loads(detailed.out)["summary"]["drifted"] == 1
-
-
 def test_cluster_status(cli: Cli, running: Rig) -> None:
     shown = cli("cluster", "status").out
     assert "State hash:" in shown

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.identity.names import IdentityError
-from controlplane.identity.tokens import Principal, TokenAuthenticator, entry_for, new_token, write_tokens
+from controlplane.identity.principal import Principal
+from controlplane.identity.tokens import TokenAuthenticator, entry_for, new_token, write_tokens
 
 
 def test_token_names_its_principal_and_the_file_does_not_hold_it(tmp_path: Path) -> None:
@@ -21,8 +22,8 @@ def test_token_names_its_principal_and_the_file_does_not_hold_it(tmp_path: Path)
     ]
     write_tokens(path, entries)
     authenticator = TokenAuthenticator.from_file(path)
-    assert authenticator.authenticate(operator) == Principal("operator", frozenset({"admin"}))
-    assert authenticator.authenticate(viewer) == Principal("viewer", frozenset({"read", "metrics"}))
+    assert authenticator.authenticate(operator) == Principal("operator", frozenset({"admin"}), token="operator")
+    assert authenticator.authenticate(viewer) == Principal("viewer", frozenset({"read", "metrics"}), token="viewer")
     assert operator not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -42,7 +43,7 @@ def test_revoked_and_added_tokens_take_effect_without_a_restart(tmp_path: Path) 
     assert authenticator.authenticate(second) is None
     write_tokens(path, [entry_for(second, name="second", roles=[])])
     assert authenticator.authenticate(first) is None
-    assert authenticator.authenticate(second) == Principal("second", frozenset())
+    assert authenticator.authenticate(second) == Principal("second", token="second")
 
 
 def test_file_damaged_while_running_keeps_the_last_good_tokens(tmp_path: Path) -> None:

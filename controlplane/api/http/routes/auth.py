@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from controlplane.api.http import access_views, params, problems, reads
-from controlplane.api.http.access import Asking, caller_of
+from controlplane.api.http.access import Asking
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
 from controlplane.decide import access
 from controlplane.decide.access import Caller, Question
 from controlplane.model.access import NAMESPACED, AccessKind, AccessSubject, AccessSubjectKind, Verb
-from controlplane.model.types import NAME_PATTERN
+from controlplane.model.types import SUBJECT_NAME_PATTERN
 
-SUBJECT_PATTERN = rf"^(user|token|group)/{NAME_PATTERN.removeprefix('^')}"
+SUBJECT_PATTERN = rf"^(user|token|group)/{SUBJECT_NAME_PATTERN.removeprefix('^')}"
 
 router = APIRouter(tags=["Access"], route_class=StrictRoute)
 
@@ -24,8 +24,8 @@ router = APIRouter(tags=["Access"], route_class=StrictRoute)
 @router.get("/auth/whoami", response_model=access_views.WhoAmI)
 async def whoami(asker: Asking, state: reads.Snapshot) -> Response:
     """Who this is, and every role that it has."""
-    caller = caller_of(asker.principal)
-    return respond(access_views.whoami(caller, access.given_to(state, caller)), state)
+    caller = asker.caller(state)
+    return respond(access_views.whoami(asker.principal, caller, access.given_to(state, caller)), state)
 
 
 @router.get("/auth/decision", response_model=access_views.AccessDecision)
@@ -50,7 +50,7 @@ async def decide(
     """Whether something would be allowed: what allows it, or what is missing."""
     if Verb.ANY is verb or AccessKind.ANY is kind:
         raise problems.invalid("/query/verb" if verb is Verb.ANY else "/query/kind", "name one: `*` is for rules")
-    caller = caller_of(asker.principal)
+    caller = asker.caller(state)
     if as_ is not None:
         await asker.require(Question(verb=Verb.READ, kind=AccessKind.ROLE_BINDING))
         caller = _named(as_)

@@ -17,11 +17,11 @@ from starlette.responses import Response
 from controlplane.api.http import gc_shapes, gc_views, params, problems, reads, writes
 from controlplane.api.http.access import Asker, Asking, about_named, labels_of
 from controlplane.api.http.answers import respond
-from controlplane.api.http.auth import Principal
 from controlplane.api.http.declarations import Input
 from controlplane.api.http.routing import StrictRoute
 from controlplane.api.http.services import Actor, Services, With
 from controlplane.decide import gc
+from controlplane.identity.principal import Principal
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind, Verb

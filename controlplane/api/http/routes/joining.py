@@ -185,9 +185,9 @@ async def _fresh(services: Services) -> State:
 
 
 def _issuer(services: Services) -> Issuer:
-    if services.issuer is None:
+    if services.signer is None:
         raise problems.problem("no_authority", "this node has no key ring: its settings have no `authority`")
-    return services.issuer
+    return services.signer
 
 
 def _fingerprint(services: Services) -> str:

@@ -96,7 +96,7 @@ class MicroVMResource(DeclaredResource):
             planned["namespace"] = self._connection.namespace
         if prior is not None:
             self._warn_of_consequences(call.report, prior, planned)
-        return planned
+        return super().modify_plan(call, prior, planned, config)
 
     def _warn_of_consequences(self, report: Report, prior: Object, planned: Object) -> None:
         shown = self.show(prior)

@@ -1,0 +1,8 @@
+list "flintlock_microvm" "front" {
+  provider = flintlock
+
+  config {
+    namespace = "web"
+    labels    = { tier = "front" }
+  }
+}
