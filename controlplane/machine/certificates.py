@@ -21,6 +21,8 @@ MAX_REASON = 1024
 FOREIGN_LIFE_MS = 825 * 86_400_000
 """How long a revoked certificate that the cluster did not issue is remembered: the longest that any authority is to
 issue one for."""
+LAST_MS = 2**63 - 1
+"""A proposer's clock may say anything; what follows from it still has to fit into a record."""
 
 
 def establish_authority(draft: Draft, command: EstablishAuthority) -> Result:
@@ -66,7 +68,7 @@ def revoke_certificates(draft: Draft, command: RevokeCertificates) -> Result:
         return applied(draft, command.name)
     holder = holder or Holder(kind=command.kind, name=command.name, certificates=[])
     if not any(each.serial == command.serial for each in holder.certificates):
-        foreign = IssuedCertificate(serial=command.serial, at=draft.at, expires_at=draft.at + FOREIGN_LIFE_MS)
+        foreign = IssuedCertificate(serial=command.serial, at=draft.at, expires_at=later(draft.at, FOREIGN_LIFE_MS))
         holder = replace(holder, certificates=[*_unexpired(holder, draft.at), foreign])
         if len(holder.certificates) > MAX_CERTIFICATES:
             return Rejected(code=Code.INVALID, message=f"a holder has at most {MAX_CERTIFICATES} certificates")
@@ -110,6 +112,10 @@ def holds_valid(state: State, kind: str, name: str, at: int) -> bool:
     """Whether somebody has a certificate of that name that counts."""
     holder = state.holders.get(holder_key(kind, name))
     return holder is not None and any(each.revoked_at is None for each in _unexpired(holder, at))
+
+
+def later(at: int, ms: int) -> int:
+    return min(at + ms, LAST_MS)
 
 
 def _unexpired(holder: Holder, at: int) -> list[IssuedCertificate]:

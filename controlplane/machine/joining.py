@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from ipaddress import ip_address, ip_network
 
-from controlplane.machine.certificates import forget_expired, holds_valid, record_issued
+from controlplane.machine.certificates import forget_expired, holds_valid, later, record_issued
 from controlplane.machine.draft import Draft
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.machine.state import State
@@ -45,7 +45,7 @@ def create_join_token(draft: Draft, command: CreateJoinToken) -> Result:
         role=command.role,
         actor=draft.actor,
         at=draft.at,
-        expires_at=draft.at + command.ttl_s * 1000,
+        expires_at=later(draft.at, command.ttl_s * 1000),
         uses=command.uses,
         name=command.name,
         macs=sorted(command.macs),
