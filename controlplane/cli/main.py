@@ -22,6 +22,7 @@ from controlplane.cli.commands import (
     gc,
     host,
     image,
+    login,
     microvm,
     process,
     provider,
@@ -69,6 +70,8 @@ app.add_typer(resources.roles, name="role")
 app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(api_token.app, name="api-token")
+app.command("login")(login.login)
+app.command("logout")(login.logout)
 app.add_typer(resources.operations, name="operation")
 app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)

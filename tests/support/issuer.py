@@ -84,6 +84,10 @@ class Issuer:
     """Instead of the keys' own."""
     discovery: dict[str, Any] = field(default_factory=dict)
     """Besides what is right, or instead."""
+    granted: Any = None
+    """What the token endpoint answers; None: a refusal."""
+    forms: list[dict[str, str]] = field(default_factory=list)
+    """That it was sent."""
     down: bool = False
     asked: list[str] = field(default_factory=list)
     """Paths, in order."""
@@ -106,7 +110,12 @@ class Issuer:
     def document(self, path: str) -> Any:
         self.asked.append(path)
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
+            return {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "token_endpoint": f"{self.url}/token",
+                **self.discovery,
+            }
         if path == "/keys":
             return (
                 self.key_set if self.key_set is not None else {"keys": [jwk(k, each) for k, each in self.keys.items()]}
@@ -147,6 +156,16 @@ def bendable_issuer() -> Iterator[Issuer]:
                 return
             data = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(500 if issuer.down else 404 if document is None else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_POST(self) -> None:
+            sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            issuer.forms.append({name: values[0] for name, values in sent.items()})
+            refusal = {"error": "invalid_grant", "error_description": "Spent."}
+            data = json.dumps(refusal if issuer.granted is None else issuer.granted).encode()
+            self.send_response(400 if issuer.granted is None else 200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import requests
 
@@ -41,15 +43,42 @@ def endpoint(document: Json, name: str) -> str:
 
 def fetch(url: str, ca_file: Path | None) -> Json:
     """The JSON object at `url`. Blocks, for little more than twice TIMEOUT_S. Raises FetchError."""
+    status, document = _ask("GET", url, ca_file)
+    if status != 200:
+        raise FetchError(f"{url} answers {status}")
+    return document
+
+
+def post_form(
+    url: str, form: Mapping[str, str], ca_file: Path | None, *, secret: str | None = None
+) -> tuple[int, Json]:
+    """Status and JSON object that a form is answered with; a refusal has one, too. Raises FetchError.
+
+    `secret`: of the client that the form's `client_id` names, sent as every issuer takes it (RFC 6749, 2.3.1).
+    """
+    credentials = None
+    if secret is not None:
+        credentials = (quote(form["client_id"], safe=""), quote(secret, safe=""))
+        form = {name: value for name, value in form.items() if name != "client_id"}
+    return _ask("POST", url, ca_file, form, credentials)
+
+
+def _ask(
+    method: str,
+    url: str,
+    ca_file: Path | None,
+    form: Mapping[str, str] | None = None,
+    credentials: tuple[str, str] | None = None,
+) -> tuple[int, Json]:
     give_up = time.monotonic() + TIMEOUT_S
     with requests.Session() as session:
         session.trust_env = False
         session.verify = str(ca_file) if ca_file is not None else True
         try:
-            with session.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
-                if answer.status_code != 200:
-                    raise FetchError(f"{url} answers {answer.status_code}")
-                data = b""
+            with session.request(
+                method, url, data=form, auth=credentials, timeout=TIMEOUT_S, allow_redirects=False, stream=True
+            ) as answer:
+                status, data = answer.status_code, b""
                 for chunk in answer.iter_content(_CHUNK):
                     data += chunk
                     if len(data) > MAX_BYTES:
@@ -58,10 +87,12 @@ def fetch(url: str, ca_file: Path | None) -> Json:
                         raise FetchError(f"{url} takes longer than {TIMEOUT_S:g} s")
         except (requests.RequestException, OSError) as error:
             raise FetchError(f"{url} cannot be reached: {type(error).__name__}") from None
+    if status >= 500 or 300 <= status < 400:
+        return status, {}
     try:
         document: object = json.loads(data)
     except (ValueError, RecursionError):
         raise FetchError(f"{url} answers no JSON") from None
     if not isinstance(document, dict):
         raise FetchError(f"{url} answers no JSON object")
-    return cast("Json", document)
+    return status, cast("Json", document)
