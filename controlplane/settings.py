@@ -30,6 +30,7 @@ from pydantic_core import ErrorDetails
 from controlplane.identity.check import check
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import Party
+from controlplane.identity.oidc import OidcIssuer
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import NAME_PATTERN
 from controlplane.strict_yaml import YamlError, load_one
@@ -298,6 +299,8 @@ class NodeSettings(_Settings):
     gc: GCSettings = GCSettings()
     api_tokens: ApiTokenSettings = ApiTokenSettings()
     audit: AuditSettings = AuditSettings()
+    oidc: Annotated[list[OidcIssuer], Field(max_length=16)] = []
+    """Issuers whose tokens are taken; the same on every node."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
@@ -317,6 +320,15 @@ class NodeSettings(_Settings):
             twin = next((other for other, its in listens.items() if other < field and its == address), None)
             if twin is not None:
                 raise ValueError(f"{field}: {address} is {twin} already; every server needs its own port")
+        for index, one in enumerate(self.oidc):
+            for other in self.oidc[:index]:
+                if one.issuer == other.issuer:
+                    raise ValueError(f"oidc.{index}.issuer: {one.issuer} is listed twice")
+                if one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix):
+                    raise ValueError(
+                        f"oidc.{index}.prefix: {one.prefix!r} and {other.prefix!r} of {other.issuer} begin alike:"
+                        " a user of one could pass for one of the other"
+                    )
         return self
 
 
@@ -390,6 +402,11 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
     """Read a node's file. Raises SettingsError."""
     settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
     problems = _wrong_tls("tls", settings.tls, Party("node", settings.node))
+    for index, issuer in enumerate(settings.oidc):
+        if issuer.ca_file is not None:
+            problems += _missing(
+                f"oidc.{index}.ca_file", issuer.ca_file, "it is the PEM file of the issuer's authority"
+            )
     problems += _missing(
         "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
     )
@@ -501,7 +518,7 @@ def _rebase(value: object, base: Path) -> object:
         value = value.model_copy(update={"store": str(base / Path(value.store).expanduser())})
     if isinstance(value, list):
         return [_rebase(item, base) for item in cast("list[object]", value)]
-    if isinstance(value, _Settings):
+    if isinstance(value, _Settings | OidcIssuer):
         return value.model_copy(update={name: _rebase(getattr(value, name), base) for name in type(value).model_fields})
     return value
 

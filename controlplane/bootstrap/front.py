@@ -29,6 +29,7 @@ from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
 from controlplane.decide.breaker import FailoverLimits
+from controlplane.identity.oidc import OidcTokens
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
@@ -108,7 +109,7 @@ async def run_front(settings: NodeSettings) -> None:
             reader=replica,
             clock=clock,
             uses=token_uses,
-            issuers=None,
+            issuers=OidcTokens(settings.oidc) if settings.oidc else None,
         ),
         clock=clock,
         ids=ids,

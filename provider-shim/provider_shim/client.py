@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +26,7 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 PAGE_LIMIT: Final = 1000
+MAX_TOKEN_CHARS: Final = 64 * 1024
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
 _POOL: Final = 64
@@ -34,6 +36,8 @@ _POOL: Final = 64
 class ClientSettings:
     endpoints: tuple[str, ...]
     token: str = field(repr=False)
+    token_file: str | None = None
+    """Where the token is read again, since what is there may have ended meanwhile."""
     ca_file: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
@@ -186,7 +190,7 @@ class Client:
         settings = self._settings
         sent = {
             "Accept": "application/json",
-            "Authorization": f"Bearer {settings.token}",
+            "Authorization": f"Bearer {self._token()}",
             "User-Agent": f"terraform-provider-flintlock/{__version__}",
             **(headers or {}),
         }
@@ -209,6 +213,16 @@ class Client:
             raw = _bounded(response)
             return Answer(response.status_code, response.headers, _parse(raw))
 
+    def _token(self) -> str:
+        """What is in the file now; what was there before while it cannot be read."""
+        if self._settings.token_file is None:
+            return self._settings.token
+        try:
+            return read_token(self._settings.token_file) or self._settings.token
+        except (OSError, ValueError) as problem:
+            log("warn", "the token file cannot be read", reason=type(problem).__name__)
+            return self._settings.token
+
     def _open_session(self) -> Any:
         with self._lock:
             if self._session is None:
@@ -227,6 +241,12 @@ class Client:
         import requests
 
         return (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def read_token(path: str) -> str:
+    """The token in a file. Raises OSError and ValueError."""
+    with Path(path).open(encoding="ascii") as file:
+        return file.read(MAX_TOKEN_CHARS).strip()
 
 
 def segment(text: str) -> str:
