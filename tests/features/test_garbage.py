@@ -148,6 +148,7 @@ def declare_policy(fleet: Fleet, failed_after_s: int | None) -> None:
 def _unmanaged(fleet: Fleet, stranger: None) -> None:
     admit(fleet, "h1")
     cluster_id = fleet.client.get("/cluster").body["cluster_id"]
+    fleet.before["collected"] = counted(fleet)
     row = Row(
         native_id=COPY,
         uid=COPY,
@@ -164,9 +165,7 @@ def _unmanaged(fleet: Fleet, stranger: None) -> None:
     store.put(row)
     store.put(Row(STRANGER, None, None, None, "stranger", None, None, ObservedPower.RUNNING, 1, 128))
     store.close()
-    found = within(20, lambda: fleet.client.get("/hosts/h1").body["status"]["unmanaged"], "the host reports them")
-    fleet.before["unmanaged"] = found
-    fleet.before["collected"] = counted(fleet)
+    within(20, lambda: fleet.client.get("/hosts/h1").body["status"]["unmanaged"], "the host reports them")
 
 
 @then("flintctl gc plan says that the copy waits for grace and the stranger for operator")

@@ -6,6 +6,7 @@ its handler, or through the framework to it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -32,6 +33,7 @@ from controlplane.api.http.routes import (
     failover,
     gc,
     hosts,
+    metrics,
     microvms,
     operations,
     raft,
@@ -44,6 +46,7 @@ from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.straight import Straight
 from controlplane.api.http.watch import WatchCounter
 from controlplane.machine.state import State
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
@@ -76,6 +79,7 @@ _ROUTERS = (
     raft,
     snapshots,
     gc,
+    metrics,
 )
 
 
@@ -90,13 +94,14 @@ def create_app(
     snapshots: SnapshotSource,
     forecast: Callable[[State, Host], Sequence[PlanItem]],
     backup: Callable[[], BackupStatus | None],
+    gc_refused: Counter[Trigger],
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
-    scheduled backups, None where there are none.
+    scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
 
     `app.state.services.closing` ends everything that only waits.
     """
@@ -118,6 +123,7 @@ def create_app(
         snapshots=snapshots,
         forecast=forecast,
         backup=backup,
+        gc_refused=gc_refused,
         clock=clock,
         ids=ids,
         settings=settings,
