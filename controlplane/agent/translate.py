@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controlplane.agent.assignments import Assignment
+from controlplane.agent.assignments import Assignment, Clearing
 from controlplane.agent.inventory import Metrics
 from controlplane.agent.observe import MAX_TEXT, ReportPart, clip
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
 from controlplane.ports import DriverInfo, PlanItem
@@ -45,6 +46,10 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
     )
 
 
+def decode_clearing(message: wire.Clearing) -> Clearing:
+    return Clearing(driver=message.driver, name=message.name, reason=message.reason)
+
+
 def encode_driver(info: DriverInfo, problem: str = "") -> wire.Driver:
     """`problem`: why it ends nothing by itself at present."""
     return wire.Driver(
@@ -72,7 +77,22 @@ def encode_report(part: ReportPart) -> wire.Report:
         observed=[encode_observation(seen) for seen in part.observed],
         unmanaged=_encode_unmanaged(part.unmanaged),
         destroyed=[wire.Confirmed(uid=gone.uid, epoch=gone.epoch) for gone in part.destroyed],
-        leftovers=wire.Leftovers(names=part.leftovers) if part.leftovers is not None else None,
+        left_behind=wire.LeftBehind(items=map(_encode_leftover, part.left_behind))
+        if part.left_behind is not None
+        else None,
+    )
+
+
+def _encode_leftover(left: Leftover) -> wire.Leftover:
+    return wire.Leftover(
+        driver=left.driver,
+        kind=left.kind.value,
+        name=left.name,
+        uid=left.uid or "",
+        microvm=left.microvm or "",
+        epoch=left.epoch or 0,
+        bytes=left.bytes,
+        ours=left.ours,
     )
 
 

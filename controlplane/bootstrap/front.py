@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from controlplane.decide.breaker import FailoverLimits
 from controlplane.identity.oidc import OidcTokens
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.model.commands import UnknownEntryError
+from controlplane.model.gc import Trigger
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
@@ -94,6 +96,7 @@ async def run_front(settings: NodeSettings) -> None:
         per_round=settings.failover.per_round,
     )
     token_uses = TokenUses(replica)
+    refused = Counter[Trigger]()
     app = create_app(
         reader=replica,
         proposer=replica,
@@ -111,6 +114,7 @@ async def run_front(settings: NodeSettings) -> None:
             uses=token_uses,
             issuers=OidcTokens(settings.oidc) if settings.oidc else None,
         ),
+        gc_refused=refused,
         clock=clock,
         ids=ids,
         settings=ApiSettings(
@@ -133,7 +137,9 @@ async def run_front(settings: NodeSettings) -> None:
         return replica.reign.term if replica.reign is not None else None
 
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
-    collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
+    collector = GCRunner(
+        replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc, refused=refused
+    )
     async with asyncio.TaskGroup() as tasks:
         runners = (
             scheduler.run(),

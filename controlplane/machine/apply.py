@@ -78,7 +78,7 @@ from controlplane.model.commands import (
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
-from controlplane.model.spec import Evacuation
+from controlplane.model.spec import Evacuation, GCPolicySpec
 from controlplane.model.types import Kind, replace
 
 _BATCHED = Declaration | Delete | Act
@@ -119,6 +119,11 @@ _ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
         ("recovery", "policy", None),
     ),
     DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
+    DeclareGCPolicy: (
+        ("", "lost_tombstone_after_s", None),
+        ("", "leftover_after_s", None),
+        ("", "quarantined_volumes_after_s", GCPolicySpec().quarantined_volumes_after_s),
+    ),
 }
 """By declaration: the part of its spec, a field there, and its default.
 
@@ -304,7 +309,7 @@ def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, Declaration):
         command = replace(command, uid="")
     match command:
-        case DeclareMicroVM() | DeclareHost():
+        case DeclareMicroVM() | DeclareHost() | DeclareGCPolicy():
             plain = _as_of_old(command)
         case Delete(reason=""):
             plain = _without_reason(command)
@@ -313,7 +318,7 @@ def _fingerprint_of_one(command: Command) -> str:
     return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
 
 
-def _as_of_old(command: DeclareMicroVM | DeclareHost) -> bytes:
+def _as_of_old(command: DeclareMicroVM | DeclareHost | DeclareGCPolicy) -> bytes:
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
     for part, name, unset in _ADDED[type(command)]:

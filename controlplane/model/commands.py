@@ -16,7 +16,7 @@ from msgspec import field
 from controlplane.model.access import AccessLimit, RoleBindingSpec, RoleSpec
 from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.audit import Origin
-from controlplane.model.gc import Subject, Trigger
+from controlplane.model.gc import Leftover, Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -352,7 +352,9 @@ class Report:
     rejoined: bool = False
     """A complete report of this session shows that every order to destroy was carried out."""
     leftovers: list[str] | None = None
-    """What is there of microVMs that are gone, or None for no change."""
+    """Words that agents once had for what is left behind. Read for ever, and without a meaning by now."""
+    left_behind: list[Leftover] | None = None
+    """All that is there of microVMs that are gone, or None for no change."""
 
 
 @record

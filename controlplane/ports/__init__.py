@@ -39,6 +39,7 @@ from controlplane.ports.host import (
     Instance,
     InterfaceStatus,
     Lease,
+    Remains,
     VMDefinition,
 )
 from controlplane.ports.log import (
@@ -104,6 +105,7 @@ __all__ = [
     "Proposer",
     "RefusedError",
     "Reign",
+    "Remains",
     "ReplicatedState",
     "SnapshotGoneError",
     "SnapshotInstalled",

@@ -66,7 +66,7 @@ from controlplane.model.commands import (
     WitnessRequests,
     seal,
 )
-from controlplane.model.gc import Subject, SubjectKind, Trigger
+from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -105,7 +105,13 @@ from controlplane.model.types import Kind, replace
 
 T = TypeVar("T")
 KEEPS_NOTHING = GCPolicySpec(
-    failed_microvm_after_s=0, unmanaged_microvm_after_s=0, lost_host_after_s=0, finished_operation_after_s=0
+    failed_microvm_after_s=0,
+    unmanaged_microvm_after_s=0,
+    lost_host_after_s=0,
+    lost_tombstone_after_s=0,
+    leftover_after_s=0,
+    quarantined_volumes_after_s=0,
+    finished_operation_after_s=0,
 )
 
 NAMES = ("a", "b", "c")
@@ -663,8 +669,16 @@ class RandomCommands:
             session=(known.session if known is not None else None) or "a",
             observed=still,
             destroyed=[Destroyed(uid=vm.meta.uid, epoch=vm.epoch) for vm in here if vm.is_tombstone],
-            leftovers=self._pick((None, [], ["qemu: tap fl0"])),
+            left_behind=self._pick((None, [], self._remains(here))),
         )
+
+    def _remains(self, here: list[MicroVM]) -> list[Leftover]:
+        uid = self._pick(here).meta.uid if here and self._source.chance(30) else "gone"
+        ours = not self._source.chance(20)
+        return [
+            Leftover(driver="qemu", kind=LeftoverKind.TAP, name="tap/fl0", uid=uid, epoch=1, ours=ours),
+            Leftover(driver="qemu", kind=LeftoverKind.VOLUMES, name="quarantine/x-1", uid=uid, epoch=1, ours=ours),
+        ]
 
     def _evacuated(self, state: State) -> Command:
         return HostEvacuated(host=self._evacuating(state)[0])

@@ -8,12 +8,13 @@ from math import floor, isfinite
 import msgspec
 
 from controlplane.model.commands import Destroyed
-from controlplane.model.gc import Deletion
+from controlplane.model.gc import Deletion, Leftover, LeftoverKind
 from controlplane.model.resources import (
     Amount,
     Bid,
     DriverFacts,
     Failure,
+    Host,
     InterfaceFacts,
     Inventory,
     MicroVM,
@@ -29,11 +30,12 @@ MAX_TEXT = 4096
 MAX_NAME = 256
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
-MAX_LEFTOVERS = 100
+MAX_LEFT_BEHIND = 500
 MAX_PLANNED = 50_000
 MAX_DRIVERS = 16
 MAX_AMOUNT = 2**40 - 1
 """The machine refuses more."""
+MAX_BYTES = 2**60
 MAX_TIME_MS = 2**48 - 1
 MAX_HELD_TTL_MS = 3_600_000
 """What an agent may claim to hold a lease of: the longest that any node may be set to grant."""
@@ -148,13 +150,36 @@ def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
     return sorted(strangers, key=lambda each: (each.driver, each.native_id))
 
 
-def decode_leftovers(report: wire.Report) -> list[str] | None:
-    """In order; None of an agent that does not tell. Raises WireError."""
-    if not report.HasField("leftovers"):
+def decode_left_behind(report: wire.Report) -> list[Leftover] | None:
+    """In the order in which the state keeps it; None of an agent that does not tell. Raises WireError."""
+    if not report.HasField("left_behind"):
         return None
-    if len(report.leftovers.names) > MAX_LEFTOVERS:
-        raise WireError(f"leftovers: {len(report.leftovers.names)}; at most {MAX_LEFTOVERS} are named")
-    return sorted(_text("leftovers.names", name, MAX_NAME, required=True) for name in report.leftovers.names)
+    items = report.left_behind.items
+    if len(items) > MAX_LEFT_BEHIND:
+        raise WireError(f"left_behind: {len(items)}; at most {MAX_LEFT_BEHIND} are named")
+    left = [
+        Leftover(
+            driver=_text("left_behind.driver", each.driver, MAX_NAME, required=True),
+            kind=_leftover_kind(each.kind),
+            name=_text("left_behind.name", each.name, MAX_NAME, required=True),
+            uid=_text("left_behind.uid", each.uid, MAX_NAME) or None,
+            microvm=_text("left_behind.microvm", each.microvm, MAX_NAME) or None,
+            epoch=_number("left_behind.epoch", each.epoch) or None,
+            bytes=_number("left_behind.bytes", each.bytes, most=MAX_BYTES),
+            ours=each.ours,
+        )
+        for each in items
+    ]
+    if len({each.key for each in left}) < len(left):
+        raise WireError("left_behind: two of a driver have one name")
+    return sorted(left, key=lambda each: each.key)
+
+
+def _leftover_kind(value: str) -> LeftoverKind:
+    try:
+        return LeftoverKind(value)
+    except ValueError:
+        raise WireError(f"left_behind.kind: {value[:MAX_NAME]!r} is not one of {', '.join(LeftoverKind)}") from None
 
 
 def decode_destroyed(gone: wire.Confirmed) -> Destroyed:
@@ -210,6 +235,15 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
 def encode_order(uid: str, epoch: int, order: Deletion | None) -> wire.Assignment:
     """To destroy the copy of a microVM that was given up on the host: of the microVM nothing else is known any more."""
     return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=_reason(order))
+
+
+def encode_clearings(host: Host) -> list[wire.Clearing]:
+    """The orders to delete what is left behind, those that still have their thing."""
+    return [
+        wire.Clearing(driver=left.driver, name=left.name, reason=_reason(host.clearing[left.key]))
+        for left in host.left_behind
+        if left.key in host.clearing
+    ]
 
 
 def _reason(order: Deletion | None) -> str:

@@ -109,6 +109,7 @@ ROUTES: dict[str, Needs] = {
     "POST /gc/hold": BODY,
     "POST /gc/release": BODY,
     "GET /cluster": _whole(Verb.READ, AccessKind.CLUSTER),
+    "GET /metrics": _whole(Verb.READ, AccessKind.CLUSTER),
     "GET /schema/microvm": CALLER,
     "GET /raft": _whole(Verb.READ, AccessKind.CLUSTER),
     "GET /raft/members": _whole(Verb.READ, AccessKind.CLUSTER),

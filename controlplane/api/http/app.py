@@ -6,6 +6,7 @@ its route -> straight to its handler, or through the framework to it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -33,6 +34,7 @@ from controlplane.api.http.routes import (
     failover,
     gc,
     hosts,
+    metrics,
     microvms,
     operations,
     raft,
@@ -46,6 +48,7 @@ from controlplane.api.http.straight import Straight
 from controlplane.api.http.trail import Trail, TrailMiddleware
 from controlplane.api.http.watch import WatchCounter
 from controlplane.machine.state import State
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
@@ -79,6 +82,7 @@ _ROUTERS = (
     snapshots,
     gc,
     audit,
+    metrics,
 )
 
 
@@ -93,13 +97,14 @@ def create_app(
     snapshots: SnapshotSource,
     forecast: Callable[[State, Host], Sequence[PlanItem]],
     backup: Callable[[], BackupStatus | None],
+    gc_refused: Counter[Trigger],
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
-    scheduled backups, None where there are none.
+    scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
 
     `app.state.services.closing` ends everything that only waits; `app.state.trail` is to be run beside it.
     """
@@ -121,6 +126,7 @@ def create_app(
         snapshots=snapshots,
         forecast=forecast,
         backup=backup,
+        gc_refused=gc_refused,
         clock=clock,
         ids=ids,
         settings=settings,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controlplane.api.http import partition, problems, shapes, views
+from controlplane.api.http import found_views, partition, problems, shapes, views
 from controlplane.api.http.access import Asker, about_object
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.api.http.partition import until_cut_off
@@ -71,7 +71,7 @@ def frames(state: State, events: Sequence[Event]) -> bytes:
             revision=event.revision,
             kind=event.kind,
             object=document(state, event.object),
-            deletion=views.deletion(event.deletion),
+            deletion=found_views.deletion(event.deletion),
         )
         if following is None or following.revision != event.revision:
             parts.append(f"id: {event.revision}\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ from controlplane.drivers.qemu.watchdog import MARK
 from controlplane.ports import DriverError, VMDefinition
 
 SEED = "seed.iso"
+DRAFTS = frozenset({".definition.json", ".run.json"})
+"""What a write of a record leaves that was interrupted."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -115,6 +118,12 @@ class Folder:
             return None
         except OSError as error:
             raise DriverError("StateUnavailable", f"cannot read {self.path / name}: {error.strerror}") from error
+
+
+def remove_tree(path: Path) -> None:
+    """What vanishes meanwhile is no error. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
 
 
 def sweep(trash: Path) -> None:

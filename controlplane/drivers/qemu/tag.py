@@ -27,6 +27,15 @@ class Tag:
         return "/".join((PREFIX, self.instance, self.cluster_id, self.uid, str(self.epoch), self.namespace, self.name))
 
 
+def mark_of(tag: Tag) -> str:
+    """The mark of what has less room than a process's name, without the names for people."""
+    return "/".join((PREFIX, tag.instance, tag.cluster_id, tag.uid, str(tag.epoch)))
+
+
+def parse_mark(text: str) -> Tag | None:
+    return parse(f"{text}//")
+
+
 def is_part(text: str) -> bool:
     """Whether `text` can stand in a tag, and as the name of a folder."""
     return _PART.fullmatch(text) is not None and not text.startswith(".")

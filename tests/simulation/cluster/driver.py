@@ -15,9 +15,10 @@ from simulation.cluster.host import Guest, SimulatedHost
 from simulation.cluster.loop import CURRENT, Process
 
 from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import MicroVMSpec, OnDetach, PowerState
-from controlplane.ports import DriverError, DriverInfo, Instance, Lease, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, Instance, Lease, Remains, VMDefinition
 
 MIND_S = 0.5
 PATIENCE_S = 1.5
@@ -198,9 +199,15 @@ class SimulatedHostDriver:
         if self._host.guests.pop(guest.native_id, None) is not None:
             self._host.wake()
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """A guest here leaves nothing but itself."""
-        return [f"guest {uid}"] if uid is not None and uid in self._host.guests else []
+        if uid is None or uid not in self._host.guests:
+            return []
+        return [Remains("simulated", LeftoverKind.INSTANCE, f"guest/{uid}", uid=uid)]
+
+    async def clear(self, name: str) -> None: ...
+
+    async def keep_until_told(self) -> None: ...
 
 
 def _instance(guest: Guest) -> Instance:

@@ -223,7 +223,9 @@ class FrontLife:
 
         evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
         failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=FailoverLimits())
-        collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=GCSettings())
+        collector = GCRunner(
+            replica, replica, clock, is_leader=lambda: replica.is_leader, settings=GCSettings(), refused=Counter()
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run())

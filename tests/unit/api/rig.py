@@ -13,6 +13,7 @@ import hmac
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -208,6 +209,7 @@ class Rig:
             snapshots=self.snapshots,
             forecast=forecast_of,
             backup=lambda: self.backup,
+            gc_refused=Counter(),
             identity=self.tokens,
             clock=self.replica.clock,
             ids=self.replica.ids,

@@ -18,6 +18,7 @@ VM = "/namespaces/demo/microvms/web"
 AGE = "Flintlock-Age"
 OWN = {
     ("GET", "/api/v2/cluster"),
+    ("GET", "/api/v2/metrics"),
     ("GET", "/api/v2/raft"),
     ("GET", "/api/v2/raft/members"),
     ("GET", "/api/v2/schema/microvm"),

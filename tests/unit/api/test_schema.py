@@ -56,6 +56,7 @@ PATHS = {
     "/api/v2/failover": {"get"},
     "/api/v2/failover/override": {"put", "delete"},
     "/api/v2/gc/plan": {"get"},
+    "/api/v2/metrics": {"get"},
     "/api/v2/gc/run": {"post"},
     "/api/v2/gc/status": {"get"},
     "/api/v2/gc/holds": {"get"},
