@@ -23,6 +23,7 @@ import structlog
 from controlplane.drivers.qemu import volumes
 from controlplane.drivers.qemu.layout import Folder, sync_folder
 from controlplane.model.spec import VolumeKind
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError
 
 MANIFEST = "manifest.json"
@@ -134,7 +135,7 @@ class Quarantine:
             try:
                 manifest = _decoder.decode((path / MANIFEST).read_bytes())
                 taken = sum((path / name).stat().st_blocks * 512 for name in manifest.volumes.values())
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, *DECODE_ERRORS) as error:
                 # Somebody took a disk out, or put something in: it is theirs.
                 _log.warning("quarantine.unreadable", entry=str(path), error=str(error))
                 continue
