@@ -144,6 +144,17 @@ raft-check: $(DEV) test-parts ## Checked histories of real clusters under faults
 raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are broken on purpose (needs root)
 	$(BIN)/python -m tests.linearizability.broken_builds
 
+.PHONY: security fuzz
+security: $(DEV) ## Attackers at every door, who may do what, almost right input for every decoder, the audit chain
+	$(BIN)/ruff check --select S controlplane provider-shim/provider_shim schemas docs
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit/consensus/test_hostile.py tests/unit/fuzz \
+	  tests/unit/api/test_heads.py tests/unit/api/test_rates.py tests/unit/api/test_fuzz.py tests/unit/api/test_auth.py \
+	  tests/unit/api/test_access_table.py tests/unit/gateway/test_access.py tests/unit/api/test_audit.py \
+	  tests/unit/model/test_audit.py tests/unit/machine/test_audit.py tests/unit/audit
+
+fuzz: $(DEV) ## Almost right input for every decoder, MINUTES=3 of it (ARGS="--seed 100 --only YAML")
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)
 	$(BIN)/python -m tests.chaos $(ARGS)

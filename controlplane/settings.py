@@ -133,12 +133,31 @@ class RaftServerSettings(ListenSettings):
         return self
 
 
+class LimitSettings(_Settings):
+    """What a node takes of its API's clients."""
+
+    identity_per_s: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 1000.0
+    """Requests of one token in the long run; 0: no limit."""
+    identity_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    """And at once."""
+    stranger_per_s: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 5.0
+    """Requests that authentication refuses, by address, before nothing from there is looked at; 0: no limit."""
+    stranger_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    connections: Annotated[int, Field(ge=16, le=65_536)] = 4096
+    connections_per_address: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    head_timeout_s: Seconds = 15.0
+    """How long a client may take for the head of a request, the first one's TLS aside."""
+    watchers: Annotated[int, Field(ge=1, le=65_536)] = 1000
+    watchers_per_identity: Annotated[int, Field(ge=1, le=65_536)] = 200
+
+
 class HttpSettings(_Settings):
     """API v2. `peers` are the other nodes' API addresses, only to be shown; what is not listed is not shown."""
 
     listen: Address
     advertise: Address | None = None
     peers: dict[Name, Address] = {}
+    limits: LimitSettings = LimitSettings()
 
     @property
     def address(self) -> str:

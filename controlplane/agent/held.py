@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from controlplane.model.types import DECODE_ERRORS
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 LONGEST_S = 3600.0
@@ -48,7 +50,7 @@ class HeldFile:
                 held = _decoder.decode(file.read(_MAX_BYTES))
         except FileNotFoundError:
             return NOTHING
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             problem = str(error)
         else:
             if 0 <= held.ends_s < now_s + LONGEST_S and 0 <= held.ttl_s <= LONGEST_S:

@@ -12,6 +12,7 @@ from controlplane.agent.observe import MAX_TEXT, ReportPart, clip
 from controlplane.model.gc import Leftover
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverInfo, PlanItem
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -26,7 +27,7 @@ def decode_spec(data: bytes, *, at: str) -> MicroVMSpec:
     """Raises WireError naming `at`."""
     try:
         return _spec_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"{at}: not a spec that this agent knows: {error}") from error
 
 

@@ -16,6 +16,8 @@ from controlplane.api.gateway import Gateway
 from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
 from controlplane.api.http.credentials import Credentials
+from controlplane.api.http.protocol import ConnectionLimits
+from controlplane.api.http.rates import Rate
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.token_uses import TokenUses
@@ -126,10 +128,19 @@ async def run_front(settings: NodeSettings) -> None:
             gc_per_round=settings.gc.per_round,
             api_token_ttl_s=settings.api_tokens.ttl_s,
             api_token_max_ttl_s=settings.api_tokens.max_ttl_s,
+            max_watchers=settings.http.limits.watchers,
+            watchers_per_identity=settings.http.limits.watchers_per_identity,
+            identity_rate=Rate(settings.http.limits.identity_per_s, settings.http.limits.identity_burst),
+            stranger_rate=Rate(settings.http.limits.stranger_per_s, settings.http.limits.stranger_burst),
         ),
     )
+    connections = ConnectionLimits(
+        connections=settings.http.limits.connections,
+        per_address=settings.http.limits.connections_per_address,
+        head_timeout_s=settings.http.limits.head_timeout_s,
+    )
     host, port = split_address(settings.http.listen)
-    http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
+    http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S, limits=connections)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
     evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
 

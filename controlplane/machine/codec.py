@@ -41,7 +41,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import DECODE_ERRORS, Kind
 
 FORMAT = 2
 RECORDS_PER_CHUNK = 16
@@ -175,7 +175,6 @@ TABLES: tuple[str, ...] = (
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _chunk_decoder = msgspec.msgpack.Decoder(_Chunk)
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def digest_text(state: State) -> str:
@@ -266,7 +265,7 @@ def read_header(data: bytes) -> Header:
     """Raises ValueError when `data` is not the header of a state that this build reads."""
     try:
         header = _header_decoder.decode(data)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"not the header of a state snapshot: {error}") from error
     if header.format != FORMAT:
         raise ValueError(f"state snapshot of format {header.format}; this build reads {FORMAT}")
@@ -289,7 +288,7 @@ class Loader:
         """Raises ValueError when `chunk` is not one; that it is the right one, `finish` finds out."""
         try:
             read: _Chunk = _chunk_decoder.decode(chunk)
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             raise ValueError(f"not a chunk of a state snapshot: {error}") from error
         match read:
             case _Finished():

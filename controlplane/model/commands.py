@@ -27,7 +27,7 @@ from controlplane.model.spec import (
     PlacementPolicySpec,
     PowerState,
 )
-from controlplane.model.types import Kind, record
+from controlplane.model.types import DECODE_ERRORS, Kind, record
 
 ENTRY_VERSION = 1
 
@@ -635,9 +635,6 @@ class Entry:
     commands: list[Envelope]
 
 
-_UNREADABLE = (msgspec.MsgspecError, RecursionError)
-"""msgspec gives up on data nested deeper than the interpreter's stack; no proposer of ours makes such an entry."""
-
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _payload_decoders = {kind: msgspec.msgpack.Decoder(cls) for kind, cls in KINDS.items()}
@@ -673,7 +670,7 @@ def open_payload(envelope: Envelope) -> Command:
         raise UnknownEntryError(f"log entry of unknown kind {envelope.kind!r}: this node is older than the cluster")
     try:
         return decoder.decode(envelope.payload)
-    except _UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise UnknownEntryError(f"log entry of kind {envelope.kind!r} does not decode: {error}") from error
 
 
@@ -685,7 +682,7 @@ def decode_entry(data: bytes) -> list[Envelope]:
     """The envelopes of a log entry, payloads still encoded. Raises UnknownEntryError."""
     try:
         entry = _entry_decoder.decode(data)
-    except _UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise UnknownEntryError(f"log entry does not decode: {error}") from error
     if entry.v != ENTRY_VERSION:
         raise UnknownEntryError(f"log entry of version {entry.v}; this build knows {ENTRY_VERSION}")

@@ -18,6 +18,10 @@ from pydantic import ConfigDict, Field, StringConstraints, with_config
 
 T = TypeVar("T")
 
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of unknown origin: it lets invalid UTF-8 through as it comes, and gives up on data that
+is nested deeper than the interpreter's stack."""
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """RFC 1123 label: what a namespace, host, policy or microVM may be called."""
 

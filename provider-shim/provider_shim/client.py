@@ -144,10 +144,10 @@ class Client:
             asked_pause, refused = 0.0, None
             try:
                 answer = self._once(endpoint, method, path, data, query, headers, end, wait_s)
-                if answer.status != 503:
+                if answer.status not in (429, 503):
                     return _checked(answer)
                 problem = _problem(answer)
-                if problem.code == "host_unreachable":
+                if problem.code == "host_unreachable" or (answer.status == 429 and problem.code != "rate_limited"):
                     raise problem
                 reason, refused = str(problem), problem
                 asked_pause = _retry_after_s(answer)

@@ -1,7 +1,7 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, origin, log, last resort) -> audit trail -> authentication -> body limits -> the rule of
-its route -> straight to its handler, or through the framework to it.
+A request goes: context (id, origin, log, last resort) -> audit trail -> rate of strangers -> authentication -> rate of
+the identity -> body limits -> the rule of its route -> straight to its handler, or through the framework to it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from controlplane.api.http import openapi, problems, refusals
 from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
+from controlplane.api.http.rates import Buckets, IdentityRateMiddleware, StrangerRateMiddleware
 from controlplane.api.http.routes import (
     actions,
     api_tokens,
@@ -140,9 +141,11 @@ def create_app(
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
-    known = AuthMiddleware(bounded, identity=identity, reader=reader)
+    paced = IdentityRateMiddleware(bounded, buckets=Buckets(settings.identity_rate, clock))
+    known = AuthMiddleware(paced, identity=identity, reader=reader)
+    met = StrangerRateMiddleware(known, buckets=Buckets(settings.stranger_rate, clock))
     app.state.trail = Trail(node=settings.node, proposer=proposer, clock=clock)
-    noted = TrailMiddleware(known, trail=app.state.trail, route_of=straight.route_of)
+    noted = TrailMiddleware(met, trail=app.state.trail, route_of=straight.route_of)
     app.first = ContextMiddleware(noted, reader=reader, ids=ids)
     return app
 

@@ -18,6 +18,7 @@ import msgspec
 from controlplane.drivers.qemu import command
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watchdog import MARK
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError, VMDefinition
 
 SEED = "seed.iso"
@@ -144,5 +145,5 @@ def sync_folder(path: Path) -> None:
 def _decode(decoder: msgspec.json.Decoder[_Record], data: bytes, folder: Path) -> _Record:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise DriverError("StateUnavailable", f"a record in {folder} is damaged: {error}", retryable=False) from error

@@ -24,6 +24,7 @@ import structlog
 from controlplane.drivers.qemu import volumes
 from controlplane.drivers.qemu.layout import Folder, sync_folder
 from controlplane.model.spec import VolumeKind
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError
 
 MANIFEST = "manifest.json"
@@ -176,7 +177,7 @@ def _read(path: Path) -> Entry | None:
     try:
         manifest = _decoder.decode((path / MANIFEST).read_bytes())
         taken = sum((path / name).stat().st_blocks * 512 for name in manifest.volumes.values())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *DECODE_ERRORS):
         return None
     return Entry(path=path, manifest=manifest, bytes=taken)
 

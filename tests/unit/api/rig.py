@@ -30,6 +30,8 @@ from support.members import Members
 
 from controlplane.api.http.app import create_app
 from controlplane.api.http.credentials import Credentials
+from controlplane.api.http.protocol import ConnectionLimits
+from controlplane.api.http.rates import Rate
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.token_uses import TokenUses
@@ -172,8 +174,9 @@ class Described:
 class Rig:
     """One served API. `get`, `put`, ... take paths below /api/v2; an absolute path starts with `//`."""
 
-    def __init__(self, tls: TlsFiles, settings: ApiSettings) -> None:
+    def __init__(self, tls: TlsFiles, settings: ApiSettings, connections: ConnectionLimits | None = None) -> None:
         self._tls = tls
+        self._connections = connections
         self.settings = settings
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
@@ -215,7 +218,7 @@ class Rig:
             ids=self.replica.ids,
             settings=self.settings,
         )
-        server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3)
+        server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3, limits=self._connections)
         await server.start()
         return server
 
@@ -363,12 +366,12 @@ async def _made(factory: Callable[[], T]) -> T:
 
 
 @contextmanager
-def served(directory: Path, **settings: Any) -> Iterator[Rig]:
+def served(directory: Path, *, connections: ConnectionLimits | None = None, **settings: Any) -> Iterator[Rig]:
     authority = Authority.create(directory / "ca", name="test")
     tls = authority.issue_node("n1", directory / "n1")
-    rig = Rig(
-        tls, ApiSettings(**{"node": "n1", "version": "0.1.0", "addresses": lambda: {"n1": "127.0.0.1:1"}, **settings})
-    )
+    unlimited = Rate(per_s=0, burst=1)
+    usual = {"identity_rate": unlimited, "stranger_rate": unlimited, "addresses": lambda: {"n1": "127.0.0.1:1"}}
+    rig = Rig(tls, ApiSettings(**{"node": "n1", "version": "0.1.0", **usual, **settings}), connections)
     try:
         yield rig
     finally:
