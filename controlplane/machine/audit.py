@@ -49,6 +49,7 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     Place,
     Report,
     Resurrect,
@@ -63,7 +64,9 @@ MAX_EXPORTS = 64
 """Nodes whose exports are remembered; many more than a cluster has."""
 PATIENCE_MS = 7 * 24 * 3600 * 1000
 
-_Observed = AgentConnected | AgentLost | Report | HostSuspected | HostHeard | MarkUnplaced | ExportedAudit
+_Observed = (
+    AgentConnected | AgentLost | Report | HostSuspected | HostHeard | MarkUnplaced | ExportedAudit | NoteApiTokenUses
+)
 _Decided = (
     Place
     | Resurrect

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from controlplane.machine.draft import Record, digest_of
 from controlplane.machine.state import State
+from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
     Act,
     ActOnHost,
@@ -15,6 +16,7 @@ from controlplane.model.commands import (
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     Declaration,
     DeclareHost,
     DeclareMicroVM,
@@ -30,6 +32,8 @@ from controlplane.model.commands import (
     Place,
     Release,
     Resurrect,
+    RevokeApiToken,
+    RotateApiToken,
 )
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import BREAKER
@@ -37,6 +41,7 @@ from controlplane.model.types import Kind
 
 CLUSTER = "Cluster"
 """What is about no object: the log, an incarnation, the breaker."""
+API_TOKEN = AccessKind.API_TOKEN.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ def target_of(state: State, command: Command) -> Target:
             return Target(CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():
             return Target(CLUSTER, name=f"incarnation {command.incarnation}")
+        case CreateApiToken() | RotateApiToken() | RevokeApiToken():
+            return Target(API_TOKEN, name=command.name, uid=command.uid)
         case _ if isinstance(command, Declaration):
             namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
             return Target(_DECLARED[type(command)].value, namespace, command.name)
@@ -104,6 +111,8 @@ def _found(state: State, target: Target) -> tuple[str, Record] | None:
             record = state.namespaces.get(key)
         case "Operation":
             record = state.operations.get(key)
+        case "ApiToken":
+            record = state.api_tokens.get(key)
         case "Cluster":
             record = state.overrides.get(key)
         case _:

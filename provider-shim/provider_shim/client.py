@@ -128,17 +128,19 @@ class Client:
         headers: Mapping[str, str] | None = None,
         deadline: float | None = None,
         wait_s: float = 0,
+        interruptible: bool = True,
     ) -> Answer:
         """One request, repeated until it is answered.
 
         Raises ApiError for any answer of 400 or above that repeating cannot mend, UnreachableError at the deadline,
-        CancelledError when the user interrupts.
+        CancelledError when the user interrupts, unless it is not `interruptible`: what has to be done then as well.
         """
+        cancel = self._cancel if interruptible else threading.Event()
         end = time.monotonic() + self._settings.retry_s if deadline is None else deadline
         data = None if body is None else json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
         pause = _FIRST_PAUSE_S
         while True:
-            if self._cancel.is_set():
+            if cancel.is_set():
                 raise CancelledError("Terraform was interrupted")
             endpoint = self._endpoint()
             asked_pause, refused = 0.0, None
@@ -163,7 +165,7 @@ class Client:
                 raise UnreachableError(f"no answer from {tried}: {reason}", refused)
             # Half of the pause is random, so that many providers do not come back at the same instant.
             chosen = min(max(pause, asked_pause) * random.uniform(0.5, 1.0), remaining)  # noqa: S311 - jitter
-            if self._cancel.wait(chosen):
+            if cancel.wait(chosen):
                 raise CancelledError("Terraform was interrupted")
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -88,6 +88,8 @@ class Issuer:
     """What the token endpoint answers; None: a refusal."""
     forms: list[dict[str, str]] = field(default_factory=list)
     """That it was sent."""
+    drip_s: float = 0.0
+    """How long it takes for each byte."""
     down: bool = False
     asked: list[str] = field(default_factory=list)
     """Paths, in order."""
@@ -158,7 +160,10 @@ def bendable_issuer() -> Iterator[Issuer]:
             self.send_response(500 if issuer.down else 404 if document is None else 200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            for part in [data[at : at + 1] for at in range(len(data))] if issuer.drip_s else [data]:
+                time.sleep(issuer.drip_s)
+                with suppress(OSError):
+                    self.wfile.write(part)
 
         def do_POST(self) -> None:
             sent = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())

@@ -10,6 +10,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from controlplane.identity.oidc.settings import checked_url
 
@@ -79,13 +80,14 @@ def _ask(
                 method, url, data=form, auth=credentials, timeout=TIMEOUT_S, allow_redirects=False, stream=True
             ) as answer:
                 status, data = answer.status_code, b""
-                for chunk in answer.iter_content(_CHUNK):
+                # What is there by now, so that an answer that trickles in is noticed.
+                while chunk := answer.raw.read1(_CHUNK, decode_content=True):
                     data += chunk
                     if len(data) > MAX_BYTES:
                         raise FetchError(f"{url} answers more than {MAX_BYTES} bytes")
                     if time.monotonic() > give_up:
                         raise FetchError(f"{url} takes longer than {TIMEOUT_S:g} s")
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise FetchError(f"{url} cannot be reached: {type(error).__name__}") from None
     if status >= 500 or 300 <= status < 400:
         return status, {}

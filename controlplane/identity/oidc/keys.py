@@ -1,8 +1,8 @@
 """The public keys of one issuer, by the id that its tokens name.
 
-They are fetched when they are first needed, again once they are old, and when a token names a key that is not known:
-so a new key counts at once. Whoever sends tokens with made-up keys causes one fetch in `AGAIN_S` and no more. While the
-issuer cannot be reached, the keys of before hold for a day.
+They are fetched when they are first needed, again (beside the requests) once they are old, and when a token names a key
+that is not known: so a new key counts at once. Whoever sends tokens with made-up keys causes one fetch in `AGAIN_S` and
+no more. While the issuer cannot be reached, the keys of before hold for a day.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ AGAIN_S = 10.0
 """So long after a fetch there is no other."""
 KEPT_S = 86_400.0
 """So long keys hold of which the issuer does not say any more that they are its own."""
+_PATIENCE_S = 4 * fetch.TIMEOUT_S
+"""For the two documents."""
 _MIN_RSA_BITS = 2048
 _CURVES = {Algorithm.ES256: "secp256r1", Algorithm.ES384: "secp384r1", Algorithm.ES512: "secp521r1"}
 
@@ -44,11 +46,17 @@ class IssuerKeys:
         """When the keys were fetched."""
         self._tried = float("-inf")
         self._fetching = asyncio.Lock()
+        self._beside: asyncio.Task[None] | None = None
+        """A fetch that nobody waits for."""
 
     async def find(self, key_id: str | None, algorithm: Algorithm) -> PublicKey | None:
         """The key of that id if it is one for `algorithm`; without an id, the only key that there is."""
-        if self._now() - self._fetched > FRESH_S or self._look_up(key_id) is None:
+        age_s = self._now() - self._fetched
+        if age_s > KEPT_S or self._look_up(key_id) is None:
             await self._refresh()
+        elif age_s > FRESH_S and (self._beside is None or self._beside.done()):
+            # An issuer that is slow holds nobody up whose key is known.
+            self._beside = asyncio.create_task(self._refresh())
         if self._now() - self._fetched > KEPT_S:
             return None
         key = self._look_up(key_id)
@@ -65,9 +73,11 @@ class IssuerKeys:
                 return
             self._tried = self._now()
             try:
-                self._keys = await asyncio.to_thread(fetch_keys, self._issuer)
-            except FetchError as error:
-                _log.warning("oidc.keys_not_fetched", issuer=self._issuer.issuer, reason=str(error))
+                async with asyncio.timeout(_PATIENCE_S):
+                    self._keys = await asyncio.to_thread(fetch_keys, self._issuer)
+            except (FetchError, TimeoutError) as error:
+                reason = str(error) or f"it takes longer than {_PATIENCE_S:g} s"
+                _log.warning("oidc.keys_not_fetched", issuer=self._issuer.issuer, reason=reason)
             else:
                 self._fetched = self._now()
 

@@ -46,7 +46,6 @@ class EphemeralCalls:
 
     def close(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        # No signal of an interruption: that is when what was opened has to end.
         call = Call(private=read_private(request.private))
         try:
             resource.close(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, segment
@@ -19,6 +20,7 @@ from provider_shim.resources.problems import told_to_user
 
 _FIELDS = {"user": "user", "groups": "groups", "ttl_s": "ttl", "description": "description", "limit": "verbs"}
 _TRIES = 3
+_CLOSE_S = 10.0
 
 
 class _Locator:
@@ -90,7 +92,12 @@ class ApiTokenResource(EphemeralResource):
         name = str(call.private["name"])
         with told_to_user(f"revoke API token {name}", _Locator()):
             try:
-                self._connection.client().send("DELETE", f"/api-tokens/{segment(name)}")
+                self._connection.client().send(
+                    "DELETE",
+                    f"/api-tokens/{segment(name)}",
+                    deadline=time.monotonic() + _CLOSE_S,
+                    interruptible=False,
+                )
             except ApiError as refusal:
                 if refusal.code != "not_found":
                     raise

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pydantic import ValidationError
 from support.issuer import AUDIENCE, Issuer, bendable_issuer, id_token, jwk, oidc_server, rsa_key
 
-from controlplane.identity.oidc import OidcIssuer, OidcTokens
+from controlplane.identity.oidc import OidcIssuer, OidcTokens, fetch
+from controlplane.identity.oidc.fetch import FetchError
 from controlplane.identity.oidc.keys import AGAIN_S, FRESH_S, KEPT_S, MAX_KEYS
 from controlplane.identity.principal import Principal, UnauthenticatedError
 
@@ -275,6 +276,32 @@ async def test_an_issuer_that_publishes_nonsense_is_trusted_with_nothing(
     token = issuer.token()
     issuer.key_set, issuer.discovery = key_set, discovery
     assert "no key" in await refused(trusting(issuer), token)
+
+
+async def test_an_answer_that_trickles_in_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.3)
+    issuer.drip_s = 0.02
+    began = time.monotonic()
+    with pytest.raises(FetchError, match=r"takes longer than 0\.3 s"):
+        fetch.fetch(f"{issuer.url}/keys", None)
+    assert time.monotonic() - began < 2
+
+
+async def test_a_slow_issuer_holds_nobody_up_whose_key_is_known(
+    issuer: Issuer, tokens: OidcTokens, watch: Watch
+) -> None:
+    token = issuer.token()
+    await tokens.authenticate(token)
+    issuer.keys["two"] = OTHER
+    watch.at += FRESH_S + 1
+    issuer.drip_s = 0.002
+    began = time.monotonic()
+    await tokens.authenticate(token)
+    assert issuer.asked.count("/keys") == 1, "it has not answered yet"
+    # The new key is there once it has, and nobody has to ask for it again.
+    await tokens.authenticate(issuer.token("two"))
+    assert issuer.fetches == 2
+    assert time.monotonic() - began > 0.5
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,17 @@ from controlplane.machine import audit
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Applied, Rejected
 from controlplane.machine.state import State
+from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.audit import GENESIS, AuditOutcome, Origin, followed
 from controlplane.model.commands import (
     Batch,
     BeginAudit,
+    CreateApiToken,
     Delete,
     DropAudit,
     ExportedAudit,
+    NoteApiTokenUses,
+    RevokeApiToken,
     Witnessed,
     WitnessRequests,
     encode_entry,
@@ -154,6 +158,19 @@ def test_the_state_holds_so_many_records_and_not_more(monkeypatch: pytest.Monkey
         machine.do(declare_namespace(f"n{number}"))
     assert [each.sequence for each in machine.chain] == [6, 7, 8, 9, 10]
     assert list(followed(machine.chain))
+
+
+def test_a_token_is_named_without_its_secret_and_its_use_is_no_news() -> None:
+    machine = AuditedMachine()
+    made = CreateApiToken(name="ci", uid="uid-ci", spec=ApiTokenSpec(), sha256="1" * 64, expires_at=10**12)
+    for command in (made, NoteApiTokenUses(used={"ci": 5}), RevokeApiToken(name="ci", uid="uid-ci")):
+        machine.do(command)
+    created, revoked = machine.chain[-2:]
+    assert (created.action, created.kind, created.name, created.uid) == ("create_api_token", "ApiToken", "ci", "uid-ci")
+    assert revoked.action == "revoke_api_token"
+    assert (created.before, revoked.after) == (None, None)
+    assert created.after is not None
+    assert "1" * 64 not in f"{created} {revoked}"
 
 
 @pytest.mark.parametrize("seed", range(5))
