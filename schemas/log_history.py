@@ -14,6 +14,7 @@ from controlplane.model.commands import (
     Act,
     Action,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -418,6 +419,32 @@ _COMMANDS: list[Command] = [
         policy_revision=64,
     ),
     Report(host="h3", session="session-6", left_behind=[]),
+    Report(
+        host="h3",
+        session="session-6",
+        unmanaged=[
+            Unmanaged(
+                native_id="uid-of-lost",
+                driver="qemu",
+                uid="uid-of-lost",
+                namespace="demo",
+                name="lost",
+                epoch=7,
+                ours=True,
+            )
+        ],
+    ),
+    Adopt(
+        host="h3",
+        key="qemu/uid-of-lost",
+        epoch=7,
+        generation=2,
+        repair_seq=1,
+        restart_seq=3,
+        declaration=DeclareMicroVM(
+            namespace="demo", name="lost", uid="uid-of-lost", spec=_SMALL, labels={"app": "web"}
+        ),
+    ),
     BeginAudit(node="n1"),
     DeclareNamespace(name="audited", uid="uid-of-audited", spec=NamespaceSpec()),
     Delete(kind=Kind.NAMESPACE, name="nowhere", reason="never there"),

@@ -8,12 +8,13 @@ import msgspec
 
 from controlplane.agent.assignments import Assignment, Clearing
 from controlplane.agent.inventory import Metrics
+from controlplane.agent.journal import Record
 from controlplane.agent.observe import MAX_TEXT, ReportPart, clip
 from controlplane.model.gc import Leftover
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
 from controlplane.model.types import DECODE_ERRORS
-from controlplane.ports import DriverInfo, PlanItem
+from controlplane.ports import DriverInfo, PlanItem, VMDefinition
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 _spec_decoder = msgspec.json.Decoder(MicroVMSpec)
@@ -49,6 +50,23 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
 
 def decode_clearing(message: wire.Clearing) -> Clearing:
     return Clearing(driver=message.driver, name=message.name, reason=message.reason)
+
+
+def encode_definition(vm: VMDefinition, record: Record | None) -> wire.Definition:
+    """`record`: what the journal has of it."""
+    known = record if record is not None and record.epoch == vm.epoch else None
+    return wire.Definition(
+        uid=vm.uid,
+        cluster_id=vm.cluster_id,
+        namespace=vm.namespace,
+        name=vm.name,
+        epoch=vm.epoch,
+        generation=vm.generation,
+        labels=dict(vm.labels),
+        spec_json=msgspec.json.encode(vm.spec),
+        repair_seq=known.repair_seq if known is not None else 0,
+        restart_seq=known.restart_seq if known is not None else 0,
+    )
 
 
 def encode_driver(info: DriverInfo, problem: str = "") -> wire.Driver:

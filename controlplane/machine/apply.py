@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    adopt,
     api_tokens,
     audit,
     collect,
@@ -33,6 +34,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -84,7 +86,7 @@ from controlplane.model.types import Kind, replace
 _BATCHED = Declaration | Delete | Act
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
 
-_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
+_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride | Adopt
 """What operators say of a host, an object or the cluster, beside what they declare."""
 
 _Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
@@ -181,7 +183,16 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return declare.act(draft, command)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
-        case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
+        case (
+            ConfirmFenced()
+            | ConfirmOff()
+            | Hold()
+            | Release()
+            | ActOnHost()
+            | OverrideBreaker()
+            | CancelOverride()
+            | Adopt()
+        ):
             return _handle_word(draft, command)
         case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
             return _handle_credential(draft, command)
@@ -203,6 +214,8 @@ def _handle_word(draft: Draft, command: _Word) -> Outcome:
             return overrides.override_breaker(draft, command)
         case CancelOverride():
             return overrides.cancel_override(draft, command)
+        case Adopt():
+            return adopt.adopt(draft, command)
 
 
 def _handle_credential(draft: Draft, command: _Credential) -> Outcome:

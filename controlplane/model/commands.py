@@ -516,6 +516,24 @@ class DropAudit:
 
 
 @record
+class Adopt:
+    """An operator declares a copy that a host told of and nobody declared; it stays as it runs there. Refused unless it
+    is the only one, and still what was looked at."""
+
+    host: str
+    key: str
+    """Of the copy among all that was found there."""
+    epoch: int
+    generation: int
+    """Put into effect there."""
+    declaration: DeclareMicroVM
+    """With the uid of the copy."""
+    repair_seq: int = 0
+    """Of the last request that was carried out there; so is the next."""
+    restart_seq: int = 0
+
+
+@record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
 
@@ -564,6 +582,7 @@ Command = (
     | WitnessRequests
     | ExportedAudit
     | DropAudit
+    | Adopt
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -608,6 +627,7 @@ KINDS: dict[str, type[Command]] = {
     "witness_requests": WitnessRequests,
     "exported_audit": ExportedAudit,
     "drop_audit": DropAudit,
+    "adopt": Adopt,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

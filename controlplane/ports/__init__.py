@@ -17,6 +17,7 @@ from controlplane.ports.agents import (
     NodeLink,
     NodeView,
     Presence,
+    Told,
 )
 from controlplane.ports.backup import (
     BackupStatus,
@@ -118,5 +119,6 @@ __all__ = [
     "StateView",
     "StoreError",
     "StoredObject",
+    "Told",
     "VMDefinition",
 ]

@@ -166,6 +166,12 @@ class HostDriver(Protocol):
         """Stop it and remove every trace: process, taps, disks, files; verified. Absent is success."""
         ...
 
+    async def definition(self, uid: str) -> VMDefinition | None:
+        """What the microVM `uid` was told to be when it was made or changed last; None when there is no such microVM
+        here, or no trace of that.
+        """
+        ...
+
     async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """What is still here of the microVM `uid` (process, taps, disks, files), but for what is kept on purpose; empty
         once nothing is. Without a uid: of all microVMs that `list` does not show any more, what is kept on purpose

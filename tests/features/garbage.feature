@@ -37,3 +37,12 @@ Feature: What nobody needs any more is collected, and says why
     When the operator releases the volumes
     Then the volumes are gone from the host within 20 seconds, and the folder is not
     And flintctl gc status says that 1 leftover and 1 kept volume were collected
+
+  Scenario: What a restore forgot is adopted, and runs on
+    Given a GC policy that keeps failed microVMs for ever
+    And host h1 runs a microVM of this cluster that nobody declares any more
+    When the operator asks whether it may be adopted as "found"
+    Then nothing is declared
+    When the operator adopts it as "found"
+    Then "found" is ready on h1 within 20 seconds, and its guest was never stopped
+    And it cannot be adopted again

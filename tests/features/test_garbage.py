@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from features.conftest import Fleet, listed
 from pytest_bdd import given, parsers, scenarios, then, when
@@ -14,6 +16,8 @@ from support.cluster import within
 from controlplane.cli.errors import ProblemError
 from controlplane.drivers.simulated.store import Row, Store
 from controlplane.model.resources import ObservedPower
+from controlplane.model.spec import Kernel, MicroVMSpec
+from controlplane.ports import VMDefinition
 
 scenarios("garbage.feature")
 
@@ -255,3 +259,81 @@ def _left_counted(fleet: Fleet) -> None:
 def left_on(fleet: Fleet) -> list[str]:
     told = fleet.client.get("/hosts/h1").body["status"]["left_behind"]
     return [each["name"] for each in told or []]
+
+
+# -- adoption ----------------------------------------------------------------------------------------------------------
+
+FORGOTTEN = "01FORGOTTENBYARESTORE00000"
+
+
+@given("host h1 runs a microVM of this cluster that nobody declares any more")
+def _forgotten(fleet: Fleet) -> None:
+    admit(fleet, "h1")
+    fleet.client.request("PUT", "/namespaces/fleet", body=NAMESPACE)
+    vm = VMDefinition(
+        cluster_id=fleet.client.get("/cluster").body["cluster_id"],
+        uid=FORGOTTEN,
+        namespace="fleet",
+        name="forgotten",
+        epoch=2,
+        generation=3,
+        labels={},
+        spec=MicroVMSpec(vcpu=1, memory_in_mb=128, kernel=Kernel(image="demo/kernel:6.1")),
+    )
+    row = Row(
+        native_id=FORGOTTEN,
+        uid=FORGOTTEN,
+        cluster_id=vm.cluster_id,
+        namespace=vm.namespace,
+        name=vm.name,
+        epoch=vm.epoch,
+        generation=vm.generation,
+        power=ObservedPower.RUNNING,
+        vcpu=1,
+        memory_in_mb=128,
+        ready_at_ms=time.time_ns() // 1_000_000,
+        definition=msgspec.json.encode(vm),
+    )
+    store = Store(fleet.state_dir("h1"))
+    store.put(row)
+    store.close()
+    within(20, lambda: fleet.client.get("/hosts/h1").body["status"]["unmanaged"], "the host reports it")
+    fleet.before["started"] = row.ready_at_ms
+
+
+@when(parsers.parse('the operator asks whether it may be adopted as "{name}"'))
+def _ask(fleet: Fleet, name: str) -> None:
+    code, output = fleet.flintctl("host", "adopt", "h1", FORGOTTEN, "--name", f"fleet/{name}", "--dry-run")
+    assert code == 0, output
+    assert "would be adopted" in output
+
+
+@then("nothing is declared")
+def _nothing(fleet: Fleet) -> None:
+    assert fleet.items("/microvms") == []
+
+
+@when(parsers.parse('the operator adopts it as "{name}"'))
+def _adopt(fleet: Fleet, name: str) -> None:
+    code, output = fleet.flintctl("host", "adopt", "h1", FORGOTTEN, "--name", f"fleet/{name}")
+    assert code == 0, output
+
+
+@then(parsers.parse('"{name}" is ready on h1 within {seconds:d} seconds, and its guest was never stopped'))
+def _adopted(fleet: Fleet, name: str, seconds: int) -> None:
+    within(seconds, lambda: fleet.get(name)["status"]["ready"], f"{name} is ready")
+    found = fleet.get(name)
+    assert (found["uid"], found["generation"], found["status"]["epoch"]) == (FORGOTTEN, 3, 2)
+    assert (found["status"]["host"], found["status"]["drift"]["class"]) == ("h1", "in_sync")
+    store = Store(fleet.state_dir("h1"))
+    (row,) = store.all()
+    store.close()
+    assert (row.native_id, row.ready_at_ms) == (FORGOTTEN, fleet.before["started"])
+    within(10, lambda: not fleet.client.get("/hosts/h1").body["status"]["unmanaged"], "nothing there is unmanaged")
+
+
+@then("it cannot be adopted again")
+def _once(fleet: Fleet) -> None:
+    code, output = fleet.flintctl("host", "adopt", "h1", FORGOTTEN, "--name", "fleet/twice")
+    assert code != 0
+    assert "/instance: host h1 has no such unmanaged microVM" in output

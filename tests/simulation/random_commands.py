@@ -18,6 +18,7 @@ from controlplane.model.commands import (
     Act,
     Action,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -172,6 +173,7 @@ class RandomCommands:
             self._hold,
             self._release,
             self._collect,
+            self._adopt,
             self._act_on_host,
             self._evict,
             self._evict,
@@ -538,6 +540,21 @@ class RandomCommands:
 
     def _release(self, state: State) -> Command:
         return Release(**self._held(state))
+
+    def _adopt(self, state: State) -> Command:
+        """Of what a host told of, mostly; else something like it."""
+        told = [(name, each) for name, host in sorted(state.hosts.items()) for each in host.unmanaged]
+        host, found = self._pick(told) if told else (self._name(), None)
+        declaration = self._microvm(state)
+        assert isinstance(declaration, DeclareMicroVM)
+        known = found if found is not None and not self._nonsense() else None
+        return Adopt(
+            host=host,
+            key=known.key if known is not None else "qemu/x",
+            epoch=(known.epoch if known is not None else None) or self._integer(1),
+            generation=self._integer(1),
+            declaration=replace(declaration, uid=(known.uid if known is not None else None) or self._uid()),
+        )
 
     def _collect(self, state: State) -> Command:
         """Of a plan of now, mostly; else something like it."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from immutables import Map
 
+from controlplane.api.gateway.found import decode_left_behind
 from controlplane.api.gateway.translate import (
     WireError,
     decode_destroyed,
-    decode_left_behind,
     decode_observation,
     decode_unmanaged,
 )

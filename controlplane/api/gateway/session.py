@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import structlog
 
+from controlplane.api.gateway.found import encode_clearings
 from controlplane.api.gateway.intake import Intake
 from controlplane.api.gateway.outbox import Outbox
-from controlplane.api.gateway.translate import encode_clearings
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import Report
 from controlplane.model.resources import Host

@@ -7,14 +7,16 @@ from math import floor, isfinite
 
 import msgspec
 
+from controlplane.api.gateway.bounds import MAX_NAME, MAX_TEXT, WireError
+from controlplane.api.gateway.bounds import number as _number
+from controlplane.api.gateway.bounds import text as _text
 from controlplane.model.commands import Destroyed
-from controlplane.model.gc import Deletion, Leftover, LeftoverKind
+from controlplane.model.gc import Deletion
 from controlplane.model.resources import (
     Amount,
     Bid,
     DriverFacts,
     Failure,
-    Host,
     InterfaceFacts,
     Inventory,
     MicroVM,
@@ -26,24 +28,14 @@ from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, Node
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
-MAX_TEXT = 4096
-MAX_NAME = 256
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
-MAX_LEFT_BEHIND = 500
 MAX_PLANNED = 50_000
 MAX_DRIVERS = 16
-MAX_AMOUNT = 2**40 - 1
-"""The machine refuses more."""
-MAX_BYTES = 2**60
 MAX_TIME_MS = 2**48 - 1
 MAX_HELD_TTL_MS = 3_600_000
 """What an agent may claim to hold a lease of: the longest that any node may be set to grant."""
 _QUESTION_BYTES = 4 * 1024 * 1024
-
-
-class WireError(ValueError):
-    """`field: what is wrong with it`."""
 
 
 # -- from agents -------------------------------------------------------------------------------------------------------
@@ -150,58 +142,12 @@ def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
     return sorted(strangers, key=lambda each: (each.driver, each.native_id))
 
 
-def decode_left_behind(report: wire.Report) -> list[Leftover] | None:
-    """In the order in which the state keeps it; None of an agent that does not tell. Raises WireError."""
-    if not report.HasField("left_behind"):
-        return None
-    items = report.left_behind.items
-    if len(items) > MAX_LEFT_BEHIND:
-        raise WireError(f"left_behind: {len(items)}; at most {MAX_LEFT_BEHIND} are named")
-    left = [
-        Leftover(
-            driver=_text("left_behind.driver", each.driver, MAX_NAME, required=True),
-            kind=_leftover_kind(each.kind),
-            name=_text("left_behind.name", each.name, MAX_NAME, required=True),
-            uid=_text("left_behind.uid", each.uid, MAX_NAME) or None,
-            microvm=_text("left_behind.microvm", each.microvm, MAX_NAME) or None,
-            epoch=_number("left_behind.epoch", each.epoch) or None,
-            bytes=_number("left_behind.bytes", each.bytes, most=MAX_BYTES),
-            ours=each.ours,
-        )
-        for each in items
-    ]
-    if len({each.key for each in left}) < len(left):
-        raise WireError("left_behind: two of a driver have one name")
-    return sorted(left, key=lambda each: each.key)
-
-
-def _leftover_kind(value: str) -> LeftoverKind:
-    try:
-        return LeftoverKind(value)
-    except ValueError:
-        raise WireError(f"left_behind.kind: {value[:MAX_NAME]!r} is not one of {', '.join(LeftoverKind)}") from None
-
-
 def decode_destroyed(gone: wire.Confirmed) -> Destroyed:
     """Raises WireError."""
     return Destroyed(
         uid=_text("destroyed.uid", gone.uid, MAX_NAME, required=True),
         epoch=_number("destroyed.epoch", gone.epoch, least=1),
     )
-
-
-def _text(name: str, value: str, limit: int, *, required: bool = False) -> str:
-    if required and not value:
-        raise WireError(f"{name}: missing")
-    if len(value) > limit:
-        raise WireError(f"{name}: {len(value)} characters; at most {limit}")
-    return value
-
-
-def _number(name: str, value: int, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
-    if not least <= value <= most:
-        raise WireError(f"{name}: {value} is not between {least} and {most}")
-    return value
 
 
 def _power(name: str, value: str) -> ObservedPower:
@@ -227,26 +173,17 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
         destroy=destroy,
         spec_json=msgspec.json.encode(vm.spec) if with_spec and not destroy else b"",
         labels=vm.meta.labels,
-        reason=_reason(vm.deletion),
+        reason=reason_of(vm.deletion),
         halt=vm.is_halted,
     )
 
 
 def encode_order(uid: str, epoch: int, order: Deletion | None) -> wire.Assignment:
     """To destroy the copy of a microVM that was given up on the host: of the microVM nothing else is known any more."""
-    return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=_reason(order))
+    return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=reason_of(order))
 
 
-def encode_clearings(host: Host) -> list[wire.Clearing]:
-    """The orders to delete what is left behind, those that still have their thing."""
-    return [
-        wire.Clearing(driver=left.driver, name=left.name, reason=_reason(host.clearing[left.key]))
-        for left in host.left_behind
-        if left.key in host.clearing
-    ]
-
-
-def _reason(order: Deletion | None) -> str:
+def reason_of(order: Deletion | None) -> str:
     return f"{order.reason} ({order.actor})" if order is not None else ""
 
 

@@ -25,6 +25,7 @@ from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.rates import Buckets, IdentityRateMiddleware, StrangerRateMiddleware
 from controlplane.api.http.routes import (
     actions,
+    adoption,
     api_tokens,
     audit,
     auth,
@@ -84,6 +85,7 @@ _ROUTERS = (
     gc,
     audit,
     metrics,
+    adoption,
 )
 
 

@@ -292,6 +292,10 @@ class FlintlockdDriver:
             if left is not None and left.status.state != State.DELETING:
                 raise
 
+    async def definition(self, uid: str) -> VMDefinition | None:
+        record = await self._record(uid)
+        return record.definition if record is not None and record.phase is not Phase.DESTROYED else None
+
     async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """What Flintlock lists. Disks and interfaces are its own, and its API does not tell of them."""
         record = await self._record(uid) if uid is not None else None

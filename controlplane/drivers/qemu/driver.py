@@ -274,6 +274,9 @@ class QemuDriver:
             self._guests.pop(uid, None)
         self._watch.wake()
 
+    async def definition(self, uid: str) -> VMDefinition | None:
+        return await asyncio.to_thread(Folder(self._site.vms, uid).definition)
+
     async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         if uid is None:
             return await asyncio.to_thread(leftovers.of_all, self._site)

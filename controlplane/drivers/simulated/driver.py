@@ -404,6 +404,10 @@ class SimulatedDriver:
         self._booting.pop(row.native_id, None)
         self._wake()
 
+    async def definition(self, uid: str) -> VMDefinition | None:
+        row = self._store.get(uid)
+        return _definitions.decode(row.definition) if row is not None and row.definition is not None else None
+
     async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """Nothing can be left but what a rehearsal put there, or what a fault of this call names."""
         fault = self._store.take_fault("leftovers", uid or "")

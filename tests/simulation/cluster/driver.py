@@ -199,6 +199,9 @@ class SimulatedHostDriver:
         if self._host.guests.pop(guest.native_id, None) is not None:
             self._host.wake()
 
+    async def definition(self, uid: str) -> VMDefinition | None:
+        return next((guest.vm for guest in self._host.guests.values() if guest.vm and guest.vm.uid == uid), None)
+
     async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """A guest here leaves nothing but itself."""
         if uid is None or uid not in self._host.guests:

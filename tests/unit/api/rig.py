@@ -54,6 +54,7 @@ from controlplane.ports import (
     NodeView,
     PlanItem,
     Presence,
+    Told,
 )
 from controlplane.replica.snapshots import Snapshots
 
@@ -86,6 +87,7 @@ class Agents:
     consoles: dict[str, bytes] = field(default_factory=dict)
     """By uid."""
     plans: dict[str, Sequence[PlanItem]] = field(default_factory=dict)
+    told: dict[str, Told] = field(default_factory=dict)
     hang: bool = False
     views_of: dict[str, NodeView | str] = field(default_factory=dict)
     """What the nodes believe, as they say when asked."""
@@ -116,6 +118,11 @@ class Agents:
         if host not in self.plans:
             raise HostUnreachableError(f"host {host} has no session")
         return self.plans[host]
+
+    async def definition(self, host: str, uid: str, *, timeout_s: float) -> Told:
+        if host not in self.told:
+            raise HostUnreachableError(f"host {host} has no session")
+        return self.told[host]
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]

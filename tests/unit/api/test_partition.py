@@ -47,6 +47,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/rolebindings/{name}"): {"spec": {"role": "viewer", "subjects": [{"kind": "token", "name": "ci"}]}},
     ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
+    ("POST", "/api/v2/hosts/{name}/actions/adopt"): {"instance": "x", "namespace": "demo", "name": "web"},
     ("PUT", "/api/v2/failover/override"): {"for_s": 60, "reason": "burnt"},
     ("POST", "/api/v2/api-tokens"): {"name": "web"},
     ("POST", "/api/v2/api-tokens/{name}/actions/rotate"): {},

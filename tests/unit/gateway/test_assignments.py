@@ -11,8 +11,8 @@ from support.driven import DrivenMachine
 from controlplane.agent.assignments import Assignments, Clearing
 from controlplane.agent.inbox import Inbox
 from controlplane.agent.translate import WireError
+from controlplane.api.gateway.found import encode_clearings
 from controlplane.api.gateway.outbox import Outbox
-from controlplane.api.gateway.translate import encode_clearings
 from controlplane.decide import gc
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import Meta, MicroVM, MicroVMPhase

@@ -883,6 +883,7 @@ class Question(_message.Message):
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def bid(self) -> Global___BidRequest: ...
@@ -892,6 +893,8 @@ class Question(_message.Message):
     def detail(self) -> Global___DetailRequest: ...
     @_builtins.property
     def plan(self) -> Global___PlanRequest: ...
+    @_builtins.property
+    def definition(self) -> Global___DefinitionRequest: ...
     def __init__(
         self,
         *,
@@ -900,12 +903,13 @@ class Question(_message.Message):
         console: Global___ConsoleRequest | None = ...,
         detail: Global___DetailRequest | None = ...,
         plan: Global___PlanRequest | None = ...,
+        definition: Global___DefinitionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "id", b"id", "plan", b"plan", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "id", b"id", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan", "definition"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -922,6 +926,7 @@ class Answer(_message.Message):
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error_code: _builtins.str
     error: _builtins.str
@@ -933,6 +938,8 @@ class Answer(_message.Message):
     def detail(self) -> Global___Detail: ...
     @_builtins.property
     def plan(self) -> Global___HostPlan: ...
+    @_builtins.property
+    def definition(self) -> Global___Definition: ...
     def __init__(
         self,
         *,
@@ -943,12 +950,13 @@ class Answer(_message.Message):
         console: Global___Console | None = ...,
         detail: Global___Detail | None = ...,
         plan: Global___HostPlan | None = ...,
+        definition: Global___Definition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan", "definition"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -1156,6 +1164,96 @@ class Detail(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
+@_typing.final
+class DefinitionRequest(_message.Message):
+    """What the host was told to run as a microVM, whether it is assigned or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefinitionRequest: _TypeAlias = DefinitionRequest  # noqa: Y015
+
+@_typing.final
+class Definition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SPEC_JSON_FIELD_NUMBER: _builtins.int
+    REPAIR_SEQ_FIELD_NUMBER: _builtins.int
+    RESTART_SEQ_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    cluster_id: _builtins.str
+    namespace: _builtins.str
+    name: _builtins.str
+    epoch: _builtins.int
+    generation: _builtins.int
+    spec_json: _builtins.bytes
+    """MicroVMSpec"""
+    repair_seq: _builtins.int
+    """of the last requests that were carried out"""
+    restart_seq: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        spec_json: _builtins.bytes = ...,
+        repair_seq: _builtins.int = ...,
+        restart_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Definition: _TypeAlias = Definition  # noqa: Y015
 
 @_typing.final
 class PlanRequest(_message.Message):
