@@ -10,6 +10,7 @@ from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    Adopt,
     BeginIncarnation,
     CancelOverride,
     Collect,
@@ -78,6 +79,8 @@ def target_of(state: State, command: Command) -> Target:
             return Target(Kind.MICROVM.value, namespace, name, command.uid)
         case ActOnHost() | ConfirmFenced() | ConfirmOff() | HostDetached() | HostFenced() | HostEvacuated():
             return Target(Kind.HOST.value, name=command.host)
+        case Adopt():
+            return target_of(state, command.declaration)
         case OverrideBreaker() | CancelOverride():
             return Target(CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():

@@ -93,7 +93,8 @@ def _trash(site: Site) -> Iterator[Remains]:
 def _unfinished(site: Site) -> Iterator[Remains]:
     for path in site.vms.iterdir():
         if path.is_dir() and Folder(site.vms, path.name).definition() is None:
-            yield _folder(path, uid=path.name, marked=all(each.name in DRAFTS for each in path.iterdir()))
+            ours = not path.is_symlink() and all(each.name in DRAFTS for each in path.iterdir())
+            yield _folder(path, uid=path.name, marked=ours)
 
 
 def _quarantined(site: Site) -> Iterator[Remains]:
