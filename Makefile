@@ -95,19 +95,23 @@ raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
-simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], or SEED=S to replay one; goes on where it was interrupted
+simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --hours $(HOURS) \
-	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+	  $(if $(SCHEDULE),--schedule $(SCHEDULE),$(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink $(if $(BUILD),--build "$(BUILD)")),\
+	  --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)))
 
 simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken
 
-.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts
+.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
+
+bench-lost-hosts: $(DEV) ## 10,000 hosts in virtual time, some lost and regained: how long, at what cost (ARGS="--hosts 1000 --lost 10")
+	$(BIN)/python -m tests.bench.bench_lost_hosts $(ARGS)
 
 bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, into docs/benchmarks.md (ARGS="--kills 200 ...")
 	@bash tests/bench/etcd-parts.sh

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from simulation.cluster.host import Guest, SimulatedHost
+from simulation.cluster.host import Guest, SimulatedHost, Watchdog
 from simulation.cluster.loop import CURRENT, Process
 
 from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
@@ -74,21 +74,24 @@ class SimulatedHostDriver:
             raise DriverError("WatchdogSilent", f"no answer within {ASK_S:g} s") from None
 
     async def _mind(self) -> None:
+        """Pings, and their answers, take no time here: who is not held back answers at once, or once it goes on."""
         host = self._host
-
-        def pong(_: bool) -> None:
-            self._heard_s = host.machine.boottime_s()
-
         while True:
-            watchdog = host.watchdog
-            if watchdog is not None:
-                self._tell(watchdog.ping, answered=pong)
+            pinged, answered = host.watchdog, self._is_answered(host.watchdog)
             await asyncio.sleep(MIND_S)
+            if not answered:
+                self._is_answered(pinged)
             if host.machine.boottime_s() - self._heard_s > PATIENCE_S:
                 host.seen["watchdog replaced"] += 1
                 await asyncio.sleep(host.machine.chance.uniform(0.02, 0.2))
                 host.start_watchdog()
                 self._heard_s = host.machine.boottime_s()
+
+    def _is_answered(self, watchdog: Watchdog | None) -> bool:
+        if watchdog is None or watchdog.process.gate:
+            return False
+        self._heard_s = self._host.machine.boottime_s()
+        return True
 
     # -- what exists ---------------------------------------------------------------------------------------------------
 
@@ -121,14 +124,17 @@ class SimulatedHostDriver:
         await asyncio.sleep(self._host.machine.chance.uniform(least_s, most_s))
         if self._host.machine.chance.random() < self._host.failing:
             self._host.seen["driver failed"] += 1
-            raise DriverError("HypervisorFailed", "the hypervisor did not answer")
+            again = self._host.machine.chance.random() < 0.8
+            raise DriverError("HypervisorFailed", "the hypervisor did not answer", retryable=again)
 
     async def renew(self, lease: Lease) -> None:
         await self._ask("take", lease)
 
     async def held(self) -> Lease | None:
-        lease, now_s = self._host.lease, self._host.machine.boottime_s()
-        return lease if lease is not None and now_s < lease.ends_s else None
+        held, now_s = self._host.held, self._host.machine.boottime_s()
+        if held is None or now_s >= held.ends:
+            return None
+        return Lease(ends_s=held.ends, grace_s=held.grace, ttl_s=held.ttl or 0.0)
 
     async def create(self, vm: VMDefinition) -> None:
         await self._put_in_effect(vm, may_create=True)
