@@ -95,19 +95,23 @@ raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
-simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], or SEED=S to replay one; goes on where it was interrupted
+simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --hours $(HOURS) \
-	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+	  $(if $(SCHEDULE),--schedule $(SCHEDULE),$(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink $(if $(BUILD),--build "$(BUILD)")),\
+	  --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)))
 
 simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken
 
-.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts
+.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
+
+bench-lost-hosts: $(DEV) ## 10,000 hosts in virtual time, some lost and regained: how long, at what cost (ARGS="--hosts 1000 --lost 10")
+	$(BIN)/python -m tests.bench.bench_lost_hosts $(ARGS)
 
 bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, into docs/benchmarks.md (ARGS="--kills 200 ...")
 	@bash tests/bench/etcd-parts.sh
@@ -143,6 +147,17 @@ raft-check: $(DEV) test-parts ## Checked histories of real clusters under faults
 
 raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are broken on purpose (needs root)
 	$(BIN)/python -m tests.linearizability.broken_builds
+
+.PHONY: security fuzz
+security: $(DEV) ## Attackers at every door, who may do what, almost right input for every decoder, the audit chain
+	$(BIN)/ruff check --select S controlplane provider-shim/provider_shim schemas docs
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit/consensus/test_hostile.py tests/unit/fuzz \
+	  tests/unit/api/test_heads.py tests/unit/api/test_rates.py tests/unit/api/test_fuzz.py tests/unit/api/test_auth.py \
+	  tests/unit/api/test_access_table.py tests/unit/gateway/test_access.py tests/unit/api/test_audit.py \
+	  tests/unit/model/test_audit.py tests/unit/machine/test_audit.py tests/unit/audit
+
+fuzz: $(DEV) ## Almost right input for every decoder, MINUTES=3 of it (ARGS="--seed 100 --only YAML")
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)

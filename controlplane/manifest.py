@@ -121,7 +121,7 @@ def decode_manifest(data: bytes | bytearray) -> Manifest:
         raise ManifestError("the manifest does not match its checksum")
     try:
         manifest = _decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ManifestError(f"the manifest is not readable ({error})") from error
     if manifest.format != version:
         raise ManifestError(f"the manifest says format {manifest.format} inside and {version} outside")

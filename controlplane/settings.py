@@ -31,6 +31,7 @@ from pydantic_core import ErrorDetails
 from controlplane.identity.check import check, check_member
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import PartyKind
+from controlplane.identity.oidc import OidcIssuer
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import NAME_PATTERN
 from controlplane.strict_yaml import YamlError, load_one
@@ -133,12 +134,31 @@ class RaftServerSettings(ListenSettings):
         return self
 
 
+class LimitSettings(_Settings):
+    """What a node takes of its API's clients."""
+
+    identity_per_s: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 1000.0
+    """Requests of one token in the long run; 0: no limit."""
+    identity_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    """And at once."""
+    stranger_per_s: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = 5.0
+    """Requests that authentication refuses, by address, before nothing from there is looked at; 0: no limit."""
+    stranger_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    connections: Annotated[int, Field(ge=16, le=65_536)] = 4096
+    connections_per_address: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    head_timeout_s: Seconds = 15.0
+    """How long a client may take for the head of a request, the first one's TLS aside."""
+    watchers: Annotated[int, Field(ge=1, le=65_536)] = 1000
+    watchers_per_identity: Annotated[int, Field(ge=1, le=65_536)] = 200
+
+
 class HttpSettings(_Settings):
     """API v2. `peers` are the other nodes' API addresses, only to be shown; what is not listed is not shown."""
 
     listen: Address
     advertise: Address | None = None
     peers: dict[Name, Address] = {}
+    limits: LimitSettings = LimitSettings()
 
     @property
     def address(self) -> str:
@@ -312,6 +332,8 @@ class NodeSettings(_Settings):
     gc: GCSettings = GCSettings()
     api_tokens: ApiTokenSettings = ApiTokenSettings()
     audit: AuditSettings = AuditSettings()
+    oidc: Annotated[list[OidcIssuer], Field(max_length=16)] = []
+    """Issuers whose tokens are taken; the same on every node."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
@@ -331,6 +353,15 @@ class NodeSettings(_Settings):
             twin = next((other for other, its in listens.items() if other < field and its == address), None)
             if twin is not None:
                 raise ValueError(f"{field}: {address} is {twin} already; every server needs its own port")
+        for index, one in enumerate(self.oidc):
+            for other in self.oidc[:index]:
+                if one.issuer == other.issuer:
+                    raise ValueError(f"oidc.{index}.issuer: {one.issuer} is listed twice")
+                if one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix):
+                    raise ValueError(
+                        f"oidc.{index}.prefix: {one.prefix!r} and {other.prefix!r} of {other.issuer} begin alike:"
+                        " a user of one could pass for one of the other"
+                    )
         return self
 
 
@@ -410,6 +441,11 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
     """Read a node's file, and check the files that it names. Raises SettingsError."""
     settings = read_node(path, environ)
     problems = _wrong_tls("tls", settings.tls, ("node", settings.node, settings.cluster_id))
+    for index, issuer in enumerate(settings.oidc):
+        if issuer.ca_file is not None:
+            problems += _missing(
+                f"oidc.{index}.ca_file", issuer.ca_file, "it is the PEM file of the issuer's authority"
+            )
     problems += _missing(
         "tokens_file", settings.tokens_file, "`flintctl dev up` makes one; see docs/guides/certificates.md"
     )
@@ -526,7 +562,7 @@ def _rebase(value: object, base: Path) -> object:
         value = value.model_copy(update={"store": str(base / Path(value.store).expanduser())})
     if isinstance(value, list):
         return [_rebase(item, base) for item in cast("list[object]", value)]
-    if isinstance(value, _Settings):
+    if isinstance(value, _Settings | OidcIssuer):
         return value.model_copy(update={name: _rebase(getattr(value, name), base) for name in type(value).model_fields})
     return value
 

@@ -66,6 +66,9 @@ def load_all(text: str) -> list[object]:
         raise YamlError(error.problem or error.context or "not YAML", None if mark is None else mark.line + 1) from None
     except yaml.YAMLError as error:
         raise YamlError(str(error).splitlines()[0]) from None
+    except ValueError as error:
+        # A date that is none, or a number of thousands of digits.
+        raise YamlError(f"a value that is none: {error}") from None
     except RecursionError:
         raise YamlError("nested too deeply") from None
     return [document for document in documents if document is not None]

@@ -14,6 +14,7 @@ from controlplane.model.commands import (
     Act,
     Action,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -69,7 +70,7 @@ from controlplane.model.commands import (
     seal,
 )
 from controlplane.model.credentials import MemberKind, Sealed
-from controlplane.model.gc import Subject, SubjectKind, Trigger
+from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -133,6 +134,16 @@ _FULL = MicroVMSpec(
 _MOVES = dataclasses.replace(
     _SMALL,
     recovery=Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE, on_detach=OnDetach.SHUTDOWN, allow_data_loss=True),
+)
+_KEPT = Leftover(
+    driver="qemu",
+    kind=LeftoverKind.VOLUMES,
+    name="quarantine/uid-of-waits-1000001",
+    uid="uid-of-waits",
+    microvm="demo/waits",
+    epoch=1_000_001,
+    bytes=65_536,
+    ours=True,
 )
 _BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
 
@@ -390,6 +401,57 @@ _COMMANDS: list[Command] = [
         expires_at=START_MS + 86_400_000,
     ),
     RevokeApiToken(name="spare", uid="uid-of-spare"),
+    DeclareGCPolicy(
+        name="default",
+        uid="uid-of-default",
+        spec=GCPolicySpec(lost_tombstone_after_s=3600, leftover_after_s=0, quarantined_volumes_after_s=172_800),
+    ),
+    Report(
+        host="h3",
+        session="session-6",
+        left_behind=[
+            _KEPT,
+            Leftover(driver="qemu", kind=LeftoverKind.FOLDER, name="trash/uid-of-waits", bytes=4096, ours=True),
+        ],
+    ),
+    Hold(kind=HoldKind.FOUND, host="h3", name=_KEPT.name, reason="the data is looked at"),
+    Release(kind=HoldKind.FOUND, host="h3", name=_KEPT.name),
+    Collect(
+        trigger=Trigger.QUARANTINED_VOLUMES,
+        subject=Subject(kind=SubjectKind.LEFTOVER, name=_KEPT.name, uid=_KEPT.uid, host="h3", driver=_KEPT.driver),
+        since=START_MS + 68_000,
+        epoch=1_000_001,
+        reason="local volumes of microVM demo/waits, epoch 1000001, which was destroyed there (65536 bytes)",
+        policy="default",
+        policy_revision=64,
+    ),
+    Report(host="h3", session="session-6", left_behind=[]),
+    Report(
+        host="h3",
+        session="session-6",
+        unmanaged=[
+            Unmanaged(
+                native_id="uid-of-lost",
+                driver="qemu",
+                uid="uid-of-lost",
+                namespace="demo",
+                name="lost",
+                epoch=7,
+                ours=True,
+            )
+        ],
+    ),
+    Adopt(
+        host="h3",
+        key="qemu/uid-of-lost",
+        epoch=7,
+        generation=2,
+        repair_seq=1,
+        restart_seq=3,
+        declaration=DeclareMicroVM(
+            namespace="demo", name="lost", uid="uid-of-lost", spec=_SMALL, labels={"app": "web"}
+        ),
+    ),
     BeginAudit(node="n1"),
     DeclareNamespace(name="audited", uid="uid-of-audited", spec=NamespaceSpec()),
     Delete(kind=Kind.NAMESPACE, name="nowhere", reason="never there"),

@@ -18,7 +18,7 @@ from controlplane.agent.inventory import Meter
 from controlplane.agent.plan import driver_for
 from controlplane.agent.room import amount_of
 from controlplane.agent.runner import Runner
-from controlplane.agent.translate import WireError, decode_spec, encode_observation, encode_plan
+from controlplane.agent.translate import WireError, decode_spec, encode_definition, encode_observation, encode_plan
 from controlplane.model.resources import Amount
 from controlplane.model.spec import MicroVMSpec
 from controlplane.ports import Clock, DriverError, HostDriver
@@ -77,6 +77,8 @@ class Answers:
                 return wire.Answer(id=question.id, detail=self._detail(question.detail.uid))
             case "plan":
                 return wire.Answer(id=question.id, plan=encode_plan(await self._runner.look_ahead()))
+            case "definition":
+                return wire.Answer(id=question.id, definition=await self._definition(question.definition.uid))
             case None:
                 raise WireError("question: this agent is older than the node and does not know it")
 
@@ -175,6 +177,14 @@ class Answers:
         if seen is None:
             raise DriverError("NotObserved", f"microVM {uid} is assigned here and was not seen yet")
         return wire.Detail(observed=encode_observation(seen))
+
+    async def _definition(self, uid: str) -> wire.Definition:
+        """Of whatever driver has it."""
+        record = self._runner.record(uid)
+        for driver in self._drivers.values():
+            if (vm := await driver.definition(uid)) is not None:
+                return encode_definition(vm, record)
+        raise DriverError("NotFound", f"nothing on host {self._host} says what {uid} was told to be", retryable=False)
 
     def _driver_of(self, uid: str) -> str:
         assignments = self._runner.assignments

@@ -6,7 +6,7 @@ that the newest would not excuse: it never destroys without a tombstone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.model.spec import MicroVMSpec
@@ -36,10 +36,22 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Clearing:
+    """To delete what the host told as left behind."""
+
+    driver: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Assignments:
     cluster_id: str
     revision: int
     by_uid: Mapping[str, Assignment]
+    clearings: Sequence[Clearing] = ()
+    governs_leftovers: bool = False
+    """The cluster's policy says when what is kept here goes, and not this host's clock."""
 
 
 @dataclass(frozen=True, slots=True)

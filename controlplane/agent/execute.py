@@ -85,7 +85,8 @@ class Executor:
         if left is not None:
             raise DriverError("NotConverged", f"destroyed, and still listed as {left.native_id} ({left.power.value})")
         if still := await self._call(self._drivers[step.driver].leftovers(step.uid)):
-            raise DriverError("LeftBehind", f"destroyed, and still there: {', '.join(still)}")
+            names = ", ".join(left.name for left in still)
+            raise DriverError("LeftBehind", f"destroyed, and still there: {names}")
         await self._journal.remove(step.uid)
 
     async def _ensure_power(self, uid: str, driver: str, cluster_id: str, power: PowerState) -> None:

@@ -7,8 +7,8 @@ above the agent's own connection when it began, so an older one can only be a mi
 
 from __future__ import annotations
 
-from controlplane.agent.assignments import Assignment, Assignments
-from controlplane.agent.translate import WireError, decode_assignment, decode_spec
+from controlplane.agent.assignments import Assignment, Assignments, Clearing
+from controlplane.agent.translate import WireError, decode_assignment, decode_clearing, decode_spec
 from controlplane.model.spec import MicroVMSpec
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -21,6 +21,7 @@ class Inbox:
         self._revision = -1
         self._partial: dict[str, Assignment] = {}
         self._partial_revision: int | None = None
+        self._clearings: list[Clearing] = []
         self._specs: dict[_SpecKey, MicroVMSpec] = {}
 
     def take(self, message: wire.Assignments) -> Assignments | None:
@@ -31,14 +32,22 @@ class Inbox:
             raise WireError(f"assignments.revision: went back from {self._revision} to {message.revision}")
         taken = {one.uid: self._decode(one) for one in message.assignments}
         self._partial.update(taken)
+        self._clearings += [decode_clearing(one) for one in message.clearings]
         if message.more:
             self._partial_revision = message.revision
             return None
         complete, self._partial, self._partial_revision = self._partial, {}, None
+        clearings, self._clearings = self._clearings, []
         self._revision = message.revision
         kept = {(one.uid, one.epoch, one.generation) for one in complete.values()}
         self._specs = {key: spec for key, spec in self._specs.items() if key in kept}
-        return Assignments(cluster_id=self._cluster_id, revision=message.revision, by_uid=complete)
+        return Assignments(
+            cluster_id=self._cluster_id,
+            revision=message.revision,
+            by_uid=complete,
+            clearings=clearings,
+            governs_leftovers=message.governs_leftovers,
+        )
 
     def _decode(self, message: wire.Assignment) -> Assignment:
         at = f"assignments.{message.uid}"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane.model.types import DECODE_ERRORS
+
 _UID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SUFFIX = ".json"
 _MAX_BYTES = 64 * 1024
@@ -156,7 +158,7 @@ def _read(path: Path) -> Record:
         if zlib.crc32(bytes(stored.record)) != stored.crc32:
             raise JournalError(f"{path}: the journal's record is damaged (checksum); {hint}")
         record = _record_decoder.decode(stored.record)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise JournalError(f"{path}: the journal's record is damaged ({error}); {hint}") from error
     if path.name != f"{record.uid}{_SUFFIX}":
         raise JournalError(f"{path}: holds the record of {record.uid}; {hint}")

@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from controlplane.agent.plan import Found, Listing
-from controlplane.ports import DriverError, HostDriver
+from controlplane.ports import DriverError, HostDriver, Remains
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -72,13 +72,11 @@ class Lister:
             leftovers = await self._leftovers() if not blind else None
             return Stamped(began=began, listing=Listing(found=found, blind=blind, leftovers=leftovers))
 
-    async def _leftovers(self) -> list[str] | None:
+    async def _leftovers(self) -> list[Remains] | None:
         answers = await asyncio.gather(*(self._ask(name, driver.leftovers()) for name, driver in self._drivers.items()))
         if any(error is not None for _, error in answers):
             return None
-        return sorted(
-            f"{name}: {each}" for name, (found, _) in zip(self._drivers, answers, strict=True) for each in found
-        )
+        return sorted((each for found, _ in answers for each in found), key=lambda each: (each.driver, each.name))
 
     async def _list(self, name: str, driver: HostDriver) -> tuple[list[Found], str | None]:
         instances, error = await self._ask(name, driver.list())

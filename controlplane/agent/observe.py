@@ -13,14 +13,15 @@ from controlplane.agent.assignments import Assignment
 from controlplane.agent.journal import Record, RecordPhase
 from controlplane.agent.plan import Found
 from controlplane.model.commands import Destroyed
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import Failure, InterfaceFacts, Observation, ObservedPower, Unmanaged
 from controlplane.model.types import replace
-from controlplane.ports import LEASE_ENDED, MAINTENANCE, DriverError, DriverInfo, Instance
+from controlplane.ports import LEASE_ENDED, MAINTENANCE, DriverError, DriverInfo, Instance, Remains
 
 MAX_TEXT = 1024
 """Characters of a message or cause that travel; what a hypervisor prints can be long."""
 MAX_DETAILS = 32
-MAX_LEFTOVERS = 100
+MAX_LEFTOVERS = 500
 MAX_UNMANAGED = 1000
 """Strangers that are named; a host with more of them needs a person, not a longer list."""
 
@@ -34,7 +35,7 @@ class HostView:
     unmanaged: Sequence[Unmanaged] = ()
     destroyed: Mapping[str, int] = field(default_factory=dict[str, int])
     """uid to epoch of the tombstones of which nothing is left."""
-    leftovers: Sequence[str] | None = None
+    left_behind: Sequence[Leftover] | None = None
     """What is there of microVMs that are gone; None while that is not known."""
 
 
@@ -46,7 +47,7 @@ class ReportPart:
     observed: Sequence[Observation] = ()
     unmanaged: Sequence[Unmanaged] = ()
     destroyed: Sequence[Destroyed] = ()
-    leftovers: Sequence[str] | None = None
+    left_behind: Sequence[Leftover] | None = None
 
 
 def observe(
@@ -112,6 +113,19 @@ def stranger(found: Found, cluster_id: str) -> Unmanaged:
     )
 
 
+def leftover(remains: Remains, cluster_id: str) -> Leftover:
+    return Leftover(
+        driver=remains.driver,
+        kind=remains.kind,
+        name=remains.name,
+        uid=remains.uid,
+        microvm=remains.microvm,
+        epoch=remains.epoch,
+        bytes=remains.bytes,
+        ours=remains.marked and remains.cluster_id in (None, cluster_id),
+    )
+
+
 def failure_of(error: DriverError) -> Failure:
     return Failure(
         code=error.code,
@@ -145,7 +159,7 @@ def report_parts(view: HostView, sent: HostView | None, *, max_items: int = 500)
     destroyed = [
         Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(view.destroyed.items()) if confirmed.get(uid) != epoch
     ]
-    complete = sent is None or list(sent.unmanaged) != list(view.unmanaged) or sent.leftovers != view.leftovers
+    complete = sent is None or list(sent.unmanaged) != list(view.unmanaged) or sent.left_behind != view.left_behind
     if complete:  # strangers and leftovers travel in complete reports only, so those hold everything
         observed = [seen for _, seen in sorted(view.observed.items())]
         destroyed = [Destroyed(uid=uid, epoch=epoch) for uid, epoch in sorted(view.destroyed.items())]
@@ -156,7 +170,7 @@ def report_parts(view: HostView, sent: HostView | None, *, max_items: int = 500)
         revision=view.revision,
         observed=observed[:max_items],
         unmanaged=list(view.unmanaged)[:MAX_UNMANAGED] if complete else (),
-        leftovers=list(view.leftovers)[:MAX_LEFTOVERS] if complete and view.leftovers is not None else None,
+        left_behind=list(view.left_behind)[:MAX_LEFTOVERS] if complete and view.left_behind is not None else None,
         destroyed=destroyed[:max_items],
     )
     rest = [

@@ -25,7 +25,7 @@ from controlplane.agent.room import no_room, taken_by, without_room
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Amount, Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
-from controlplane.ports import LEASE_ENDED, MAINTENANCE, Instance, VMDefinition
+from controlplane.ports import LEASE_ENDED, MAINTENANCE, Instance, Remains, VMDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Listing:
     found: Sequence[Found]
     blind: Mapping[str, str] = field(default_factory=dict[str, str])
     """Driver to the reason."""
-    leftovers: Sequence[str] | None = None
+    leftovers: Sequence[Remains] | None = None
     """What is there of microVMs that are gone; None when a driver could not tell."""
 
 

@@ -17,15 +17,17 @@ from typing import Protocol
 import structlog
 
 from controlplane.agent.assignments import Assignments, Goal, goal_of
+from controlplane.agent.clearing import Clearer, due
 from controlplane.agent.execute import Executor
 from controlplane.agent.forecast import forecast
 from controlplane.agent.journal import Journal, JournalError, Record
 from controlplane.agent.lease import NO_LEASE, Standing
 from controlplane.agent.lister import Lister
-from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, observe, says_the_same, stranger
+from controlplane.agent.observe import MAX_TEXT, HostView, failure_of, leftover, observe, says_the_same, stranger
 from controlplane.agent.pacing import Pacing
 from controlplane.agent.plan import Listing, Plan, copies_of, current_copy, driver_for, plan
 from controlplane.agent.steps import Create, SetPower, ShutDown, Step, Update
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import WAITS_FOR_LEASE, Amount, Failure, Observation, Unmanaged
 from controlplane.model.types import replace
 from controlplane.ports import Clock, DriverError, HostDriver, PlanItem
@@ -95,6 +97,7 @@ class Runner:
         self._executor = Executor(
             drivers, journal, self._lister, call_timeout_s=limits.call_timeout_s, grace_s=limits.grace_s
         )
+        self._clearer = Clearer(drivers, clock, timeout_s=limits.call_timeout_s, wake=self.wake)
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._wake = asyncio.Event()
         self._published = asyncio.Condition()
@@ -208,6 +211,7 @@ class Runner:
         next_s = self._start_due(group, assignments, decided, unsettled)
         self._held = decided.held
         self._taken = decided.taken
+        self._clearer.start(group, assignments, due(assignments, self._journal.records, stamped.listing))
         await self._publish(assignments, stamped.listing, decided, unsettled)
         changes = [each.changes_in_s for each in standings.values() if each.changes_in_s is not None]
         if decided.leaseless:
@@ -283,7 +287,7 @@ class Runner:
             observed=self._observed(assignments, listing, decided, unsettled, before),
             unmanaged=self._unmanaged(assignments.cluster_id, listing, decided, before),
             destroyed={uid: epoch for uid, epoch in decided.confirmed.items() if uid not in unsettled},
-            leftovers=self._leftovers(listing, unsettled, before),
+            left_behind=self._left_behind(assignments.cluster_id, listing, unsettled, before),
         )
         async with self._published:
             self._viewed = assignments
@@ -345,11 +349,13 @@ class Runner:
         return tuple(sorted(strangers, key=lambda each: (each.driver, each.native_id)))
 
     @staticmethod
-    def _leftovers(listing: Listing, unsettled: set[str], before: HostView | None) -> Sequence[str] | None:
+    def _left_behind(
+        cluster_id: str, listing: Listing, unsettled: set[str], before: HostView | None
+    ) -> Sequence[Leftover] | None:
         """What is being destroyed right now is left for a moment: that is no news."""
         if listing.leftovers is None or unsettled:
-            return before.leftovers if before is not None else None
-        return listing.leftovers
+            return before.left_behind if before is not None else None
+        return [leftover(each, cluster_id) for each in listing.leftovers]
 
     async def _follow(self, name: str, driver: HostDriver) -> None:
         while True:

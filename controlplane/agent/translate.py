@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controlplane.agent.assignments import Assignment
+from controlplane.agent.assignments import Assignment, Clearing
 from controlplane.agent.inventory import Metrics
+from controlplane.agent.journal import Record
 from controlplane.agent.observe import MAX_TEXT, ReportPart, clip
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import Amount, Failure, Observation, Unmanaged
 from controlplane.model.spec import MicroVMSpec
-from controlplane.ports import DriverInfo, PlanItem
+from controlplane.model.types import DECODE_ERRORS
+from controlplane.ports import DriverInfo, PlanItem, VMDefinition
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 _spec_decoder = msgspec.json.Decoder(MicroVMSpec)
@@ -25,7 +28,7 @@ def decode_spec(data: bytes, *, at: str) -> MicroVMSpec:
     """Raises WireError naming `at`."""
     try:
         return _spec_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"{at}: not a spec that this agent knows: {error}") from error
 
 
@@ -42,6 +45,27 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
         labels=dict(message.labels),
         reason=message.reason,
         halt=message.halt,
+    )
+
+
+def decode_clearing(message: wire.Clearing) -> Clearing:
+    return Clearing(driver=message.driver, name=message.name, reason=message.reason)
+
+
+def encode_definition(vm: VMDefinition, record: Record | None) -> wire.Definition:
+    """`record`: what the journal has of it."""
+    known = record if record is not None and record.epoch == vm.epoch else None
+    return wire.Definition(
+        uid=vm.uid,
+        cluster_id=vm.cluster_id,
+        namespace=vm.namespace,
+        name=vm.name,
+        epoch=vm.epoch,
+        generation=vm.generation,
+        labels=dict(vm.labels),
+        spec_json=msgspec.json.encode(vm.spec),
+        repair_seq=known.repair_seq if known is not None else 0,
+        restart_seq=known.restart_seq if known is not None else 0,
     )
 
 
@@ -72,7 +96,22 @@ def encode_report(part: ReportPart) -> wire.Report:
         observed=[encode_observation(seen) for seen in part.observed],
         unmanaged=_encode_unmanaged(part.unmanaged),
         destroyed=[wire.Confirmed(uid=gone.uid, epoch=gone.epoch) for gone in part.destroyed],
-        leftovers=wire.Leftovers(names=part.leftovers) if part.leftovers is not None else None,
+        left_behind=wire.LeftBehind(items=map(_encode_leftover, part.left_behind))
+        if part.left_behind is not None
+        else None,
+    )
+
+
+def _encode_leftover(left: Leftover) -> wire.Leftover:
+    return wire.Leftover(
+        driver=left.driver,
+        kind=left.kind.value,
+        name=left.name,
+        uid=left.uid or "",
+        microvm=left.microvm or "",
+        epoch=left.epoch or 0,
+        bytes=left.bytes,
+        ours=left.ours,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -60,6 +61,7 @@ def _openapi() -> dict[str, Any]:
         log=cast("Log", nothing),
         members=cast("LogAdmin", nothing),
         snapshots=cast("SnapshotSource", nothing),
+        gc_refused=Counter(),
         forecast=lambda _state, _host: (),
         backup=lambda: None,
         identity=nothing,

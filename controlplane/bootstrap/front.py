@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from controlplane.api.gateway import Gateway
 from controlplane.api.gateway.server import GatewayError
 from controlplane.api.http.app import create_app
 from controlplane.api.http.credentials import Credentials
+from controlplane.api.http.protocol import ConnectionLimits
+from controlplane.api.http.rates import Rate
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.token_uses import TokenUses
@@ -30,12 +33,14 @@ from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
 from controlplane.decide.breaker import FailoverLimits
 from controlplane.identity.names import IdentityError
+from controlplane.identity.oidc import OidcTokens
 from controlplane.identity.reloading import follow
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.issuance.founding import AuthorityFile, establish
 from controlplane.issuance.issuer import ClusterIssuer
 from controlplane.issuance.renewal import NodeRenewal
 from controlplane.model.commands import UnknownEntryError
+from controlplane.model.gc import Trigger
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
 from controlplane.ports.issuance import Lives
 from controlplane.reconcile.evacuation import EvacuationRunner
@@ -102,6 +107,7 @@ async def run_front(settings: NodeSettings) -> None:
         per_round=settings.failover.per_round,
     )
     token_uses = TokenUses(replica)
+    refused = Counter[Trigger]()
     app = create_app(
         reader=replica,
         proposer=replica,
@@ -117,8 +123,9 @@ async def run_front(settings: NodeSettings) -> None:
             reader=replica,
             clock=clock,
             uses=token_uses,
-            issuers=None,
+            issuers=OidcTokens(settings.oidc) if settings.oidc else None,
         ),
+        gc_refused=refused,
         clock=clock,
         ids=ids,
         settings=ApiSettings(
@@ -131,11 +138,20 @@ async def run_front(settings: NodeSettings) -> None:
             gc_per_round=settings.gc.per_round,
             api_token_ttl_s=settings.api_tokens.ttl_s,
             api_token_max_ttl_s=settings.api_tokens.max_ttl_s,
+            max_watchers=settings.http.limits.watchers,
+            watchers_per_identity=settings.http.limits.watchers_per_identity,
+            identity_rate=Rate(settings.http.limits.identity_per_s, settings.http.limits.identity_burst),
+            stranger_rate=Rate(settings.http.limits.stranger_per_s, settings.http.limits.stranger_burst),
         ),
         signer=issuer,
     )
+    connections = ConnectionLimits(
+        connections=settings.http.limits.connections,
+        per_address=settings.http.limits.connections_per_address,
+        head_timeout_s=settings.http.limits.head_timeout_s,
+    )
     host, port = split_address(settings.http.listen)
-    http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S)
+    http = ApiServer(app, host=host, port=port, tls=settings.tls, grace_s=API_GRACE_S, limits=connections)
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
     evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
 
@@ -143,7 +159,9 @@ async def run_front(settings: NodeSettings) -> None:
         return replica.reign.term if replica.reign is not None else None
 
     failover = FailoverRunner(replica, replica, clock, leading_term=leading_term, limits=limits)
-    collector = GCRunner(replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc)
+    collector = GCRunner(
+        replica, replica, clock, is_leader=lambda: replica.is_leader, settings=settings.gc, refused=refused
+    )
     async with asyncio.TaskGroup() as tasks:
         runners = (
             scheduler.run(),
@@ -152,16 +170,13 @@ async def run_front(settings: NodeSettings) -> None:
             collector.run(),
             announcer.run(),
             token_uses.run(),
+            follow(settings.tls, http.reload_tls),
+            *_certifiers(settings, replica, clock, issuer, file),
         )
         for runner in (replica.run(), *runners, *_auditors(settings, replica, clock, app.state.trail)):
             tasks.create_task(runner)
         if backups is not None:
             tasks.create_task(backups.run())
-        if issuer is not None and file is not None:
-            tasks.create_task(establish(file, replica, replica))
-            renewal = NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, replica, clock)
-            tasks.create_task(renewal.run())
-        tasks.create_task(follow(settings.tls, http.reload_tls))
         watching: asyncio.Task[None] | None = None
         try:
             await patiently(gateway.start, GatewayError)
@@ -183,6 +198,19 @@ async def run_front(settings: NodeSettings) -> None:
                 await asyncio.wait([watching])
             await gateway.stop()
             await log.aclose()
+
+
+def _certifiers(
+    settings: NodeSettings,
+    replica: Replica,
+    clock: Clock,
+    issuer: ClusterIssuer | None,
+    file: AuthorityFile | None,
+) -> Iterator[Coroutine[None, None, None]]:
+    """Nobody where the certificates come from elsewhere."""
+    if issuer is not None and file is not None:
+        yield establish(file, replica, replica)
+        yield NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, replica, clock).run()
 
 
 def _auditors(

@@ -121,7 +121,8 @@ class Client:
                     return answer
                 problem = ProblemError(answer.status, answer.body)
                 unsure = problem.code == "outcome_unknown" and not repeatable
-                if answer.status != 503 or unsure or problem.code == "host_unreachable" or time.monotonic() > give_up:
+                passing = answer.status == 503 or problem.code == "rate_limited"
+                if not passing or unsure or problem.code == "host_unreachable" or time.monotonic() > give_up:
                     raise problem
                 wait_s = _retry_after_s(answer.headers)
                 self._current = (self._current + 1) % len(self._endpoints)

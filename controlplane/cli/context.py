@@ -1,7 +1,8 @@
 """Which cluster a command talks to, and as whom.
 
-Each value is looked for in the flags, then in the environment (FLINTLOCK_ENDPOINTS, FLINTLOCK_TOKEN,
-FLINTLOCK_CA_FILE, FLINTLOCK_NAMESPACE), then in the chosen context of ~/.config/flintlock/config.yaml:
+Each value is looked for in the flags, then in the environment (FLINTLOCK_ENDPOINTS, FLINTLOCK_TOKEN or
+FLINTLOCK_OIDC_TOKEN, or these with _FILE, FLINTLOCK_CA_FILE, FLINTLOCK_NAMESPACE), then in the chosen context of
+~/.config/flintlock/config.yaml, a login of which goes before its token file:
 
     current: dev
     contexts:
@@ -26,6 +27,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from controlplane.cli import logins
 from controlplane.cli.client import Client
 from controlplane.cli.errors import CliError
 from controlplane.identity import storage
@@ -159,23 +161,49 @@ class Connection:
         return path
 
     def token(self) -> str:
-        token, source = self._flags.token, "--token"
-        if token is None and (text := self._environ.get("FLINTLOCK_TOKEN")):
-            token, source = text, "FLINTLOCK_TOKEN"
-        if token is None and (path := self._context().token_file) is not None:
-            source = str(path)
-            try:
-                token = path.read_text()
-            except OSError as error:
-                raise CliError(f"token_file in the context: {path}: {error.strerror}") from None
+        token, source = self._found_token()
         if token is None:
             raise CliError(
-                "no token is configured", hint="set FLINTLOCK_TOKEN, or start a cluster with `flintctl dev up`"
+                "no token is configured",
+                hint="set FLINTLOCK_TOKEN, run `flintctl login`, or start a cluster with `flintctl dev up`",
             )
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise CliError(f"{source}: not a token: it must be printable ASCII without spaces")
         return token
+
+    def login_path(self) -> Path:
+        """Where the login of the chosen context is kept. Raises CliError without a context."""
+        path, name = config_path(self._environ), self._context_name()[0]
+        if name is None:
+            raise CliError(f"a login belongs to a context, and {path} has none that is current", hint="see --context")
+        self._context()
+        return logins.path_of(path, name)
+
+    def _found_token(self) -> tuple[str | None, str]:
+        """The token and where it is from: flags, environment, the login, the context's file."""
+        if self._flags.token is not None:
+            return self._flags.token, "--token"
+        for variable in ("FLINTLOCK_TOKEN", "FLINTLOCK_OIDC_TOKEN"):
+            if text := self._environ.get(variable):
+                return text, variable
+            if named := self._environ.get(f"{variable}_FILE"):
+                return _read_token(Path(named), f"{variable}_FILE"), f"{variable}_FILE"
+        context, name = self._context(), self._context_name()[0]
+        if name is not None and (token := logins.id_token(logins.path_of(config_path(self._environ), name))):
+            return token, "the login"
+        if context.token_file is not None:
+            return _read_token(context.token_file, "token_file in the context"), str(context.token_file)
+        return None, ""
+
+    def _context_name(self) -> tuple[str | None, str]:
+        """The chosen context, and what chose it."""
+        if self._flags.context is not None:
+            return self._flags.context, "--context"
+        if named := self._environ.get("FLINTLOCK_CONTEXT"):
+            return named, "FLINTLOCK_CONTEXT"
+        path = config_path(self._environ)
+        return read_config(path).current, f"current in {path}"
 
     def _context(self) -> ClusterContext:
         if self._chosen is None:
@@ -185,17 +213,20 @@ class Connection:
     def _choose(self) -> ClusterContext:
         path = config_path(self._environ)
         config = read_config(path)
-        name, source = self._flags.context, "--context"
-        if name is None:
-            name, source = self._environ.get("FLINTLOCK_CONTEXT") or None, "FLINTLOCK_CONTEXT"
-        if name is None:
-            name, source = config.current, f"current in {path}"
+        name, source = self._context_name()
         if name is None:
             return ClusterContext()
         if name not in config.contexts:
             known = ", ".join(sorted(config.contexts)) or "none"
             raise CliError(f"{source}: there is no context {name!r} in {path}; there are: {known}")
         return config.contexts[name]
+
+
+def _read_token(path: Path, source: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"{source}: {path}: {getattr(error, 'strerror', None) or 'no text'}") from None
 
 
 def endpoint_url(text: str, source: str) -> str:

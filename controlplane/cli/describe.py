@@ -9,7 +9,7 @@ from controlplane.cli import output
 from controlplane.cli.columns import age, target_name
 from controlplane.cli.values import Json, dig, mapping, objects, text
 
-_SKIPPED = {"conditions", "drift", "unmanaged", "stale", "bids"}
+_SKIPPED = {"conditions", "drift", "unmanaged", "left_behind", "stale", "bids"}
 
 
 def show(resource: Json, now_ms: int) -> None:
@@ -69,6 +69,29 @@ def _tables(resource: Json, now_ms: int) -> None:
         print("\nUnmanaged microVMs (reported; `flintctl gc plan` says what becomes of them)")
         rows = [[text(vm.get("uid")), text(vm.get("name")), text(vm.get("power_state"))] for vm in unmanaged]
         output.table(["UID", "NAME", "POWER"], rows, empty="")
+
+    left = objects(resource, "status", "left_behind")
+    if left:
+        print("\nLeft behind by microVMs that are gone (`flintctl gc plan` says what becomes of it)")
+        rows = [
+            [
+                text(each.get("name")),
+                text(each.get("microvm")),
+                text(each.get("bytes")),
+                age(each.get("since"), now_ms),
+                _fate(each),
+            ]
+            for each in left
+        ]
+        output.table(["NAME", "MICROVM", "BYTES", "FOR", "WHAT BECOMES OF IT"], rows, empty="")
+
+
+def _fate(left: Json) -> str:
+    if order := text(dig(left, "deletion", "reason")):
+        return f"ordered to go: {order}"
+    if hold := text(dig(left, "hold", "reason")):
+        return f"held: {hold}"
+    return "" if left.get("ours") else "only its owner can delete it"
 
 
 def drift_rows(fields: list[Json], now_ms: int) -> list[list[str]]:

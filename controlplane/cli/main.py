@@ -24,6 +24,7 @@ from controlplane.cli.commands import (
     host,
     image,
     joining,
+    login,
     microvm,
     process,
     provider,
@@ -72,6 +73,8 @@ app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(api_token.app, name="api-token")
 app.add_typer(audit.app, name="audit")
+app.command("login")(login.login)
+app.command("logout")(login.logout)
 app.add_typer(resources.operations, name="operation")
 app.command("drift", cls=drift.DriftCommand)(drift.drift)
 app.command("watch")(cluster.watch)

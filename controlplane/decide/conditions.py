@@ -13,6 +13,7 @@ from controlplane.machine.convergence import current_observation
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.recovery_rules import resurrection_refusal
 from controlplane.machine.state import State
+from controlplane.model.gc import Leftover, LeftoverKind
 from controlplane.model.resources import (
     WAITS_FOR_LEASE,
     Availability,
@@ -24,6 +25,9 @@ from controlplane.model.resources import (
 )
 from controlplane.model.spec import HostMode, OnDetach, PowerState, detach_action
 from controlplane.model.types import record
+
+_NAMED = 5
+"""So many of the things that are left are named; the rest is a number."""
 
 
 class Truth(StrEnum):
@@ -81,12 +85,20 @@ def ready_for_reprovisioning(state: State, host: Host) -> Condition:
         return answer(Truth.FALSE, "NotEmpty", words)
     if host.unmanaged:
         return answer(Truth.FALSE, "Unmanaged", f"{len(host.unmanaged)} microVMs are there that nobody declared")
-    if host.phase is not HostPhase.READY or host.leftovers is None:
+    if host.phase is not HostPhase.READY or not host.has_looked:
         words = f"its agent has not told what is left there; the host is {host.phase.value}"
         return answer(Truth.UNKNOWN, "NotVerified", words)
-    if host.leftovers:
-        return answer(Truth.FALSE, "LeftBehind", f"still there: {', '.join(host.leftovers)}")
+    if left := [each for each in host.left_behind if each.kind is not LeftoverKind.VOLUMES]:
+        return answer(Truth.FALSE, "LeftBehind", f"still there: {_named(left)}")
+    # What is ordered to go is given up by the policy, or by a person: it is no reason to wait.
+    if kept := [each for each in host.left_behind if each.key not in host.clearing]:
+        return answer(Truth.FALSE, "Quarantined", f"local volumes are kept there: {_named(kept)}")
     return answer(Truth.TRUE, "Empty", "its agent has looked: nothing of ours is left there")
+
+
+def _named(left: list[Leftover]) -> str:
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    return f"{', '.join(each.key for each in left[:_NAMED])}{more}"
 
 
 def host_outlook(host: Host) -> str:

@@ -21,13 +21,17 @@ from controlplane.machine.collection_rules import (
     WaitsFor,
     declared_policy,
     failed_obstacle,
+    leftover_obstacle,
     lost_host_obstacle,
+    lost_since,
+    lost_tombstone_obstacle,
+    trigger_of,
     unmanaged_obstacle,
 )
 from controlplane.machine.state import State
 from controlplane.model.commands import Collect
-from controlplane.model.gc import Subject, SubjectKind, Trigger
-from controlplane.model.resources import Host, HostPhase, Unmanaged
+from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
+from controlplane.model.resources import Host, HostPhase, MicroVMPhase, Unmanaged
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import record
 
@@ -136,7 +140,9 @@ def plan(
                 policy_revision=policy.revision,
             )
             due.append(Collection(due_at=due_at, policy=f"{field_of(each.trigger)} = {after_s}", command=command))
-    due.sort(key=lambda each: each.due_at)
+    going = {each.command.subject.name for each in due if each.command.trigger is Trigger.LOST_HOST}
+    waiting += [_with_its_host(each) for each in due if _goes_with(each, going)]
+    due = sorted((each for each in due if not _goes_with(each, going)), key=lambda each: each.due_at)
     waiting += [_throttled(each, limit) for each in due[limit:]]
     return GCPlan(
         at=now_ms,
@@ -160,6 +166,12 @@ def after_of(policy: GCPolicySpec, trigger: Trigger) -> int | None:
             return policy.unmanaged_microvm_after_s
         case Trigger.LOST_HOST:
             return policy.lost_host_after_s
+        case Trigger.LOST_TOMBSTONE:
+            return policy.lost_tombstone_after_s
+        case Trigger.LEFTOVER:
+            return policy.leftover_after_s
+        case Trigger.QUARANTINED_VOLUMES:
+            return policy.quarantined_volumes_after_s
         case Trigger.FINISHED_OPERATION:
             return policy.finished_operation_after_s
 
@@ -184,15 +196,28 @@ def _waiting(candidate: _Candidate, due_at: int | None, now_ms: int) -> Waiting:
     )
 
 
+def _goes_with(each: Collection, hosts: set[str]) -> bool:
+    """A host takes its tombstones with it."""
+    return each.command.trigger is Trigger.LOST_TOMBSTONE and each.command.subject.host in hosts
+
+
+def _with_its_host(each: Collection) -> Waiting:
+    return _put_off(each, WaitsFor.HOST, f"it goes with host {each.command.subject.host}, which is collected")
+
+
 def _throttled(each: Collection, limit: int) -> Waiting:
+    return _put_off(each, WaitsFor.THROTTLE, f"its turn comes: {limit} are collected at a time, the oldest first")
+
+
+def _put_off(each: Collection, waits_for: WaitsFor, message: str) -> Waiting:
     command = each.command
     return Waiting(
         trigger=command.trigger,
         subject=command.subject,
         since=command.since,
         reason=command.reason,
-        waits_for=WaitsFor.THROTTLE,
-        message=f"its turn comes: {limit} are collected at a time, the oldest first",
+        waits_for=waits_for,
+        message=message,
         due_at=each.due_at,
     )
 
@@ -262,6 +287,57 @@ def _lost_hosts(state: State) -> Iterator[_Candidate]:
             )
 
 
+def _lost_tombstones(state: State) -> Iterator[_Candidate]:
+    """Of hosts that are lost: on others they end by themselves."""
+    for name, host in sorted(state.hosts.items()):
+        if host.phase not in (HostPhase.DETACHED, HostPhase.FENCED):
+            continue
+        for vm in state.microvms_on(name):
+            if vm.phase is MicroVMPhase.DELETING:
+                why = vm.deletion.reason if vm.deletion is not None else "on request"
+                yield _Candidate(
+                    trigger=Trigger.LOST_TOMBSTONE,
+                    subject=Subject(
+                        kind=SubjectKind.MICROVM,
+                        namespace=vm.meta.namespace,
+                        name=vm.meta.name,
+                        uid=vm.meta.uid,
+                        host=name,
+                    ),
+                    since=lost_since(vm, host),
+                    epoch=vm.epoch,
+                    reason=f"it was deleted ({why}), and host {name} is {host.phase.value}",
+                    obstacle=lost_tombstone_obstacle(state, vm),
+                )
+
+
+def _leftovers(trigger: Trigger) -> Callable[[State], Iterator[_Candidate]]:
+    def find(state: State) -> Iterator[_Candidate]:
+        for name, host in sorted(state.hosts.items()):
+            for left in host.left_behind:
+                if trigger_of(left) is trigger:
+                    yield _Candidate(
+                        trigger=trigger,
+                        subject=Subject(
+                            kind=SubjectKind.LEFTOVER, name=left.name, uid=left.uid, host=name, driver=left.driver
+                        ),
+                        since=left.since,
+                        epoch=left.epoch or 0,
+                        reason=_what_it_is(left),
+                        obstacle=leftover_obstacle(state, host, left),
+                    )
+
+    return find
+
+
+def _what_it_is(left: Leftover) -> str:
+    whose = f" of microVM {left.microvm or left.uid}" if left.microvm or left.uid else ""
+    epoch = f", epoch {left.epoch}" if left.epoch is not None else ""
+    if left.kind is LeftoverKind.VOLUMES:
+        return f"local volumes{whose}{epoch}, which was destroyed there ({left.bytes} bytes)"
+    return f"{left.kind.value}{whose}{epoch}, and nothing there needs it"
+
+
 def _finished_operations(state: State) -> Iterator[_Candidate]:
     """In the order in which they ended, in which they are forgotten."""
     since = 0
@@ -282,5 +358,8 @@ _FINDERS: dict[Trigger, Callable[[State], Iterator[_Candidate]]] = {
     Trigger.FAILED_MICROVM: _failed_microvms,
     Trigger.UNMANAGED_MICROVM: _unmanaged_microvms,
     Trigger.LOST_HOST: _lost_hosts,
+    Trigger.LOST_TOMBSTONE: _lost_tombstones,
+    Trigger.LEFTOVER: _leftovers(Trigger.LEFTOVER),
+    Trigger.QUARANTINED_VOLUMES: _leftovers(Trigger.QUARANTINED_VOLUMES),
     Trigger.FINISHED_OPERATION: _finished_operations,
 }

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from controlplane.images.names import Reference, check_file_name, parse_reference
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError
 
 MAX_FILES = 64
@@ -175,7 +176,7 @@ class LocalImageStore:
                 return _manifests.decode(file.read(MAX_MANIFEST_BYTES))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             raise DriverError("ImageStoreFailed", f"cannot read {place / 'manifest.json'}: {error}") from error
 
     @staticmethod

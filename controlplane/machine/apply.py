@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.machine import (
+    adopt,
     api_tokens,
     audit,
     certificates,
@@ -35,6 +36,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -86,13 +88,13 @@ from controlplane.model.commands import (
     open_payload,
 )
 from controlplane.model.resources import IdempotencyRecord, Made
-from controlplane.model.spec import Evacuation
+from controlplane.model.spec import Evacuation, GCPolicySpec
 from controlplane.model.types import Kind, replace
 
 _BATCHED = Declaration | Delete | Act
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
 
-_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride
+_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride | Adopt
 """What operators say of a host, an object or the cluster, beside what they declare."""
 
 _Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
@@ -130,6 +132,11 @@ _ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
         ("recovery", "policy", None),
     ),
     DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
+    DeclareGCPolicy: (
+        ("", "lost_tombstone_after_s", None),
+        ("", "leftover_after_s", None),
+        ("", "quarantined_volumes_after_s", GCPolicySpec().quarantined_volumes_after_s),
+    ),
 }
 """By declaration: the part of its spec, a field there, and its default.
 
@@ -187,7 +194,16 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return declare.act(draft, command)
         case Batch():
             return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
-        case ConfirmFenced() | ConfirmOff() | Hold() | Release() | ActOnHost() | OverrideBreaker() | CancelOverride():
+        case (
+            ConfirmFenced()
+            | ConfirmOff()
+            | Hold()
+            | Release()
+            | ActOnHost()
+            | OverrideBreaker()
+            | CancelOverride()
+            | Adopt()
+        ):
             return _handle_word(draft, command)
         case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
             return _handle_credential(draft, command)
@@ -218,6 +234,8 @@ def _handle_word(draft: Draft, command: _Word) -> Outcome:
             return overrides.override_breaker(draft, command)
         case CancelOverride():
             return overrides.cancel_override(draft, command)
+        case Adopt():
+            return adopt.adopt(draft, command)
 
 
 def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
@@ -340,7 +358,7 @@ def _fingerprint_of_one(command: Command) -> str:
     if isinstance(command, Declaration):
         command = replace(command, uid="")
     match command:
-        case DeclareMicroVM() | DeclareHost():
+        case DeclareMicroVM() | DeclareHost() | DeclareGCPolicy():
             plain = _as_of_old(command)
         case Delete(reason=""):
             plain = _without_reason(command)
@@ -349,7 +367,7 @@ def _fingerprint_of_one(command: Command) -> str:
     return blake2b(type(command).__name__.encode() + plain, digest_size=16).hexdigest()
 
 
-def _as_of_old(command: DeclareMicroVM | DeclareHost) -> bytes:
+def _as_of_old(command: DeclareMicroVM | DeclareHost | DeclareGCPolicy) -> bytes:
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
     for part, name, unset in _ADDED[type(command)]:

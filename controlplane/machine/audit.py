@@ -50,6 +50,7 @@ from controlplane.model.commands import (
     HostSuspected,
     MarkStaying,
     MarkUnplaced,
+    NoteApiTokenUses,
     Place,
     RenewCertificate,
     Report,
@@ -66,7 +67,15 @@ MAX_EXPORTS = 64
 PATIENCE_MS = 7 * 24 * 3600 * 1000
 
 _Observed = (
-    AgentConnected | AgentLost | Report | HostSuspected | HostHeard | MarkUnplaced | ExportedAudit | RenewCertificate
+    AgentConnected
+    | AgentLost
+    | Report
+    | HostSuspected
+    | HostHeard
+    | MarkUnplaced
+    | ExportedAudit
+    | NoteApiTokenUses
+    | RenewCertificate
 )
 _Decided = (
     Place

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 from controlplane.machine.draft import Record, digest_of
 from controlplane.machine.state import State
+from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    Adopt,
     BeginIncarnation,
     CancelOverride,
     Collect,
     Command,
     ConfirmFenced,
     ConfirmOff,
+    CreateApiToken,
     CreateJoinToken,
     Declaration,
     DeclareHost,
@@ -33,8 +36,10 @@ from controlplane.model.commands import (
     Place,
     Release,
     Resurrect,
+    RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
+    RotateApiToken,
 )
 from controlplane.model.credentials import holder_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
@@ -46,6 +51,7 @@ CLUSTER = "Cluster"
 JOIN_TOKEN = "JoinToken"  # noqa: S105 - a kind, not a secret
 CERTIFICATE = "Certificate"
 """Those of one member, `host/h1`."""
+API_TOKEN = AccessKind.API_TOKEN.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +88,14 @@ def target_of(state: State, command: Command) -> Target:
             return Target(Kind.MICROVM.value, namespace, name, command.uid)
         case ActOnHost() | ConfirmFenced() | ConfirmOff() | HostDetached() | HostFenced() | HostEvacuated():
             return Target(Kind.HOST.value, name=command.host)
+        case Adopt():
+            return target_of(state, command.declaration)
         case OverrideBreaker() | CancelOverride():
             return Target(CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():
             return Target(CLUSTER, name=f"incarnation {command.incarnation}")
+        case CreateApiToken() | RotateApiToken() | RevokeApiToken():
+            return Target(API_TOKEN, name=command.name, uid=command.uid)
         case _ if isinstance(command, Declaration):
             namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
             return Target(_DECLARED[type(command)].value, namespace, command.name)
@@ -127,6 +137,8 @@ def _found(state: State, target: Target) -> tuple[str, Record] | None:
             record = state.namespaces.get(key)
         case "Operation":
             record = state.operations.get(key)
+        case "ApiToken":
+            record = state.api_tokens.get(key)
         case "JoinToken":
             record = state.join_tokens.get(key)
         case "Certificate":

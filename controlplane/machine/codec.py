@@ -42,7 +42,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
-from controlplane.model.types import Kind
+from controlplane.model.types import DECODE_ERRORS, Kind
 
 FORMAT = 2
 RECORDS_PER_CHUNK = 16
@@ -191,7 +191,6 @@ TABLES: tuple[str, ...] = (
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
 _chunk_decoder = msgspec.msgpack.Decoder(_Chunk)
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def digest_text(state: State) -> str:
@@ -246,9 +245,10 @@ def _table_parts(name: str, table: Table[Record]) -> Iterator[StatePart]:
     span = 1 << (BUCKET_BITS - bits)
     buckets = table.buckets
     for group in range(1 << bits):
-        found = tuple(
-            [each for number in range(group * span, (group + 1) * span) if (each := buckets.get(number)) is not None]
-        )
+        numbers = range(group * span, (group + 1) * span)
+        # Where there are few, it is they that are looked through, not all places where one could be.
+        there = sorted(filter(numbers.__contains__, buckets)) if len(buckets) < span else numbers
+        found = tuple([each for number in there if (each := buckets.get(number)) is not None])
         if found:
             yield StatePart(f"{name}/{bits}/{group}", found, partial(_encode_group, name, found))
 
@@ -282,7 +282,7 @@ def read_header(data: bytes) -> Header:
     """Raises ValueError when `data` is not the header of a state that this build reads."""
     try:
         header = _header_decoder.decode(data)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"not the header of a state snapshot: {error}") from error
     if header.format != FORMAT:
         raise ValueError(f"state snapshot of format {header.format}; this build reads {FORMAT}")
@@ -305,7 +305,7 @@ class Loader:
         """Raises ValueError when `chunk` is not one; that it is the right one, `finish` finds out."""
         try:
             read: _Chunk = _chunk_decoder.decode(chunk)
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             raise ValueError(f"not a chunk of a state snapshot: {error}") from error
         match read:
             case _Finished():

@@ -11,13 +11,17 @@ from controlplane.machine.collection_rules import (
     WaitsFor,
     declared_policy,
     failed_obstacle,
+    leftover_obstacle,
     lost_host_obstacle,
+    lost_since,
+    lost_tombstone_obstacle,
+    trigger_of,
     unmanaged_obstacle,
 )
-from controlplane.machine.delete import end_host, end_microvm
+from controlplane.machine.delete import end_host, end_lost_tombstone, end_microvm
 from controlplane.machine.draft import Draft
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
-from controlplane.machine.steps import order_end, stale
+from controlplane.machine.steps import order_clearing, order_end, stale
 from controlplane.model.commands import Collect
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.resources import Host
@@ -37,6 +41,10 @@ def collect(draft: Draft, command: Collect) -> Result:
             outcome = _unmanaged(draft, command, why)
         case Trigger.LOST_HOST:
             outcome = _lost_host(draft, command, why)
+        case Trigger.LOST_TOMBSTONE:
+            outcome = _lost_tombstone(draft, command, why)
+        case Trigger.LEFTOVER | Trigger.QUARANTINED_VOLUMES:
+            outcome = _leftover(draft, command, why)
         case Trigger.FINISHED_OPERATION:
             outcome = _operation(draft, command, why)
     if isinstance(outcome, Applied):
@@ -91,6 +99,28 @@ def _lost_host(draft: Draft, command: Collect, why: Deletion) -> Result:
     if (obstacle := lost_host_obstacle(draft.state, host)) is not None:
         return _refusal(obstacle, host.meta.uid)
     return end_host(draft, host, why)
+
+
+def _lost_tombstone(draft: Draft, command: Collect, why: Deletion) -> Result:
+    vm = draft.state.microvms.get(command.subject.uid or "")
+    host = _host(draft, command)
+    if vm is None or host is None or vm.epoch != command.epoch or lost_since(vm, host) != command.since:
+        return _changed(command)
+    if (obstacle := lost_tombstone_obstacle(draft.state, vm)) is not None:
+        return _refusal(obstacle, vm.meta.uid)
+    return end_lost_tombstone(draft, vm, why)
+
+
+def _leftover(draft: Draft, command: Collect, why: Deletion) -> Result:
+    host = _host(draft, command)
+    told = host.left_behind if host is not None else []
+    left = next((each for each in told if _is_meant(command, each.key, each.since)), None)
+    if host is None or left is None or trigger_of(left) is not command.trigger:
+        return _changed(command)
+    if (obstacle := leftover_obstacle(draft.state, host, left)) is not None:
+        return _refusal(obstacle, host.meta.uid)
+    draft.put_host(order_clearing(host, left.key, why))
+    return _applied(draft, host)
 
 
 def _operation(draft: Draft, command: Collect, why: Deletion) -> Result:

@@ -14,6 +14,7 @@ from controlplane.machine.holding import Holding, found_hold, host_hold, microvm
 from controlplane.machine.placing import epochs_before
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import State
+from controlplane.model.gc import Leftover, LeftoverKind, Trigger
 from controlplane.model.policies import GC_POLICY_NAME
 from controlplane.model.resources import GCPolicy, Host, HostPhase, MicroVM, MicroVMPhase, Unmanaged
 from controlplane.model.types import record
@@ -80,17 +81,72 @@ def unmanaged_obstacle(state: State, host: Host, found: Unmanaged) -> Obstacle |
 def lost_host_obstacle(state: State, host: Host) -> Obstacle | None:
     if (held := host_hold(host)) is not None:
         return _is_held(held)
-    name = host.meta.name
     if not is_off(host):
-        words = f"it may come back; `flintctl host confirm-fenced {name}` says that it is off for good"
-        return Obstacle(waits_for=WaitsFor.OPERATOR, message=words)
+        return _may_come_back(host)
     if (reason := still_used(state, host)) is not None:
         return Obstacle(waits_for=WaitsFor.OPERATOR, message=reason)
     return None
 
 
+def lost_tombstone_obstacle(state: State, vm: MicroVM) -> Obstacle | None:
+    """A tombstone ends when its host confirms it, or is known to be off for good. Its order stays with the host."""
+    host = state.hosts.get(vm.placement.host) if vm.placement is not None else None
+    if vm.phase is not MicroVMPhase.DELETING or host is None:
+        return Obstacle(waits_for=WaitsFor.OPERATOR, message=f"it is {vm.phase.value}")
+    if (held := host_hold(host)) is not None:
+        return _is_held(held)
+    return None if is_off(host) else _may_come_back(host)
+
+
+def lost_since(vm: MicroVM, host: Host) -> int:
+    """Since when a tombstone waits for a host that is lost: whichever came last."""
+    return max(vm.since, host.since)
+
+
+def trigger_of(left: Leftover) -> Trigger:
+    """Which of the policy's times counts for it."""
+    return Trigger.QUARANTINED_VOLUMES if left.kind is LeftoverKind.VOLUMES else Trigger.LEFTOVER
+
+
+def leftover_obstacle(state: State, host: Host, left: Leftover) -> Obstacle | None:
+    """Only what carries our mark may go, and nothing of a microVM that is to be where it lies."""
+    if (held := found_hold(host, left.key)) is not None:
+        return _is_held(held)
+    if left.key in host.clearing:
+        words = f"it is ordered, and host {host.meta.name} has to confirm"
+        return Obstacle(waits_for=WaitsFor.CONFIRMATION, message=words)
+    if not left.ours:
+        words = "nothing on it says that it is of this cluster: only its owner can delete it"
+        return Obstacle(waits_for=WaitsFor.OPERATOR, message=words)
+    if (vm := _lives_there(state, host, left)) is not None:
+        words = f"microVM {vm.meta.namespace}/{vm.meta.name} is placed there: it goes with that"
+        return Obstacle(waits_for=WaitsFor.HOST, message=words)
+    return _not_ready(host) or _not_looked(host)
+
+
+def _lives_there(state: State, host: Host, left: Leftover) -> MicroVM | None:
+    """Whose it is, if that is placed on `host`. Volumes in quarantine are of an earlier placement than the present."""
+    vm = state.microvms.get(left.uid) if left.uid is not None else None
+    if vm is None or vm.placement is None or vm.placement.host != host.meta.name:
+        return None
+    earlier = left.kind is LeftoverKind.VOLUMES and left.epoch is not None and left.epoch < vm.epoch
+    return None if earlier else vm
+
+
 def _is_held(holding: Holding) -> Obstacle:
     return Obstacle(waits_for=WaitsFor.HOLD, message=holding.message)
+
+
+def _may_come_back(host: Host) -> Obstacle:
+    name = host.meta.name
+    words = f"host {name} may come back; `flintctl host confirm-fenced {name}` says that it is off for good"
+    return Obstacle(waits_for=WaitsFor.OPERATOR, message=words)
+
+
+def _not_looked(host: Host) -> Obstacle | None:
+    if host.has_looked:
+        return None
+    return Obstacle(waits_for=WaitsFor.HOST, message=f"the agent of host {host.meta.name} has not looked yet")
 
 
 def _not_ready(host: Host) -> Obstacle | None:

@@ -18,6 +18,7 @@ from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.state import State
+from controlplane.machine.steps import order_end
 from controlplane.model.commands import Delete
 from controlplane.model.credentials import MemberKind
 from controlplane.model.gc import Deletion
@@ -122,6 +123,7 @@ def end_host(draft: Draft, host: Host, why: Deletion) -> Applied:
                 since=draft.at,
                 reason="",
                 evacuating=None,
+                clearing={},
             )
         )
     return _deleted(draft, Kind.HOST, host.meta)
@@ -195,6 +197,17 @@ def end_microvm(draft: Draft, vm: MicroVM, why: Deletion) -> Applied:
     return Applied(
         revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
     )
+
+
+def end_lost_tombstone(draft: Draft, vm: MicroVM, why: Deletion) -> Applied:
+    """The end of a tombstone whose host is off for good. Should that come back nevertheless, it has the order still."""
+    assert vm.placement is not None
+    host = draft.state.hosts[vm.placement.host]
+    message = f"host {host.meta.name} was confirmed off: nothing waits for it any more"
+    finish(draft, vm.operation, OperationEvent.SETTLED, message)
+    draft.drop_microvm(vm, vm.deletion or why)
+    draft.put_host(order_end(draft.state.hosts[host.meta.name], vm.meta.uid, vm.epoch, why))
+    return _deleted(draft, Kind.MICROVM, vm.meta, operation=vm.operation)
 
 
 def _asked(draft: Draft, command: Delete) -> Deletion:

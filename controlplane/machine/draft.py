@@ -36,7 +36,7 @@ from controlplane.model.resources import (
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 5
+DIGEST_FORMAT = 6
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """

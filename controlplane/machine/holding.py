@@ -139,10 +139,11 @@ def _keys(host: Host, *, held: Held | None) -> Iterator[str]:
         yield from host.holds
         return
     yield from (found.key for found in host.unmanaged)
+    yield from (left.key for left in host.left_behind)
 
 
 def _is_ordered(host: Host, key: str) -> bool:
-    return any(found.key == key and found.uid in host.stale for found in host.unmanaged)
+    return key in host.clearing or any(found.key == key and found.uid in host.stale for found in host.unmanaged)
 
 
 def _id_of(key: str) -> str:

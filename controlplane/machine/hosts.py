@@ -11,6 +11,7 @@ from controlplane.machine.operations import describe, finish
 from controlplane.machine.recovery_rules import applied_action, most_permissive
 from controlplane.machine.steps import Result, applied, move, stale
 from controlplane.model.commands import AgentConnected, AgentLost, Destroyed, Report
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import Host, HostPhase, Meta, MicroVMPhase, Observation
 from controlplane.model.spec import HostSpec
 from controlplane.model.types import Kind, replace
@@ -38,7 +39,7 @@ def agent_connected(draft: Draft, command: AgentConnected) -> Result:
         # Whoever dials in is not off. Were the word kept, it would speak for the host's next silence too.
         confirmed_by=None,
         # Of this session's agent nothing is known yet.
-        leftovers=None,
+        has_looked=False,
     )
     draft.put_host(host)
     _distrust(draft, host)
@@ -93,11 +94,24 @@ def report(draft: Draft, command: Report) -> Result:
         since = {(found.driver, found.native_id): found.since for found in host.unmanaged}
         found = [replace(each, since=since.get((each.driver, each.native_id), draft.at)) for each in command.unmanaged]
         draft.put_host(replace(host, unmanaged=sorted(found, key=lambda each: (each.driver, each.native_id))))
-    if command.leftovers is not None:
-        draft.put_host(replace(draft.state.hosts[command.host], leftovers=sorted(command.leftovers)))
+    if command.left_behind is not None:
+        draft.put_host(_looked(draft, draft.state.hosts[command.host], command.left_behind))
     if command.rejoined:
         _rejoin(draft, draft.state.hosts[command.host])
     return applied(draft, host.meta.uid)
+
+
+def _looked(draft: Draft, host: Host, told: list[Leftover]) -> Host:
+    """`host` with what its agent told of what is left behind; an order whose thing it tells of no more is done."""
+    since = {each.key: each.since for each in host.left_behind}
+    left = [replace(each, since=since.get(each.key, draft.at)) for each in told]
+    keys = {each.key for each in left}
+    return replace(
+        host,
+        left_behind=sorted(left, key=lambda each: each.key),
+        has_looked=True,
+        clearing={key: order for key, order in host.clearing.items() if key in keys},
+    )
 
 
 def _observe(draft: Draft, host: str, seen: Observation) -> None:

@@ -19,7 +19,7 @@ from controlplane.model.resources import (
     Operation,
     PlacementPolicy,
 )
-from controlplane.model.types import record, replace
+from controlplane.model.types import DECODE_ERRORS, record, replace
 
 FORMAT = 1
 
@@ -52,7 +52,7 @@ def load_dump(data: bytes) -> State:
     """
     try:
         read = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"not a state snapshot: {error}") from error
     if read.format != FORMAT:
         raise ValueError(f"state snapshot of format {read.format}; {FORMAT} was expected")

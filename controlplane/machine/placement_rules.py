@@ -24,13 +24,8 @@ def withheld(state: State, vm: MicroVM) -> str | None:
 
     Apart from `refusal`, since it looks at every host and would be asked for each.
     """
-    if state.begun is not None and (awaited := state.begun.awaited):
-        more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
-        return (
-            "since the cluster was restored, nobody knows what is on host"
-            f" {', '.join(awaited[:_NAMED])}{more}: start the agent there, or, if a host is off for good, say"
-            " `flintctl host confirm-fenced NAME`"
-        )
+    if (reason := unheard_of(state)) is not None:
+        return reason
     for name, host in state.hosts.items():
         if not is_off(host):
             for found in host.unmanaged:
@@ -41,6 +36,18 @@ def withheld(state: State, vm: MicroVM) -> str | None:
                         f" `flintctl host confirm-fenced {name}`"
                     )
     return None
+
+
+def unheard_of(state: State) -> str | None:
+    """Which hosts may hold what a restore forgot, in words for an operator; None when all have told."""
+    if state.begun is None or not (awaited := state.begun.awaited):
+        return None
+    more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
+    return (
+        "since the cluster was restored, nobody knows what is on host"
+        f" {', '.join(awaited[:_NAMED])}{more}: start the agent there, or, if a host is off for good, say"
+        " `flintctl host confirm-fenced NAME`"
+    )
 
 
 def refusal(state: State, vm: MicroVM, host: Host) -> str | None:

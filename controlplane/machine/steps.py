@@ -25,6 +25,11 @@ def order_end(host: Host, uid: str, epoch: int, why: Deletion) -> Host:
     return replace(host, stale={**host.stale, uid: epoch}, orders={**host.orders, uid: why})
 
 
+def order_clearing(host: Host, key: str, why: Deletion) -> Host:
+    """`host` with the order to delete what it has left behind as `key`, which lives until it tells of that no more."""
+    return replace(host, clearing={**host.clearing, key: why})
+
+
 def without_host(draft: Draft, vm: MicroVM, event: MicroVMEvent) -> MicroVM:
     """`vm` as `event` lets it wait for its next host, without anything that belonged to the last one."""
     return replace(

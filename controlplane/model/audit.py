@@ -17,7 +17,7 @@ from hashlib import sha256
 
 import msgspec
 
-from controlplane.model.types import record
+from controlplane.model.types import DECODE_ERRORS, record
 
 GENESIS = "0" * 64
 MAX_TEXT = 256
@@ -134,7 +134,7 @@ def read_line(line: bytes) -> AuditRecord:
     """Raises ValueError unless `line` is exactly what `line_of` writes for some record."""
     try:
         found = _decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"not a record: {error}") from error
     if line_of(found) != line:
         raise ValueError("not the canonical form of a record")

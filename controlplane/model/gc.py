@@ -19,6 +19,12 @@ class Trigger(StrEnum):
     """A copy of ours on a host, of a microVM that nobody declares any more."""
     LOST_HOST = "lost_host"
     """Confirmed as off, and nothing is left that waits for it but tombstones."""
+    LOST_TOMBSTONE = "lost_tombstone"
+    """A microVM that is to end on a host which is confirmed as off, and confirms nothing any more."""
+    LEFTOVER = "leftover"
+    """What a host has of microVMs that are gone."""
+    QUARANTINED_VOLUMES = "quarantined_volumes"
+    """Local volumes of a destroyed microVM, which its host keeps for a while."""
     FINISHED_OPERATION = "finished_operation"
 
 
@@ -47,6 +53,45 @@ class SubjectKind(StrEnum):
     HOST = "Host"
     OPERATION = "Operation"
     UNMANAGED = "Unmanaged"
+    LEFTOVER = "Leftover"
+
+
+class LeftoverKind(StrEnum):
+    """What kind of thing is left."""
+
+    INSTANCE = "instance"
+    """What the driver's own service runs."""
+    PROCESS = "process"
+    TAP = "tap"
+    FOLDER = "folder"
+    VOLUMES = "volumes"
+    """Local volumes in quarantine."""
+
+
+@record
+class Leftover:
+    """What is on a host of a microVM that is gone there."""
+
+    driver: str
+    kind: LeftoverKind
+    name: str
+    """How its driver names it, unlike everything else that this driver has: `tap/fl01ab`, `quarantine/UID-EPOCH`."""
+    uid: str | None = None
+    """Of the microVM, as far as the thing itself says so; so are `microvm` and `epoch`."""
+    microvm: str | None = None
+    """NAMESPACE/NAME."""
+    epoch: int | None = None
+    bytes: int = 0
+    """On the host's disk, when something else about what is left was told last."""
+    ours: bool = False
+    """It carries the mark of this host's agent, and of no other cluster; nothing else may ever be deleted."""
+    since: int = 0
+    """When it was first told."""
+
+    @property
+    def key(self) -> str:
+        """Names it among all that was found on its host."""
+        return f"{self.driver}/{self.name}"
 
 
 @record

@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
-from controlplane.model.gc import Deletion, Held
+from controlplane.model.gc import Deletion, Held, Leftover
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -272,8 +272,12 @@ class Host:
     """Of what was found there, by its key; one stays while nothing is told of what it holds."""
     evacuating: Evacuating | None = None
     """None while its mode is `active`."""
-    leftovers: list[str] | None = None
-    """What its agent found there of microVMs that are gone; None while it has not told."""
+    left_behind: list[Leftover] = field(default_factory=list[Leftover])
+    """What its agent told last of microVMs that are gone."""
+    has_looked: bool = False
+    """Whether its agent has told it since it connected last."""
+    clearing: dict[str, Deletion] = field(default_factory=dict[str, Deletion])
+    """Orders to delete what is left behind, by its key. Each lives until the host tells of the thing no more."""
 
 
 @record

@@ -282,20 +282,24 @@ class HostSpec:
 
 
 GraceSeconds = Annotated[int, Field(ge=0, le=10 * 365 * 86_400)]
-_WEEK_S = 7 * 86_400
+_DAY_S = 86_400
+_WEEK_S = 7 * _DAY_S
 
 
 @spec
 class GCPolicySpec:
     """How long what nobody needs is kept before it is collected, in seconds since it is so; none means for ever.
 
-    What only a person can judge (a failed microVM, one that nobody declared, a lost host) is kept unless told
-    otherwise.
+    What only a person can judge (a failed microVM, one that nobody declared, a lost host and what waits for it, what a
+    host has of microVMs that are gone) is kept unless told otherwise.
     """
 
     failed_microvm_after_s: GraceSeconds | None = None
     unmanaged_microvm_after_s: GraceSeconds | None = None
     lost_host_after_s: GraceSeconds | None = None
+    lost_tombstone_after_s: GraceSeconds | None = None
+    leftover_after_s: GraceSeconds | None = None
+    quarantined_volumes_after_s: GraceSeconds | None = _DAY_S
     finished_operation_after_s: GraceSeconds | None = _WEEK_S
 
 

@@ -8,6 +8,7 @@ that is made, compared, encoded and replaced in C (docs/adr/0091).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar, cast, dataclass_transform
@@ -16,6 +17,10 @@ import msgspec
 from pydantic import ConfigDict, Field, StringConstraints, with_config
 
 T = TypeVar("T")
+
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of unknown origin: it lets invalid UTF-8 through as it comes, and gives up on data that
+is nested deeper than the interpreter's stack."""
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """RFC 1123 label: what a namespace, host, policy or microVM may be called."""
@@ -57,6 +62,7 @@ PATTERN_WORDS = {
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 SubjectName = Annotated[str, StringConstraints(pattern=SUBJECT_NAME_PATTERN)]
+_subject_name = re.compile(SUBJECT_NAME_PATTERN)
 ImageRef = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, max_length=255)]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
@@ -80,6 +86,11 @@ def record(cls: type[T]) -> type[T]:
     namespace = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
     made = msgspec.StructMeta(cls.__name__, (msgspec.Struct,), namespace, frozen=True, kw_only=True, gc=False)
     return cast("type[T]", made)
+
+
+def is_subject_name(text: str) -> bool:
+    """Whether a user or a group may be called so."""
+    return _subject_name.fullmatch(text) is not None
 
 
 class _Replace(Protocol):

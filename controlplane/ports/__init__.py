@@ -17,6 +17,7 @@ from controlplane.ports.agents import (
     NodeLink,
     NodeView,
     Presence,
+    Told,
 )
 from controlplane.ports.backup import (
     BackupStatus,
@@ -39,6 +40,7 @@ from controlplane.ports.host import (
     Instance,
     InterfaceStatus,
     Lease,
+    Remains,
     VMDefinition,
 )
 from controlplane.ports.log import (
@@ -104,6 +106,7 @@ __all__ = [
     "Proposer",
     "RefusedError",
     "Reign",
+    "Remains",
     "ReplicatedState",
     "SnapshotGoneError",
     "SnapshotInstalled",
@@ -116,5 +119,6 @@ __all__ = [
     "StateView",
     "StoreError",
     "StoredObject",
+    "Told",
     "VMDefinition",
 ]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from controlplane.model.resources import Bid
 from controlplane.model.spec import MicroVMSpec
+from controlplane.ports.host import VMDefinition
 from controlplane.ports.plan import PlanItem
 from controlplane.ports.replica import Contact
 
@@ -71,6 +72,15 @@ class NodeView:
     """On the leader of a restored log: until every lease of the lost history has ended, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a host was told to run, and what it has carried out of it."""
+
+    vm: VMDefinition
+    repair_seq: int
+    restart_seq: int
+
+
 class NodeLink(Protocol):
     """Questions to nodes."""
 
@@ -92,6 +102,10 @@ class AgentLink(Protocol):
 
     async def plan(self, host: str, *, timeout_s: float) -> Sequence[PlanItem]:
         """What the host's agent would do next if it had a lease. Raises HostUnreachableError, DriverError."""
+        ...
+
+    async def definition(self, host: str, uid: str, *, timeout_s: float) -> Told:
+        """What the host was told to run as `uid`, whoever knows of it. Raises HostUnreachableError, DriverError."""
         ...
 
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import MicroVMSpec, PowerState
 
@@ -71,6 +72,26 @@ class Instance:
     details: Mapping[str, str]
     """Driver-specific facts for people, such as the pid; never secrets."""
     interfaces: Mapping[str, InterfaceStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a driver found of a microVM that is gone. What the thing itself does not say is None."""
+
+    driver: str
+    kind: LeftoverKind
+    name: str
+    """Unlike all others of the driver: `tap/fl01ab`, `trash/UID`."""
+    uid: str | None = None
+    cluster_id: str | None = None
+    """None of a thing that is only ever this driver's, whatever cluster it served."""
+    microvm: str | None = None
+    """NAMESPACE/NAME."""
+    epoch: int | None = None
+    bytes: int = 0
+    """On disk."""
+    marked: bool = False
+    """It says by itself that this driver made it: without that, it is never deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +166,28 @@ class HostDriver(Protocol):
         """Stop it and remove every trace: process, taps, disks, files; verified. Absent is success."""
         ...
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
-        """What is still here of the microVM `uid` (process, taps, disks, files), in words that name each; empty once
-        nothing is. Without a uid: of all microVMs that `list` does not show any more, as far as the driver can tell
-        them from what is not its own.
+    async def definition(self, uid: str) -> VMDefinition | None:
+        """What the microVM `uid` was told to be when it was made or changed last; None when there is no such microVM
+        here, or no trace of that.
+        """
+        ...
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
+        """What is still here of the microVM `uid` (process, taps, disks, files), but for what is kept on purpose; empty
+        once nothing is. Without a uid: of all microVMs that `list` does not show any more, what is kept on purpose
+        among it, as far as the driver can tell it from what is not its own.
+        """
+        ...
+
+    async def clear(self, name: str) -> None:
+        """Delete what `leftovers()` calls `name`; absent is success, and so is what is no leftover any more. What does
+        not carry the driver's mark is refused with code `NotOurs`.
+        """
+        ...
+
+    async def keep_until_told(self) -> None:
+        """From now on, and after every restart: what is kept on purpose goes by `clear`, and no more by this host's
+        clock. Only a disk that is nearly full may still need it earlier.
         """
         ...
 

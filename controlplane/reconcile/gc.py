@@ -18,6 +18,7 @@ import structlog
 
 from controlplane.decide.gc import GCPlan, plan
 from controlplane.machine.outcome import Outcome, Rejected
+from controlplane.model.gc import Trigger
 from controlplane.ports import Clock, LogError, Proposer, StateReader
 from controlplane.settings import GCSettings
 
@@ -35,12 +36,15 @@ class GCRunner:
         *,
         is_leader: Callable[[], bool],
         settings: GCSettings,
+        refused: Counter[Trigger],
     ) -> None:
+        """refused: counts the collections that had become impossible since they were decided."""
         self._reader = reader
         self._proposer = proposer
         self._clock = clock
         self._is_leader = is_leader
         self._settings = settings
+        self._refused = refused
         self._waiting: dict[str, int] = {}
         """What was said last of what waits."""
 
@@ -68,7 +72,7 @@ class GCRunner:
         if made.collect:
             commands = [each.command for each in made.collect]
             outcomes = await self._proposer.propose_each(commands, actor=ACTOR)
-            _tell(made, outcomes, actor=ACTOR)
+            self._refused.update(_tell(made, outcomes, actor=ACTOR))
 
     def _tell_waiting(self, made: GCPlan) -> None:
         waiting = dict(sorted(Counter(f"{each.trigger}:{each.waits_for}" for each in made.waiting).items()))
@@ -77,12 +81,15 @@ class GCRunner:
         self._waiting = waiting
 
 
-def _tell(made: GCPlan, outcomes: Sequence[Outcome], *, actor: str) -> None:
-    """Log what became of each collection of a plan."""
+def _tell(made: GCPlan, outcomes: Sequence[Outcome], *, actor: str) -> list[Trigger]:
+    """Log what became of each collection of a plan. Gives the triggers of those that were refused."""
+    refused: list[Trigger] = []
     for each, outcome in zip(made.collect, outcomes, strict=True):
         command = each.command
         said = {"trigger": command.trigger.value, "subject": str(command.subject), "host": command.subject.host}
         if isinstance(outcome, Rejected):
+            refused.append(command.trigger)
             _log.info("gc.conflict", **said, reason=outcome.message)
         else:
             _log.warning("gc.collected", **said, reason=command.reason, since=command.since, actor=actor)
+    return refused

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +26,7 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 PAGE_LIMIT: Final = 1000
+MAX_TOKEN_CHARS: Final = 64 * 1024
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
 _POOL: Final = 64
@@ -34,6 +36,8 @@ _POOL: Final = 64
 class ClientSettings:
     endpoints: tuple[str, ...]
     token: str = field(repr=False)
+    token_file: str | None = None
+    """Where the token is read again, since what is there may have ended meanwhile."""
     ca_file: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
@@ -124,26 +128,28 @@ class Client:
         headers: Mapping[str, str] | None = None,
         deadline: float | None = None,
         wait_s: float = 0,
+        interruptible: bool = True,
     ) -> Answer:
         """One request, repeated until it is answered.
 
         Raises ApiError for any answer of 400 or above that repeating cannot mend, UnreachableError at the deadline,
-        CancelledError when the user interrupts.
+        CancelledError when the user interrupts, unless it is not `interruptible`: what has to be done then as well.
         """
+        cancel = self._cancel if interruptible else threading.Event()
         end = time.monotonic() + self._settings.retry_s if deadline is None else deadline
         data = None if body is None else json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
         pause = _FIRST_PAUSE_S
         while True:
-            if self._cancel.is_set():
+            if cancel.is_set():
                 raise CancelledError("Terraform was interrupted")
             endpoint = self._endpoint()
             asked_pause, refused = 0.0, None
             try:
                 answer = self._once(endpoint, method, path, data, query, headers, end, wait_s)
-                if answer.status != 503:
+                if answer.status not in (429, 503):
                     return _checked(answer)
                 problem = _problem(answer)
-                if problem.code == "host_unreachable":
+                if problem.code == "host_unreachable" or (answer.status == 429 and problem.code != "rate_limited"):
                     raise problem
                 reason, refused = str(problem), problem
                 asked_pause = _retry_after_s(answer)
@@ -159,7 +165,7 @@ class Client:
                 raise UnreachableError(f"no answer from {tried}: {reason}", refused)
             # Half of the pause is random, so that many providers do not come back at the same instant.
             chosen = min(max(pause, asked_pause) * random.uniform(0.5, 1.0), remaining)  # noqa: S311 - jitter
-            if self._cancel.wait(chosen):
+            if cancel.wait(chosen):
                 raise CancelledError("Terraform was interrupted")
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
@@ -186,7 +192,7 @@ class Client:
         settings = self._settings
         sent = {
             "Accept": "application/json",
-            "Authorization": f"Bearer {settings.token}",
+            "Authorization": f"Bearer {self._token()}",
             "User-Agent": f"terraform-provider-flintlock/{__version__}",
             **(headers or {}),
         }
@@ -209,6 +215,16 @@ class Client:
             raw = _bounded(response)
             return Answer(response.status_code, response.headers, _parse(raw))
 
+    def _token(self) -> str:
+        """What is in the file now; what was there before while it cannot be read."""
+        if self._settings.token_file is None:
+            return self._settings.token
+        try:
+            return read_token(self._settings.token_file) or self._settings.token
+        except (OSError, ValueError) as problem:
+            log("warn", "the token file cannot be read", reason=type(problem).__name__)
+            return self._settings.token
+
     def _open_session(self) -> Any:
         with self._lock:
             if self._session is None:
@@ -227,6 +243,12 @@ class Client:
         import requests
 
         return (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def read_token(path: str) -> str:
+    """The token in a file. Raises OSError and ValueError."""
+    with Path(path).open(encoding="ascii") as file:
+        return file.read(MAX_TOKEN_CHARS).strip()
 
 
 def segment(text: str) -> str:

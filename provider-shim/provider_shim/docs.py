@@ -43,6 +43,11 @@ def pages(templates: Path, examples: Path) -> Iterator[tuple[str, str]]:
         yield f"list-resources/{name.removeprefix('flintlock_')}.md", text
     for name, function in sorted(provider.functions.items()):
         yield f"functions/{name}.md", _function_page(templates / "function.md", function, examples / "functions" / name)
+    for name, ephemeral in sorted(provider.ephemeral_resources.items()):
+        folder = examples / "ephemeral-resources" / name
+        template = templates / "ephemeral-resource.md"
+        text = _page(template, name, ephemeral.schema, folder, "ephemeral-resource.tf")
+        yield f"ephemeral-resources/{name.removeprefix('flintlock_')}.md", text
 
 
 def _page(template: Path, name: str, schema: Schema, examples: Path, example: str) -> str:

@@ -88,12 +88,15 @@ resource "flintlock_failover_policy" "plain" {
 }
 
 resource "flintlock_gc_policy" "this" {
-  labels                     = { kind = "web" }
-  annotations                = { note = var.note }
-  failed_microvm_after_s     = 86400
-  unmanaged_microvm_after_s  = 604800
-  lost_host_after_s          = 604800
-  finished_operation_after_s = 3600
+  labels                      = { kind = "web" }
+  annotations                 = { note = var.note }
+  failed_microvm_after_s      = 86400
+  unmanaged_microvm_after_s   = 604800
+  lost_host_after_s           = 604800
+  lost_tombstone_after_s      = 604800
+  leftover_after_s            = 3600
+  quarantined_volumes_after_s = 172800
+  finished_operation_after_s  = 3600
   timeouts {
     create = "1m"
     update = "1m"

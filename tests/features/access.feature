@@ -12,3 +12,12 @@ Feature: Everybody may do what a role binding says, and nothing else
     And flintctl tells "web-ci" why not, and what would be enough
     When the operator deletes the binding
     Then "web-ci" is refused at every node within 5 seconds
+
+  Scenario: An API token is revoked at one node and refused at every other
+    When the operator makes the API token "ci" of group "web-team" at node 1
+    And the operator binds viewer to the group "web-team" at node 2
+    Then "ci" can list microVMs at every node at once
+    When the operator rotates "ci" at node 2, and the old secret stays good for 60 s
+    Then "ci" can list microVMs at every node at once, with either secret
+    When the operator revokes "ci" at node 3
+    Then "ci" is nobody at every node within 1 seconds

@@ -1,5 +1,5 @@
 Feature: What nobody needs any more is collected, and says why
-  The policy keeps failed microVMs for 8 seconds, and unmanaged ones for 4.
+  The policy keeps failed microVMs for 8 seconds; unmanaged ones for 4, and what is left of microVMs for 10.
 
   Background:
     Given a cluster of 3 nodes and 3 simulated hosts
@@ -27,3 +27,22 @@ Feature: What nobody needs any more is collected, and says why
     When the operator declares that failed microVMs are kept for 2 seconds
     Then "first" is gone within 20 seconds, and its operation says why
     And "second" is gone within 20 seconds, and its operation says why
+
+  Scenario: What microVMs left on a host goes in its time, unless it is held or is not ours
+    Given host h1 is admitted, and a tap, volumes in quarantine and a folder without a mark are left there
+    Then flintctl gc plan says that the tap waits for grace and the folder for operator
+    When the operator holds the volumes because "somebody wants the data back"
+    Then the tap is gone from the host within 20 seconds, and the folder is not
+    And flintctl gc plan says that the volumes wait for hold
+    When the operator releases the volumes
+    Then the volumes are gone from the host within 20 seconds, and the folder is not
+    And flintctl gc status says that 1 leftover and 1 kept volume were collected
+
+  Scenario: What a restore forgot is adopted, and runs on
+    Given a GC policy that keeps failed microVMs for ever
+    And host h1 runs a microVM of this cluster that nobody declares any more
+    When the operator asks whether it may be adopted as "found"
+    Then nothing is declared
+    When the operator adopts it as "found"
+    Then "found" is ready on h1 within 20 seconds, and its guest was never stopped
+    And it cannot be adopted again

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from features.conftest import Fleet
 from pytest_bdd import given, parsers, scenarios, then, when
 from support.cluster import within
 
+from controlplane.cli.client import Client
+from controlplane.cli.errors import ProblemError
 from controlplane.identity import tokens
 
 scenarios("access.feature")
@@ -36,6 +39,14 @@ def as_other(fleet: Fleet, name: str, *arguments: str, node: int = 0) -> tuple[i
     """flintctl with the token of `name`, at one node."""
     endpoint = fleet.cluster.layout.environment["FLINTLOCK_ENDPOINTS"].split(",")[node]
     return fleet.flintctl("--token", fleet.before[name], "--endpoint", endpoint, *arguments)
+
+
+def clients_of(fleet: Fleet, name: str) -> list[Client]:
+    """With the token of `name`, one for each node."""
+    environment = fleet.cluster.layout.environment
+    ca_file = Path(environment["FLINTLOCK_CA_FILE"])
+    endpoints = environment["FLINTLOCK_ENDPOINTS"].split(",")
+    return [Client([each], fleet.before[name], ca_file, retry_for_s=0) for each in endpoints]
 
 
 def declares(fleet: Fleet, name: str, namespace: str, node: int) -> tuple[int, str]:
@@ -94,9 +105,75 @@ def _why_not(fleet: Fleet, name: str) -> None:
     assert "a binding of the built-in role operator in namespace payments" in output
 
 
+@then(parsers.parse('"{name}" is nobody at every node within {seconds:d} seconds'))
+def _nobody(fleet: Fleet, name: str, seconds: int) -> None:
+    def refused(client: Client) -> bool:
+        try:
+            client.get("/microvms")
+        except ProblemError as problem:
+            return problem.code == "unauthenticated"
+        return False
+
+    for client in clients_of(fleet, name):
+        within(seconds, lambda client=client: refused(client) or None, "the token is not known")
+
+
 @then(parsers.parse('"{name}" is refused at every node within {seconds:d} seconds'))
 def _refused(fleet: Fleet, name: str, seconds: int) -> None:
     for node in range(3):
         within(
             seconds, lambda node=node: as_other(fleet, name, "vm", "list", node=node)[0] == 1, f"node {node} refuses"
         )
+
+
+# -- API tokens --------------------------------------------------------------------------------------------------------
+
+
+def at_node(fleet: Fleet, node: int, *arguments: str) -> str:
+    """flintctl of the operator at one node, counted from 1; gives stdout."""
+    endpoint = fleet.cluster.layout.environment["FLINTLOCK_ENDPOINTS"].split(",")[node - 1]
+    code, output = fleet.flintctl("--endpoint", endpoint, *arguments)
+    assert code == 0, output
+    return output
+
+
+def secret_in(output: str) -> str:
+    return next(word for word in output.split() if word.startswith("flk_"))
+
+
+@when(parsers.parse('the operator makes the API token "{name}" of group "{group}" at node {node:d}'))
+def _make(fleet: Fleet, name: str, group: str, node: int) -> None:
+    fleet.before[name] = secret_in(at_node(fleet, node, "api-token", "create", name, "--group", group, "--ttl", "1h"))
+
+
+@when(parsers.parse('the operator binds viewer to the group "{group}" at node {node:d}'))
+def _bind_group(fleet: Fleet, group: str, node: int) -> None:
+    file = fleet.terraform.workdir / "binding.yaml"
+    spec = f"{{role: viewer, subjects: [{{kind: group, name: {group}}}]}}"
+    file.write_text(f"kind: RoleBinding\nname: {group}\nspec: {spec}\n")
+    at_node(fleet, node, "apply", "-f", str(file))
+
+
+@when(parsers.parse('the operator rotates "{name}" at node {node:d}, and the old secret stays good for {seconds:d} s'))
+def _rotate(fleet: Fleet, name: str, node: int, seconds: int) -> None:
+    fleet.before["old"] = fleet.before[name]
+    rotated = at_node(fleet, node, "api-token", "rotate", name, "--overlap", f"{seconds}s")
+    fleet.before[name] = secret_in(rotated)
+    assert fleet.before[name] != fleet.before["old"]
+
+
+@when(parsers.parse('the operator revokes "{name}" at node {node:d}'))
+def _revoke(fleet: Fleet, name: str, node: int) -> None:
+    at_node(fleet, node, "api-token", "revoke", name)
+
+
+@then(parsers.parse('"{name}" can list microVMs at every node at once'))
+def _can_list(fleet: Fleet, name: str) -> None:
+    for client in clients_of(fleet, name):
+        assert client.get("/microvms").status == 200
+
+
+@then(parsers.parse('"{name}" can list microVMs at every node at once, with either secret'))
+def _either(fleet: Fleet, name: str) -> None:
+    _can_list(fleet, name)
+    _can_list(fleet, "old")

@@ -18,6 +18,7 @@ from controlplane.model.commands import (
     Act,
     Action,
     ActOnHost,
+    Adopt,
     AgentConnected,
     AgentLost,
     Batch,
@@ -73,7 +74,7 @@ from controlplane.model.commands import (
     seal,
 )
 from controlplane.model.credentials import MemberKind, Sealed
-from controlplane.model.gc import Subject, SubjectKind, Trigger
+from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -112,7 +113,13 @@ from controlplane.model.types import Kind, replace
 
 T = TypeVar("T")
 KEEPS_NOTHING = GCPolicySpec(
-    failed_microvm_after_s=0, unmanaged_microvm_after_s=0, lost_host_after_s=0, finished_operation_after_s=0
+    failed_microvm_after_s=0,
+    unmanaged_microvm_after_s=0,
+    lost_host_after_s=0,
+    lost_tombstone_after_s=0,
+    leftover_after_s=0,
+    quarantined_volumes_after_s=0,
+    finished_operation_after_s=0,
 )
 
 NAMES = ("a", "b", "c")
@@ -173,6 +180,7 @@ class RandomCommands:
             self._hold,
             self._release,
             self._collect,
+            self._adopt,
             self._act_on_host,
             self._evict,
             self._evict,
@@ -571,6 +579,21 @@ class RandomCommands:
     def _release(self, state: State) -> Command:
         return Release(**self._held(state))
 
+    def _adopt(self, state: State) -> Command:
+        """Of what a host told of, mostly; else something like it."""
+        told = [(name, each) for name, host in sorted(state.hosts.items()) for each in host.unmanaged]
+        host, found = self._pick(told) if told else (self._name(), None)
+        declaration = self._microvm(state)
+        assert isinstance(declaration, DeclareMicroVM)
+        known = found if found is not None and not self._nonsense() else None
+        return Adopt(
+            host=host,
+            key=known.key if known is not None else "qemu/x",
+            epoch=(known.epoch if known is not None else None) or self._integer(1),
+            generation=self._integer(1),
+            declaration=replace(declaration, uid=(known.uid if known is not None else None) or self._uid()),
+        )
+
     def _collect(self, state: State) -> Command:
         """Of a plan of now, mostly; else something like it."""
         due = plan(state, KEEPS_NOTHING, now_ms=2**50).collect
@@ -701,8 +724,16 @@ class RandomCommands:
             session=(known.session if known is not None else None) or "a",
             observed=still,
             destroyed=[Destroyed(uid=vm.meta.uid, epoch=vm.epoch) for vm in here if vm.is_tombstone],
-            leftovers=self._pick((None, [], ["qemu: tap fl0"])),
+            left_behind=self._pick((None, [], self._remains(here))),
         )
+
+    def _remains(self, here: list[MicroVM]) -> list[Leftover]:
+        uid = self._pick(here).meta.uid if here and self._source.chance(30) else "gone"
+        ours = not self._source.chance(20)
+        return [
+            Leftover(driver="qemu", kind=LeftoverKind.TAP, name="tap/fl0", uid=uid, epoch=1, ours=ours),
+            Leftover(driver="qemu", kind=LeftoverKind.VOLUMES, name="quarantine/x-1", uid=uid, epoch=1, ours=ours),
+        ]
 
     def _evacuated(self, state: State) -> Command:
         return HostEvacuated(host=self._evacuating(state)[0])

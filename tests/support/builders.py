@@ -28,6 +28,7 @@ from controlplane.model.commands import (
     Report,
     Resurrect,
 )
+from controlplane.model.gc import Leftover, LeftoverKind
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -216,6 +217,27 @@ def failure(*, permanent: bool = True, message: str = "there is no image demo/ke
 
 def report(*observed: Observation, host: str = "h1", session: str | None = None, **changes: Any) -> Report:
     return Report(host=host, session=session or session_of(host), observed=list(observed), **changes)
+
+
+def tap(**changes: Any) -> Leftover:
+    """Left on a host by a microVM that is gone."""
+    facts: dict[str, Any] = {"driver": "qemu", "kind": LeftoverKind.TAP, "name": "tap/fl0", "uid": "vm-old", "epoch": 3}
+    return Leftover(**{**facts, "ours": True, **changes})
+
+
+def kept_volumes(**changes: Any) -> Leftover:
+    """In quarantine."""
+    facts: dict[str, Any] = {
+        "driver": "qemu",
+        "kind": LeftoverKind.VOLUMES,
+        "name": "quarantine/vm-old-3",
+        "uid": "vm-old",
+        "microvm": "demo/old",
+        "epoch": 3,
+        "bytes": 4096,
+        "ours": True,
+    }
+    return Leftover(**{**facts, **changes})
 
 
 def destroyed(vm: MicroVM, *, epoch: int | None = None) -> Report:

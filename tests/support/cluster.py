@@ -28,7 +28,15 @@ T = TypeVar("T")
 POLL_S = 0.1
 NODES = 3
 HOSTS = 3
-GC_SETTINGS = "gc: {every_s: 0.5, policy: {failed_microvm_after_s: 8, unmanaged_microvm_after_s: 4}}\n"
+GC_SETTINGS = """\
+gc:
+  every_s: 0.5
+  policy:
+    failed_microvm_after_s: 8
+    unmanaged_microvm_after_s: 4
+    leftover_after_s: 10
+    quarantined_volumes_after_s: 10
+"""
 Existing = tuple[str, str, str]
 """NAMESPACE/NAME, uid, host."""
 

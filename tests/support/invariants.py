@@ -19,6 +19,7 @@ from controlplane.model.commands import (
     Batch,
     BeginIncarnation,
     CancelOverride,
+    Collect,
     Command,
     CreateApiToken,
     CreateJoinToken,
@@ -127,6 +128,7 @@ def check_step(
     _check_events(after, events)
     _check_epochs(before, command, after)
     _check_vanished(before, command, after)
+    _check_left_behind(before, command, after)
     _check_begun(before, command, after)
     _check_availability(before, command, after)
     if isinstance(command, Place):
@@ -367,11 +369,32 @@ def _check_vanished(before: State, command: Command, after: State) -> None:
             assert is_off(host), f"{uid} vanished with its host"
             continue
         assert vm.phase is MicroVMPhase.DELETING, f"{uid} had no tombstone"
+        if isinstance(command, Collect):
+            assert is_off(host), f"host {host.meta.name} may confirm the tombstone of {uid}"
+            assert after.hosts[host.meta.name].stale[uid] == vm.epoch, "the order is lost"
+            continue
         assert isinstance(command, Report), f"{uid} vanished by {type(command).__name__}"
         assert command.host == vm.placement.host
         assert Destroyed(uid=uid, epoch=vm.epoch) in command.destroyed
     counts = Counter(vm.phase for vm in after.microvms.values())
     assert sum(counts.values()) == len(after.names)
+
+
+def _check_left_behind(before: State, command: Command, after: State) -> None:
+    """Only what is ours is ever ordered to go, by a collection, and such an order ends by a look of its host."""
+    for name, host in after.hosts.items():
+        told = {left.key: left for left in host.left_behind}
+        assert set(host.clearing) <= set(told), "an order is about what is there"
+        old = before.hosts.get(name)
+        if old is None or not _still_there(old, after):
+            continue
+        for key in host.clearing.keys() - old.clearing.keys():
+            assert told[key].ours, "an order is about what is ours"
+            assert isinstance(command, Collect)
+            assert host.phase is HostPhase.READY
+        if old.clearing.keys() - host.clearing.keys() and host.declared and not isinstance(command, Batch):
+            assert isinstance(command, Report)
+            assert command.host == name
 
 
 def _still_there(host: Host, after: State) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +102,14 @@ class Nodes:
 
 
 @contextmanager
-def started_nodes(directory: Path, *, nodes: int = 3, hosts: int = 1) -> Iterator[Nodes]:
+def started_nodes(
+    directory: Path, *, nodes: int = 3, hosts: int = 1, more: Mapping[str, Any] | None = None
+) -> Iterator[Nodes]:
+    """`more`: settings that each node has besides the usual ones."""
     layout = setup.create(directory / "c", nodes=nodes, hosts=hosts, driver="simulated", say=lambda _: None)
     running = Nodes(DevCluster(layout, Progress()))
+    for node in layout.plan.nodes:
+        running.write_settings(node.name, {**running.settings(node.name), **(more or {})})
     try:
         running.cluster.start()
         running.cluster.await_ready()

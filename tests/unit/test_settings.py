@@ -173,6 +173,28 @@ BAD_NODES: dict[str, tuple[object, list[str]]] = {
         _with(_node(), tls=_with(_tls(), key="pki/none.key")),
         ["tls.key:", "none.key does not exist", "flintctl dev up"],
     ),
+    "API tokens that outlive the longest": (
+        _with(_node(), api_tokens={"ttl_s": 7200, "max_ttl_s": 3600}),
+        ["api_tokens: ttl_s: 7200 s is over max_ttl_s = 3600 s"],
+    ),
+    "issuer over http": (
+        _with(_node(), oidc=[{"issuer": "http://issuer.example", "audiences": ["a"]}]),
+        ["oidc.0.issuer: must be https; http is for an issuer on this machine alone"],
+    ),
+    "issuers whose users could be taken for each other's": (
+        _with(
+            _node(),
+            oidc=[
+                {"issuer": "https://a.example", "audiences": ["a"]},
+                {"issuer": "https://b.example", "audiences": ["a"], "prefix": "oidc:corp:"},
+            ],
+        ),
+        ["oidc.1.prefix: 'oidc:corp:' and 'oidc:' of https://a.example begin alike"],
+    ),
+    "missing authority of an issuer": (
+        _with(_node(), oidc=[{"issuer": "https://a.example", "audiences": ["a"], "ca_file": "none.pem"}]),
+        ["oidc.0.ca_file:", "none.pem does not exist"],
+    ),
     "missing tokens": (_with(_node(), tokens_file="none.json"), ["tokens_file:", "none.json does not exist"]),
     "tls unknown field": (_with(_node(), tls=_with(_tls(), cert="x")), ["tls.cert: is not a known setting"]),
 }

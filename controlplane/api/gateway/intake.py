@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from immutables import Map
 
+from controlplane.api.gateway.found import decode_left_behind
 from controlplane.api.gateway.translate import (
     WireError,
     decode_destroyed,
-    decode_leftovers,
     decode_observation,
     decode_unmanaged,
 )
 from controlplane.machine.state import State
 from controlplane.model.commands import Destroyed, Report
+from controlplane.model.gc import Leftover
 from controlplane.model.resources import (
     Failure,
     Host,
@@ -58,19 +59,19 @@ class Intake:
         self._observed: dict[str, _Told] = {}
         self._destroyed: dict[str, int] = {}
         self._unmanaged: list[Unmanaged] | None = None
-        self._leftovers: list[str] | None = None
+        self._left_behind: list[Leftover] | None = None
 
     def take(self, report: wire.Report) -> None:
         """Raises WireError; then nothing was taken."""
         observed = [decode_observation(self._host, seen) for seen in report.observed]
         destroyed = [decode_destroyed(gone) for gone in report.destroyed]
         unmanaged = decode_unmanaged(report.unmanaged) if report.complete else self._unmanaged
-        leftovers = decode_leftovers(report) if report.complete else self._leftovers
+        left_behind = decode_left_behind(report) if report.complete else self._left_behind
         if report.complete:
             self._observed, self._destroyed = {}, {}
         if len(self._observed) + len(observed) > MAX_KNOWN or len(self._destroyed) + len(destroyed) > MAX_KNOWN:
             raise WireError(f"report: more than {MAX_KNOWN} microVMs")
-        self._unmanaged, self._leftovers = unmanaged, leftovers
+        self._unmanaged, self._left_behind = unmanaged, left_behind
         self._complete = self._complete or report.complete
         self._observed.update({seen.uid: _Told(seen, report.assignments_revision) for seen in observed})
         self._destroyed.update({gone.uid: gone.epoch for gone in destroyed})
@@ -86,10 +87,10 @@ class Intake:
         gone = {each.uid for each in destroyed}
         observed = [told.seen for uid, told in self._observed.items() if uid not in gone and _is_news(state, told)]
         unmanaged = self._unmanaged if _strangers_changed(host, self._unmanaged) else None
-        leftovers = self._leftovers if host is not None and host.leftovers != self._leftovers else None
+        left_behind = self._left_behind if _leftovers_changed(host, self._left_behind) else None
         # Nothing that the host was to give up is left there: it may have a lease again.
         rejoined = self._complete and host is not None and host.phase is HostPhase.REJOINING and not stale
-        if not observed and not destroyed and unmanaged is None and leftovers is None and not rejoined:
+        if not observed and not destroyed and unmanaged is None and left_behind is None and not rejoined:
             return None
         return Report(
             host=self._host,
@@ -97,7 +98,7 @@ class Intake:
             observed=sorted(observed, key=lambda seen: seen.uid)[:MAX_PER_COMMAND],
             destroyed=destroyed,
             unmanaged=unmanaged,
-            leftovers=leftovers,
+            left_behind=left_behind,
             rejoined=rejoined,
         )
 
@@ -126,6 +127,14 @@ def _is_tombstone(state: State, uid: str, epoch: int) -> bool:
 
 def _strangers_changed(host: Host | None, told: Sequence[Unmanaged] | None) -> bool:
     return host is not None and told is not None and [replace(each, since=0) for each in host.unmanaged] != told
+
+
+def _leftovers_changed(host: Host | None, told: Sequence[Leftover] | None) -> bool:
+    """How much room something takes is told with what else is new: a disk that fills up is no entry of the log."""
+    if host is None or told is None:
+        return False
+    known = [replace(each, since=0, bytes=0) for each in host.left_behind]
+    return not host.has_looked or known != [replace(each, bytes=0) for each in told]
 
 
 def _is_news(state: State, told: _Told) -> bool:

@@ -16,6 +16,7 @@ import grpc
 from grpc import aio
 
 from controlplane.api.gateway.access import Doorkeeper
+from controlplane.api.gateway.found import decode_definition
 from controlplane.api.gateway.sessions import Sessions
 from controlplane.api.gateway.translate import (
     WireError,
@@ -44,6 +45,7 @@ from controlplane.ports import (
     PlanItem,
     Presence,
     StateReader,
+    Told,
 )
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
@@ -126,6 +128,15 @@ class Link:
         raise_error(answer)
         try:
             return decode_plan(answer)
+        except WireError as error:
+            raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
+
+    async def definition(self, host: str, uid: str, *, timeout_s: float) -> Told:
+        question = wire.Question(definition=wire.DefinitionRequest(uid=uid))
+        answer = await self._ask(host, question, timeout_s=timeout_s)
+        raise_error(answer)
+        try:
+            return decode_definition(answer.definition)
         except WireError as error:
             raise HostUnreachableError(f"host {host} answered what cannot be read: {error}") from error
 

@@ -7,7 +7,7 @@ that none comes near the size limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from controlplane.api.gateway.translate import encode_assignment, encode_order
@@ -25,6 +25,7 @@ class Outbox:
     def __init__(self) -> None:
         self._sent: dict[str, _Essence] | None = None
         self._specs: set[tuple[str, int, int]] = set()
+        self._clearings: list[wire.Clearing] = []
 
     def messages(
         self,
@@ -32,25 +33,29 @@ class Outbox:
         placed: Iterable[MicroVM],
         stale: Mapping[str, int] = MappingProxyType({}),
         orders: Mapping[str, Deletion] = MappingProxyType({}),
+        clearings: Sequence[wire.Clearing] = (),
     ) -> list[wire.Assignments]:
         """What to send for the agent to know `placed`, and that it is to destroy what `stale` gives the epochs of by
-        uid, and `orders` the reasons; empty when it does.
+        uid, and `orders` the reasons, and to delete what `clearings` name; empty when it does.
         """
         vms = list(placed)
         essence = {uid: _order(epoch) for uid, epoch in stale.items()}
         essence |= {vm.meta.uid: _essence(vm) for vm in vms}
-        if essence == self._sent:
+        if essence == self._sent and list(clearings) == self._clearings:
             return []
         known = self._specs
         encoded = [encode_assignment(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
         encoded += [encode_order(uid, epoch, orders.get(uid)) for uid, epoch in sorted(stale.items())]
-        self._sent = essence
+        self._sent, self._clearings = essence, list(clearings)
         self._specs = {_spec_key(vm) for vm in vms if not vm.is_tombstone}
-        return _cut(revision, encoded)
+        messages = _cut(revision, encoded)
+        # A host is told of no more than it named itself: they are few.
+        messages[0].clearings.extend(self._clearings)
+        return messages
 
 
 def _cut(revision: int, assignments: Iterable[wire.Assignment]) -> list[wire.Assignments]:
-    messages = [wire.Assignments(revision=revision)]
+    messages = [wire.Assignments(revision=revision, governs_leftovers=True)]
     size = 0
     for assignment in assignments:
         if size + assignment.ByteSize() > _MESSAGE_BYTES and size:

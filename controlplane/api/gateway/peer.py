@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -27,8 +28,14 @@ def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Caller:
     certificates = tuple(auth_context.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
         raise IdentityError("the caller showed no certificate")
+    return _read(certificates[0])
+
+
+@lru_cache(maxsize=1024)
+def _read(pem: bytes) -> Caller:
+    """Agents and nodes call every second with the same certificate, and what it says never changes."""
     try:
-        certificate = x509.load_pem_x509_certificate(certificates[0])
+        certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
         raise IdentityError(f"not a PEM certificate: {error}") from error
     return Caller(

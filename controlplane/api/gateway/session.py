@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import structlog
 
+from controlplane.api.gateway.found import encode_clearings
 from controlplane.api.gateway.intake import Intake
 from controlplane.api.gateway.outbox import Outbox
 from controlplane.machine.outcome import Code, Rejected
@@ -180,7 +181,8 @@ class AgentSession:
             # until all of them have ended, it is told nothing that it could start (docs/adr/0103).
             if host.declared and self._reader.begun:
                 placed = state.microvms_on(self.host)
-                for message in self._outbox.messages(state.revision, placed, host.stale, host.orders):
+                clearings = encode_clearings(host)
+                for message in self._outbox.messages(state.revision, placed, host.stale, host.orders, clearings):
                     await self._outgoing.put(wire.ToAgent(assignments=message))
             try:
                 async with asyncio.timeout(RESYNC_S):

@@ -7,6 +7,9 @@ from math import floor, isfinite
 
 import msgspec
 
+from controlplane.api.gateway.bounds import MAX_NAME, MAX_TEXT, WireError
+from controlplane.api.gateway.bounds import number as _number
+from controlplane.api.gateway.bounds import text as _text
 from controlplane.model.commands import Destroyed
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import (
@@ -25,23 +28,14 @@ from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, Node
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
-MAX_TEXT = 4096
-MAX_NAME = 256
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
-MAX_LEFTOVERS = 100
 MAX_PLANNED = 50_000
 MAX_DRIVERS = 16
-MAX_AMOUNT = 2**40 - 1
-"""The machine refuses more."""
 MAX_TIME_MS = 2**48 - 1
 MAX_HELD_TTL_MS = 3_600_000
 """What an agent may claim to hold a lease of: the longest that any node may be set to grant."""
 _QUESTION_BYTES = 4 * 1024 * 1024
-
-
-class WireError(ValueError):
-    """`field: what is wrong with it`."""
 
 
 # -- from agents -------------------------------------------------------------------------------------------------------
@@ -148,35 +142,12 @@ def decode_unmanaged(found: Sequence[wire.Unmanaged]) -> list[Unmanaged]:
     return sorted(strangers, key=lambda each: (each.driver, each.native_id))
 
 
-def decode_leftovers(report: wire.Report) -> list[str] | None:
-    """In order; None of an agent that does not tell. Raises WireError."""
-    if not report.HasField("leftovers"):
-        return None
-    if len(report.leftovers.names) > MAX_LEFTOVERS:
-        raise WireError(f"leftovers: {len(report.leftovers.names)}; at most {MAX_LEFTOVERS} are named")
-    return sorted(_text("leftovers.names", name, MAX_NAME, required=True) for name in report.leftovers.names)
-
-
 def decode_destroyed(gone: wire.Confirmed) -> Destroyed:
     """Raises WireError."""
     return Destroyed(
         uid=_text("destroyed.uid", gone.uid, MAX_NAME, required=True),
         epoch=_number("destroyed.epoch", gone.epoch, least=1),
     )
-
-
-def _text(name: str, value: str, limit: int, *, required: bool = False) -> str:
-    if required and not value:
-        raise WireError(f"{name}: missing")
-    if len(value) > limit:
-        raise WireError(f"{name}: {len(value)} characters; at most {limit}")
-    return value
-
-
-def _number(name: str, value: int, *, least: int = 0, most: int = MAX_AMOUNT) -> int:
-    if not least <= value <= most:
-        raise WireError(f"{name}: {value} is not between {least} and {most}")
-    return value
 
 
 def _power(name: str, value: str) -> ObservedPower:
@@ -202,17 +173,17 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
         destroy=destroy,
         spec_json=msgspec.json.encode(vm.spec) if with_spec and not destroy else b"",
         labels=vm.meta.labels,
-        reason=_reason(vm.deletion),
+        reason=reason_of(vm.deletion),
         halt=vm.is_halted,
     )
 
 
 def encode_order(uid: str, epoch: int, order: Deletion | None) -> wire.Assignment:
     """To destroy the copy of a microVM that was given up on the host: of the microVM nothing else is known any more."""
-    return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=_reason(order))
+    return wire.Assignment(uid=uid, epoch=epoch, destroy=True, reason=reason_of(order))
 
 
-def _reason(order: Deletion | None) -> str:
+def reason_of(order: Deletion | None) -> str:
     return f"{order.reason} ({order.actor})" if order is not None else ""
 
 

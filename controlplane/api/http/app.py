@@ -1,11 +1,12 @@
 """The application: routers, middlewares and problem handlers put together around the ports.
 
-A request goes: context (id, origin, log, last resort) -> audit trail -> authentication -> body limits -> the rule of
-its route -> straight to its handler, or through the framework to it.
+A request goes: context (id, origin, log, last resort) -> audit trail -> rate of strangers -> authentication -> rate of
+the identity -> body limits -> the rule of its route -> straight to its handler, or through the framework to it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,8 +22,10 @@ from controlplane.api.http import openapi, problems, refusals
 from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
+from controlplane.api.http.rates import Buckets, IdentityRateMiddleware, StrangerRateMiddleware
 from controlplane.api.http.routes import (
     actions,
+    adoption,
     api_tokens,
     audit,
     auth,
@@ -35,6 +38,7 @@ from controlplane.api.http.routes import (
     gc,
     hosts,
     joining,
+    metrics,
     microvms,
     operations,
     raft,
@@ -48,6 +52,7 @@ from controlplane.api.http.straight import Straight
 from controlplane.api.http.trail import Trail, TrailMiddleware
 from controlplane.api.http.watch import WatchCounter
 from controlplane.machine.state import State
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
@@ -82,6 +87,8 @@ _ROUTERS = (
     snapshots,
     gc,
     audit,
+    metrics,
+    adoption,
     joining,
     authority,
 )
@@ -98,6 +105,7 @@ def create_app(
     snapshots: SnapshotSource,
     forecast: Callable[[State, Host], Sequence[PlanItem]],
     backup: Callable[[], BackupStatus | None],
+    gc_refused: Counter[Trigger],
     identity: Authenticator,
     clock: Clock,
     ids: Ids,
@@ -105,7 +113,7 @@ def create_app(
     signer: Issuer | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
-    scheduled backups, None where there are none.
+    scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
 
     `app.state.services.closing` ends everything that only waits; `app.state.trail` is to be run beside it.
     """
@@ -127,6 +135,7 @@ def create_app(
         snapshots=snapshots,
         forecast=forecast,
         backup=backup,
+        gc_refused=gc_refused,
         clock=clock,
         ids=ids,
         settings=settings,
@@ -141,9 +150,11 @@ def create_app(
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
     bounded = BodyLimitMiddleware(straight, settings=settings)
-    known = AuthMiddleware(bounded, identity=identity, reader=reader)
+    paced = IdentityRateMiddleware(bounded, buckets=Buckets(settings.identity_rate, clock))
+    known = AuthMiddleware(paced, identity=identity, reader=reader)
+    met = StrangerRateMiddleware(known, buckets=Buckets(settings.stranger_rate, clock))
     app.state.trail = Trail(node=settings.node, proposer=proposer, clock=clock)
-    noted = TrailMiddleware(known, trail=app.state.trail, route_of=straight.route_of)
+    noted = TrailMiddleware(met, trail=app.state.trail, route_of=straight.route_of)
     app.first = ContextMiddleware(noted, reader=reader, ids=ids)
     return app
 

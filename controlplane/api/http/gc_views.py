@@ -50,7 +50,7 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
     waiting: dict[Trigger, Counter[WaitsFor]] = {trigger: Counter() for trigger in Trigger}
     for each in made.waiting:
         waiting[each.trigger][each.waits_for] += 1
-    oldest = _oldest(made)
+    since = oldest(made)
     return shapes.GCStatusShape(
         revision=state.revision,
         policy=_policy(made.policy),
@@ -60,7 +60,7 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
                 after_s=after_of(made.policy.spec, trigger),
                 due=due[trigger],
                 waiting={reason: waiting[trigger][reason] for reason in sorted(waiting[trigger])},
-                oldest_since=iso(oldest.get(trigger)),
+                oldest_since=iso(since.get(trigger)),
                 collected=tally.collected if (tally := state.tallies.get(trigger.value)) is not None else 0,
                 last=shapes.LastShape(at=iso(tally.at), subject=tally.subject, reason=tally.reason)
                 if tally is not None
@@ -78,12 +78,12 @@ def status(state: State, made: GCPlan) -> shapes.GCStatusShape:
     )
 
 
-def _oldest(made: GCPlan) -> dict[Trigger, int]:
+def oldest(made: GCPlan) -> dict[Trigger, int]:
     """Since when (ms) the oldest thing of each trigger is so, whether it is due or waits."""
-    oldest: dict[Trigger, int] = {}
+    found: dict[Trigger, int] = {}
     for each in (*(collection.command for collection in made.collect), *made.waiting):
-        oldest[each.trigger] = min(each.since, oldest.get(each.trigger, each.since))
-    return oldest
+        found[each.trigger] = min(each.since, found.get(each.trigger, each.since))
+    return found
 
 
 def holds(state: State, seen: Callable[[Meta], bool]) -> shapes.HoldList:

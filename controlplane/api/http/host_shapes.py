@@ -9,6 +9,7 @@ from pydantic import Field
 from controlplane.api.http.shape import ConditionShape, Continue, DeletionShape, HoldShape, Resource, Shape
 from controlplane.api.http.times import Timestamp
 from controlplane.decide.emptying import Stand
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import Availability, MicroVMPhase, ObservedPower
 from controlplane.model.spec import HostMode, HostSpec
 from controlplane.model.types import Kind
@@ -40,6 +41,22 @@ class UnmanagedShape(Shape):
     power_state: ObservedPower
     since: Timestamp
     hold: HoldShape | None
+
+
+class LeftoverShape(Shape):
+    """What is there of a microVM that is gone."""
+
+    driver: str
+    kind: LeftoverKind
+    name: str = Field(description="How its driver names it; `flintctl hold found/HOST/NAME` keeps it.")
+    microvm: str | None = Field(description="NAMESPACE/NAME of what it is of; null: the thing does not say so.")
+    uid: str | None
+    epoch: int | None
+    bytes: int = Field(description="On the host's disk, when something was last told.")
+    ours: bool = Field(description="It carries the mark of this cluster; else only its owner can delete it.")
+    since: Timestamp
+    hold: HoldShape | None
+    deletion: DeletionShape | None = Field(description="The order to delete it, which its host has to confirm.")
 
 
 class StaleShape(Shape):
@@ -108,7 +125,7 @@ class HostStatus(Shape):
     ready_for_reprovisioning: bool = Field(
         description="Its agent has looked, and nothing of ours is left there, nor can come; see the condition."
     )
-    leftovers: list[str] | None = Field(
+    left_behind: list[LeftoverShape] | None = Field(
         description="What its agent found of microVMs that are gone; null while it has not told."
     )
     connected_to: str | None = Field(description="Node that the agent's session is at.")

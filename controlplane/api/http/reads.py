@@ -26,6 +26,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    Adopt,
     Command,
     ConfirmOff,
     DeclareFailoverPolicy,
@@ -120,6 +121,8 @@ def find_for(state: State, command: Command) -> Record | None:
             | DeclareRoleBinding()
         ):
             return find(state, KIND_DECLARED[type(command)], None, command.name)
+        case Adopt():
+            return find_for(state, command.declaration)
         case Hold() | Release():
             return _held(state, command)
         case Delete():

@@ -17,7 +17,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from controlplane.api.http.protocol import BoundedProtocol
+from controlplane.api.http.protocol import BoundedProtocol, ConnectionLimits
 from controlplane.api.http.services import Services
 from controlplane.identity.files import TlsFiles
 
@@ -69,8 +69,18 @@ class _Uvicorn(uvicorn.Server):
 class ApiServer:
     """Serves `app` over TLS at `host:port`; port 0 takes a free one, see `address`."""
 
-    def __init__(self, app: FastAPI, *, host: str, port: int, tls: TlsFiles, grace_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        host: str,
+        port: int,
+        tls: TlsFiles,
+        grace_s: float = 10.0,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
         self.app = app
+        self._limits = limits or ConnectionLimits()
         self._host = host
         self._port = port
         self._tls = tls
@@ -84,7 +94,7 @@ class ApiServer:
         """Listening when this returns. Raises OSError (address taken, files missing) or ssl.SSLError."""
         config = uvicorn.Config(
             self.app,
-            http=BoundedProtocol,
+            http=BoundedProtocol.within(self._limits),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, cast
@@ -14,6 +15,7 @@ from controlplane.api.http.auth import principal_of
 from controlplane.api.http.settings import ApiSettings
 from controlplane.identity.principal import Principal
 from controlplane.machine.state import State
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import Host
 from controlplane.ports import (
     AgentLink,
@@ -43,6 +45,8 @@ class Services:
     forecast: Callable[[State, Host], Sequence[PlanItem]]
     """What the agent of a host would do if it came back as it was last known."""
     backup: Callable[[], BackupStatus | None]
+    gc_refused: Counter[Trigger]
+    """Collections that were refused to this node, whoever asked for them."""
     clock: Clock
     ids: Ids
     settings: ApiSettings

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.api.http.rates import Rate
 from controlplane.decide.breaker import FailoverLimits
 from controlplane.model.spec import GCPolicySpec
 
 MIB = 1024 * 1024
+IDENTITY_RATE = Rate(per_s=1000, burst=5000)
+STRANGER_RATE = Rate(per_s=5, burst=50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,10 @@ class ApiSettings:
     watch_queue: int = 1024
     """Events that a watcher may be behind before its stream is ended."""
     max_watchers: int = 1000
+    watchers_per_identity: int = 200
+    identity_rate: Rate = IDENTITY_RATE
+    stranger_rate: Rate = STRANGER_RATE
+    """Of requests that authentication refuses, by address."""
     failover: FailoverLimits = field(default_factory=FailoverLimits)
     """As whoever leads has them: what is said here is what is decided there."""
     gc_policy: GCPolicySpec = field(default_factory=GCPolicySpec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from controlplane.api.http import cluster_shapes, host_shapes, host_views, policy_shapes, shape, shapes
+from controlplane.api.http import cluster_shapes, found_views, host_shapes, host_views, policy_shapes, shape, shapes
 from controlplane.api.http.times import iso
 from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.conditions import (
@@ -20,9 +20,7 @@ from controlplane.decide.drift import DriftField, classify
 from controlplane.decide.failover import failover
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.evacuation_rules import availability
-from controlplane.machine.holding import found_hold
 from controlplane.machine.state import State
-from controlplane.model.gc import Deletion, Held
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -38,7 +36,6 @@ from controlplane.model.resources import (
     Policy,
     Role,
     RoleBinding,
-    Unmanaged,
 )
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -193,8 +190,8 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
         operation=vm.operation,
         on_detach=vm.detach if vm.placement is not None else None,
         resurrection=_resurrection(vm),
-        deletion=deletion(vm.deletion),
-        hold=_hold(vm.hold),
+        deletion=found_views.deletion(vm.deletion),
+        hold=found_views.hold(vm.hold),
         move=None if vm.move is None else shapes.MoveShape(host=vm.move.host, epoch=vm.move.epoch, at=iso(vm.move.at)),
         stays=vm.stay.reason if vm.stay is not None else None,
         conditions=_conditions(conditions(state, vm)),
@@ -223,14 +220,14 @@ def _host(state: State, record: Host) -> _Host:
             availability=availability(record),
             evacuation=host_views.evacuation(state, record),
             ready_for_reprovisioning=ready_for_reprovisioning(state, record).status is Truth.TRUE,
-            leftovers=record.leftovers,
+            left_behind=found_views.left_behind(record),
             connected_to=record.node if record.session is not None else None,
             last_seen_at=iso(record.last_seen_at),
             reason=record.reason,
             confirmed_by=record.confirmed_by,
             lease_ttl_s=record.lease_ttl_ms / 1000 if record.lease_ttl_ms else None,
             stale=[
-                host_shapes.StaleShape(uid=uid, epoch=epoch, deletion=deletion(record.orders.get(uid)))
+                host_shapes.StaleShape(uid=uid, epoch=epoch, deletion=found_views.deletion(record.orders.get(uid)))
                 for uid, epoch in sorted(record.stale.items())
             ],
             driver=drivers[0] if drivers else None,
@@ -245,41 +242,11 @@ def _host(state: State, record: Host) -> _Host:
                 vcpu=capacity.vcpu, memory_in_mb=capacity.memory_in_mb, microvms=capacity.microvms
             ),
             allocated=_amount(record.allocated),
-            unmanaged=[_unmanaged(record, found) for found in record.unmanaged],
-            hold=_hold(record.hold),
+            unmanaged=found_views.unmanaged(record),
+            hold=found_views.hold(record.hold),
             conditions=_conditions(host_conditions(state, record)),
         ),
     }
-
-
-def _unmanaged(host: Host, found: Unmanaged) -> host_shapes.UnmanagedShape:
-    return host_shapes.UnmanagedShape(
-        native_id=found.native_id,
-        driver=found.driver,
-        uid=found.uid,
-        namespace=found.namespace,
-        name=found.name,
-        epoch=found.epoch,
-        ours=found.ours,
-        power_state=found.power,
-        since=iso(found.since),
-        hold=_found_hold(host, found.key),
-    )
-
-
-def _found_hold(host: Host, key: str) -> shape.HoldShape | None:
-    holding = found_hold(host, key)
-    return _hold(holding.held) if holding is not None else None
-
-
-def _hold(held: Held | None) -> shape.HoldShape | None:
-    return shape.HoldShape(actor=held.actor, at=iso(held.at), reason=held.reason) if held is not None else None
-
-
-def deletion(order: Deletion | None) -> shape.DeletionShape | None:
-    if order is None:
-        return None
-    return shape.DeletionShape(actor=order.actor, at=iso(order.at), reason=order.reason, trigger=order.trigger)
 
 
 def namespace(state: State, record: Namespace) -> policy_shapes.NamespaceResource:

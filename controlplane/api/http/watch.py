@@ -15,13 +15,14 @@ that breaks in between is resumed from before them: an event may come twice, and
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from controlplane.api.http import partition, problems, shapes, views
+from controlplane.api.http import found_views, partition, problems, shapes, views
 from controlplane.api.http.access import Asker, about_object
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.api.http.partition import until_cut_off
@@ -71,7 +72,7 @@ def frames(state: State, events: Sequence[Event]) -> bytes:
             revision=event.revision,
             kind=event.kind,
             object=document(state, event.object),
-            deletion=views.deletion(event.deletion),
+            deletion=found_views.deletion(event.deletion),
         )
         if following is None or following.revision != event.revision:
             parts.append(f"id: {event.revision}\n")
@@ -80,10 +81,22 @@ def frames(state: State, events: Sequence[Event]) -> bytes:
 
 
 class WatchCounter:
-    """How many streams are open at this node."""
+    """How many streams are open at this node, and by whom."""
 
     def __init__(self) -> None:
-        self.open = 0
+        self.by: Counter[str] = Counter()
+
+    @property
+    def open(self) -> int:
+        return self.by.total()
+
+    def opened(self, who: str) -> None:
+        self.by[who] += 1
+
+    def closed(self, who: str) -> None:
+        self.by[who] -= 1
+        if not self.by[who]:
+            del self.by[who]
 
 
 class WatchResponse(Response):
@@ -102,12 +115,11 @@ class WatchResponse(Response):
         self._began = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._services.settings.max_watchers
-        if self._counter.open >= limit:
-            refusal = problems.problem("too_many_watchers", f"{limit} are open at this node", retry_after_s=5)
+        who = self._wanted.asker.principal.name
+        if (refusal := self._refusal(who)) is not None:
             await problems.answer(refusal)(scope, receive, send)
             return
-        self._counter.open += 1
+        self._counter.opened(who)
         tasks = [
             asyncio.create_task(self._pump()),
             asyncio.create_task(_gone_away(receive)),
@@ -119,10 +131,21 @@ class WatchResponse(Response):
         try:
             await self._stream(scope, receive, send, tasks)
         finally:
-            self._counter.open -= 1
+            self._counter.closed(who)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refusal(self, who: str) -> problems.ApiError | None:
+        settings, counter = self._services.settings, self._counter
+        if counter.open >= settings.max_watchers:
+            return problems.problem(
+                "too_many_watchers", f"{settings.max_watchers} are open at this node", retry_after_s=5
+            )
+        if counter.by[who] >= settings.watchers_per_identity:
+            message = f"{who} has {settings.watchers_per_identity} open at this node"
+            return problems.problem("too_many_watchers", message, retry_after_s=5)
+        return None
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, tasks: list[asyncio.Task[None]]) -> None:
         pump, failing = tasks[0], [tasks[0], *tasks[3:]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from controlplane.cli.columns import age
 from controlplane.cli.commands import host_evacuation, resources
 from controlplane.cli.errors import CliError
 from controlplane.cli.options import YesOption
-from controlplane.cli.values import dig, text
+from controlplane.cli.values import Json, dig, text
 
 _OFF = """\
 You say that these hosts are certainly off and stay off: the power was cut, or somebody stands in front of them.
@@ -67,6 +67,27 @@ def cordon(ctx: typer.Context, name: NameArgument) -> None:
 def uncordon(ctx: typer.Context, name: NameArgument) -> None:
     """Let new microVMs come again; ends a drain or a maintenance: what has left stays where it is."""
     _act(options.client(ctx), name, "uncordon")
+
+
+@app.command()
+def adopt(
+    ctx: typer.Context,
+    name: NameArgument,
+    instance: Annotated[str, typer.Argument(help="How the host names it: NATIVE_ID of `flintctl gc plan`.")],
+    to: Annotated[str, typer.Option("--name", metavar="[NAMESPACE/]NAME", help="What it is to be called.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whether it may be; change nothing.")] = False,
+) -> None:
+    """Declare a microVM that the host runs and nobody declares any more, such as after a restore. It runs on."""
+    namespace, _, short = to.rpartition("/")
+    namespace = namespace or options.connection(ctx).namespace
+    body: Json = {"instance": instance, "namespace": namespace, "name": short}
+    path = f"{_path(name)}/actions/adopt"
+    params = {"dry_run": "true"} if dry_run else None
+    answer = options.client(ctx).request("POST", path, params=params, body=body).body
+    for warning in cast("list[str]", answer.get("warnings") or []):
+        typer.echo(f"warning: {warning}", err=True)
+    verb = "would be adopted (dry run)" if dry_run else "adopted"
+    print(f"microvm {namespace}/{short}: {verb} on host {name}, where it runs as {instance}")
 
 
 @app.command("confirm-fenced")

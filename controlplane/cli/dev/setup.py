@@ -105,6 +105,8 @@ def node_settings(layout: Layout, node: NodePlan) -> dict[str, object]:
         "http": {
             "listen": f"{LOOPBACK}:{node.http_port}",
             "peers": {other.name: f"{LOOPBACK}:{other.http_port}" for other in others},
+            # Whoever measures a local cluster does it with one token.
+            "limits": {"identity_per_s": 0, "stranger_per_s": 0},
         },
         "tls": _tls(layout, node.name),
         "tokens_file": str(layout.tokens_file),

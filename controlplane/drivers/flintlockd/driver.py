@@ -27,8 +27,9 @@ from controlplane.drivers.flintlockd.copies import Copy, choose, copies_of, high
 from controlplane.drivers.flintlockd.journal import Journal, Phase, Record
 from controlplane.drivers.flintlockd.settings import FlintlockdSettings
 from controlplane.drivers.flintlockd.translate import DRIVER_NAME, check, to_wire
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, Instance, Lease, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, Instance, Lease, Remains, VMDefinition
 from controlplane.wire.flintlock.types import microvm_pb2 as types
 
 P = ParamSpec("P")
@@ -291,12 +292,23 @@ class FlintlockdDriver:
             if left is not None and left.status.state != State.DELETING:
                 raise
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+    async def definition(self, uid: str) -> VMDefinition | None:
+        record = await self._record(uid)
+        return record.definition if record is not None and record.phase is not Phase.DESTROYED else None
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """What Flintlock lists. Disks and interfaces are its own, and its API does not tell of them."""
         record = await self._record(uid) if uid is not None else None
         if record is None:
             return []
-        return [f"Flintlock microVM {copy.native_id}" for copy in await self._copies(record.definition)]
+        copies = await self._copies(record.definition)
+        return [Remains(DRIVER_NAME, LeftoverKind.INSTANCE, f"microvm/{copy.native_id}", uid=uid) for copy in copies]
+
+    async def clear(self, name: str) -> None:
+        """There is nothing that a list without a uid names."""
+
+    async def keep_until_told(self) -> None:
+        """Flintlock keeps nothing of what is deleted."""
 
     # -- changes
 

@@ -32,7 +32,7 @@ from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.drivers.qemu.watch import Watch
 from controlplane.model.spec import MicroVMSpec, PowerState
-from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, Lease, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, ImageStore, Instance, Lease, Remains, VMDefinition
 
 _log = structlog.get_logger(__name__)
 _TIDY_S = 60.0
@@ -46,7 +46,8 @@ class QemuDriver:
     instance: the host's name for people, 1 to 64 letters, digits, `.`, `-` and `_`.
     accelerator: `auto` boots a guest once per start of the host to find out whether KVM is of use.
     probe_kernel: what `auto` boots; the newest readable kernel in /boot when there is none.
-    keep_local_volumes_s: how long local volumes of destroyed microVMs stay in quarantine; 0: not at all.
+    keep_local_volumes_s: how long local volumes of destroyed microVMs stay in quarantine until a cluster says when they
+    go; 0: not at all.
     """
 
     def __init__(
@@ -273,11 +274,31 @@ class QemuDriver:
             self._guests.pop(uid, None)
         self._watch.wake()
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+    async def definition(self, uid: str) -> VMDefinition | None:
+        return await asyncio.to_thread(Folder(self._site.vms, uid).definition)
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         if uid is None:
             return await asyncio.to_thread(leftovers.of_all, self._site)
         async with self._lock(uid):
             return await asyncio.to_thread(leftovers.of, self._site, uid)
+
+    async def clear(self, name: str) -> None:
+        site = self._site
+        left = await asyncio.to_thread(leftovers.named, site, name)
+        if left is None:
+            return
+        async with self._lock(left.uid or name):
+            # Again under the lock: something may have been made of it meanwhile.
+            if (left := await asyncio.to_thread(leftovers.named, site, name)) is not None:
+                await leftovers.delete(site, left)
+        self._watch.wake()
+
+    async def keep_until_told(self) -> None:
+        try:
+            await asyncio.to_thread(self._quarantine.keep_until_told)
+        except OSError as error:
+            raise DriverError("StateUnavailable", f"cannot write in {self._state_dir}: {error.strerror}") from error
 
     # -- the lease
 

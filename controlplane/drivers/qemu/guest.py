@@ -337,7 +337,7 @@ class Guest:
         """Make the taps and the seed, and resolve the images."""
         spec, site = definition.spec, self._site
         kernel, initrd = boot_files(spec, site.images)
-        await network.make(site.instance, self.uid, spec.interfaces)
+        await network.make(self._tag(definition), spec.interfaces)
         nics = network.nics(site.instance, self.uid, spec.interfaces)
         contents = seed.files(spec, uid=self.uid, name=definition.name, nics=nics)
         self.folder.write(SEED, await asyncio.to_thread(seed.build, contents))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +18,12 @@ import msgspec
 from controlplane.drivers.qemu import command
 from controlplane.drivers.qemu.tag import is_part
 from controlplane.drivers.qemu.watchdog import MARK
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError, VMDefinition
 
 SEED = "seed.iso"
+DRAFTS = frozenset({".definition.json", ".run.json"})
+"""What a write of a record leaves that was interrupted."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -117,6 +121,12 @@ class Folder:
             raise DriverError("StateUnavailable", f"cannot read {self.path / name}: {error.strerror}") from error
 
 
+def remove_tree(path: Path) -> None:
+    """What vanishes meanwhile is no error. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
 def sweep(trash: Path) -> None:
     """Delete what is in the trash."""
     if trash.is_dir():
@@ -135,5 +145,5 @@ def sync_folder(path: Path) -> None:
 def _decode(decoder: msgspec.json.Decoder[_Record], data: bytes, folder: Path) -> _Record:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise DriverError("StateUnavailable", f"a record in {folder} is damaged: {error}", retryable=False) from error

@@ -1,7 +1,8 @@
 """Interfaces: one persistent tap per interface, attached to a bridge when the spec names one.
 
 Names and hardware addresses are computed from the instance, the uid and the interface's id. So they are the same after
-every restart, and every tap of a microVM can be found by its name alone, whatever was or was not written down.
+every restart, and every tap of a microVM can be found by its name alone, whatever was or was not written down. Whose a
+tap is that nothing else tells of, its alias says (`ip link`), which is its mark.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.drivers.common import unsupported
 from controlplane.drivers.qemu.command import Nic
+from controlplane.drivers.qemu.tag import Tag, is_part, mark_of, parse_mark
 from controlplane.model.spec import Interface, InterfaceType, MicroVMSpec
 from controlplane.ports import DriverError
 
 _DEVICES = Path("/sys/class/net")
 _TIMEOUT_S = 10.0
+_NAME_PREFIX = "fl"
 
 
 def tap_prefix(instance: str, uid: str) -> str:
     """10 characters that all taps of one microVM begin with."""
-    return f"fl{hashlib.sha256(f'{instance}/{uid}'.encode()).hexdigest()[:8]}"
+    return f"{_NAME_PREFIX}{hashlib.sha256(f'{instance}/{uid}'.encode()).hexdigest()[:8]}"
 
 
 def tap_name(instance: str, uid: str, device: str) -> str:
@@ -67,8 +71,19 @@ def check(spec: MicroVMSpec) -> None:
             )
 
 
-async def make(instance: str, uid: str, interfaces: Mapping[str, Interface]) -> None:
-    """Make the taps of a microVM as declared and remove its other ones."""
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """One whose alias says whose it is."""
+
+    name: str
+    cluster_id: str
+    uid: str
+    epoch: int
+
+
+async def make(tag: Tag, interfaces: Mapping[str, Interface]) -> None:
+    """Make the taps of a microVM as declared, with its mark, and remove its other ones."""
+    instance, uid = tag.instance, tag.uid
     wanted = {tap_name(instance, uid, device): device for device in interfaces}
     await _remove(name for name in existing(instance, uid) if name not in wanted)
     for name, device in wanted.items():
@@ -77,7 +92,7 @@ async def make(instance: str, uid: str, interfaces: Mapping[str, Interface]) -> 
             await _ip("tuntap", "add", "dev", name, "mode", "tap", pointer=pointer)
         bridge = interfaces[device].bridge_name
         master = ("master", bridge) if bridge else ("nomaster",)
-        await _ip("link", "set", "dev", name, *master, "up", pointer=pointer)
+        await _ip("link", "set", "dev", name, "alias", mark_of(tag), *master, "up", pointer=pointer)
 
 
 async def remove(instance: str, uid: str) -> None:
@@ -92,6 +107,26 @@ def existing(instance: str, uid: str) -> list[str]:
     """Names of the taps that a microVM has on the host."""
     prefix = tap_prefix(instance, uid)
     return sorted(entry.name for entry in _DEVICES.iterdir() if entry.name.startswith(prefix))
+
+
+def marked(instance: str) -> list[Tap]:
+    """Every tap whose mark is of `instance`, in order of names. Those of before there were marks are not among them."""
+    taps: list[Tap] = []
+    for path in sorted(_DEVICES.glob(f"{_NAME_PREFIX}*")):
+        try:
+            tag = parse_mark((path / "ifalias").read_text(encoding="utf-8", errors="replace").strip())
+        except OSError:  # it went away
+            continue
+        ours = tag is not None and tag.instance == instance and is_part(tag.uid)
+        if tag is not None and ours and path.name.startswith(tap_prefix(instance, tag.uid)):
+            taps.append(Tap(path.name, tag.cluster_id, tag.uid, tag.epoch))
+    return taps
+
+
+async def remove_tap(name: str) -> None:
+    """Absent is success. Raises DriverError."""
+    if (_DEVICES / name).exists():
+        await _remove([name])
 
 
 def _bridges() -> list[str]:

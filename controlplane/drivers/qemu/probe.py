@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane.model.types import DECODE_ERRORS
+
 DEADLINE_S = 6.0
 _PROOF = b"VFS: Unable to mount root fs"
 _MEMORY_IN_MB = 128
@@ -54,7 +56,7 @@ async def decide(cache: Path, *, binary: str, qemu_version: str, boot_id: str, k
 def _kept(cache: Path) -> Verdict | None:
     try:
         return msgspec.json.decode(cache.read_bytes(), type=Verdict)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *DECODE_ERRORS):
         return None
 
 

@@ -5,8 +5,9 @@ the trash. The manifest was written into it before, so a crash leaves either a m
 an entry that says what it is. Everything in an entry but the manifest and the disks that it names is deleted
 afterwards, and by every `tidy` once more. Nothing here is looked at by anything that runs microVMs.
 
-An entry goes once its time is over, by the host's clock; the one that was put here first goes earlier while the disk is
-nearly full. It goes as everything does: renamed into the trash, then deleted.
+Once a cluster has said that its policy tells when entries go (`keep_until_told`), an entry goes by its order; before,
+and on a host that no cluster ever told so, once its time is over by the host's clock. The one that was put here first
+goes earlier while the disk is nearly full. It goes as everything does: renamed into the trash, then deleted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import structlog
 from controlplane.drivers.qemu import volumes
 from controlplane.drivers.qemu.layout import Folder, sync_folder
 from controlplane.model.spec import VolumeKind
+from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError
 
 MANIFEST = "manifest.json"
@@ -59,7 +61,7 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """keep_s: how long an entry is kept; 0: local volumes are deleted with their microVM."""
+    """keep_s: how long an entry is kept while no cluster says when they go; 0: none is made then."""
 
     path: Path
     trash: Path
@@ -86,22 +88,49 @@ class Quarantine:
         _log.info("quarantine.kept", entry=str(entry), uid=manifest.uid, until=manifest.until)
         return True
 
+    @property
+    def by_order(self) -> bool:
+        """Whether a cluster says when entries go. Outlives the agent: what it said may be longer than `keep_s`."""
+        return self._told.exists()
+
+    def keep_until_told(self) -> None:
+        """Raises OSError."""
+        if not self.by_order:
+            self._told.touch(mode=0o600)
+            sync_folder(self._told.parent)
+
+    @property
+    def _told(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.by-order")
+
     def entries(self) -> list[Entry]:
         """The oldest first."""
-        return sorted(self._read(), key=lambda each: (each.manifest.destroyed_at, each.path.name))
+        found = [entry for _, entry in self.look() if entry is not None]
+        return sorted(found, key=lambda each: (each.manifest.destroyed_at, each.path.name))
+
+    def look(self) -> Iterator[tuple[Path, Entry | None]]:
+        """Everything in here by name; None for what is no entry (any more): somebody put hands on it, it is theirs."""
+        for path in self._names():
+            yield path, _read(path)
+
+    def delete(self, name: str, reason: str) -> None:
+        """Absent is success, and so is what is no entry any more. Raises OSError."""
+        path = self.path / name
+        if path.parent == self.path and (entry := _read(path)) is not None:
+            self._drop(entry, reason)
 
     def tidy(self, now_s: int) -> None:
         """Finish what a crash interrupted, and delete what is kept no longer."""
         for entry in self.entries():
             _strip(entry.path, entry.manifest)
-            if entry.manifest.until <= now_s:
+            if entry.manifest.until <= now_s and not self.by_order:
                 self._drop(entry, "its time is over")
             elif self._is_tight():
                 self._drop(entry, f"less than {MIN_FREE:.0%} of the disk is free")
 
     def _manifest(self, folder: Folder, now_s: int) -> Manifest | None:
         definition = folder.definition()
-        if definition is None or self.keep_s == 0:
+        if definition is None or (self.keep_s == 0 and not self.by_order):
             return None
         local = {
             item.pointer: item.file
@@ -129,17 +158,6 @@ class Quarantine:
     def _names(self) -> list[Path]:
         return sorted(self.path.iterdir()) if self.path.is_dir() else []
 
-    def _read(self) -> Iterator[Entry]:
-        for path in self._names():
-            try:
-                manifest = _decoder.decode((path / MANIFEST).read_bytes())
-                taken = sum((path / name).stat().st_blocks * 512 for name in manifest.volumes.values())
-            except (OSError, msgspec.MsgspecError) as error:
-                # Somebody took a disk out, or put something in: it is theirs.
-                _log.warning("quarantine.unreadable", entry=str(path), error=str(error))
-                continue
-            yield Entry(path=path, manifest=manifest, bytes=taken)
-
     def _is_tight(self) -> bool:
         usage = shutil.disk_usage(self.path)
         return usage.free < usage.total * MIN_FREE
@@ -153,6 +171,15 @@ class Quarantine:
         shutil.rmtree(doomed)
         known = entry.manifest
         _log.warning("quarantine.deleted", uid=known.uid, name=f"{known.namespace}/{known.name}", reason=reason)
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        manifest = _decoder.decode((path / MANIFEST).read_bytes())
+        taken = sum((path / name).stat().st_blocks * 512 for name in manifest.volumes.values())
+    except (OSError, *DECODE_ERRORS):
+        return None
+    return Entry(path=path, manifest=manifest, bytes=taken)
 
 
 def _strip(path: Path, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 PREFIX = "flintlock"
 _PART = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PARTS = 7
+_EPOCH_DIGITS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Tag:
         return "/".join((PREFIX, self.instance, self.cluster_id, self.uid, str(self.epoch), self.namespace, self.name))
 
 
+def mark_of(tag: Tag) -> str:
+    """The mark of what has less room than a process's name, without the names for people."""
+    return "/".join((PREFIX, tag.instance, tag.cluster_id, tag.uid, str(tag.epoch)))
+
+
+def parse_mark(text: str) -> Tag | None:
+    return parse(f"{text}//")
+
+
 def is_part(text: str) -> bool:
     """Whether `text` can stand in a tag, and as the name of a folder."""
     return _PART.fullmatch(text) is not None and not text.startswith(".")
@@ -40,7 +50,8 @@ def instance_of(text: str) -> str | None:
 
 def parse(text: str) -> Tag | None:
     parts = text.split("/")
-    if len(parts) != _PARTS or parts[0] != PREFIX or not parts[4].isdecimal():
+    # Any process on the host may call itself so, and Python refuses to read a number of thousands of digits.
+    if len(parts) != _PARTS or parts[0] != PREFIX or not parts[4].isdecimal() or len(parts[4]) > _EPOCH_DIGITS:
         return None
     _, instance, cluster_id, uid, epoch, namespace, name = parts
     return Tag(instance, cluster_id, uid, int(epoch), namespace, name)

@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from controlplane.drivers.simulated import lease, power
 from controlplane.drivers.simulated.driver import moment
-from controlplane.drivers.simulated.store import FILE_NAME, Fault, Row, Store
+from controlplane.drivers.simulated.store import DRIVER, FILE_NAME, Fault, Row, Store
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
-from controlplane.ports import DriverError
+from controlplane.ports import DriverError, Remains
 
-_CALLS = ("create", "update", "set_power", "destroy", "list", "check", "renew")
+_CALLS = ("create", "update", "set_power", "destroy", "list", "check", "renew", "clear")
 _POSSIBLE_IN = {
     "kill": {ObservedPower.RUNNING, ObservedPower.PAUSED},
     "pause": {ObservedPower.RUNNING},
@@ -56,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     create = command("create", "make one that no control plane asked for", target="NAME")
     create.add_argument("--vcpu", type=int, default=1)
     create.add_argument("--memory-in-mb", type=int, default=128)
+    leave = command("leave", "leave something of a microVM that is gone", target="NAME")
+    leave.add_argument("--kind", default="tap", choices=[each.value for each in LeftoverKind])
+    leave.add_argument("--microvm", metavar="NAMESPACE/NAME")
+    leave.add_argument("--uid")
+    leave.add_argument("--epoch", type=int)
+    leave.add_argument("--bytes", type=int, default=0)
+    leave.add_argument("--unmarked", action="store_true", help="nothing on it says whose it is")
     fail = command("fail", "make a driver call fail", target="UID|*")
     fail.add_argument("--call", required=True, choices=_CALLS)
     fail.add_argument("--code", default="HypervisorFailed")
@@ -152,6 +160,19 @@ def _run(store: Store, options: argparse.Namespace) -> None:
                     pointer=options.pointer,
                     retryable=not options.permanent,
                     times=options.times,
+                )
+            )
+        case "leave":
+            store.leave(
+                Remains(
+                    driver=DRIVER,
+                    kind=LeftoverKind(options.kind),
+                    name=str(options.target),
+                    uid=options.uid,
+                    microvm=options.microvm,
+                    epoch=options.epoch,
+                    bytes=int(options.bytes),
+                    marked=not options.unmarked,
                 )
             )
         case "heal":

@@ -21,10 +21,11 @@ from msgspec.structs import replace
 from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
 from controlplane.drivers.simulated import lease as leases
 from controlplane.drivers.simulated import power as steps
-from controlplane.drivers.simulated.store import HeldLease, Row, Store
+from controlplane.drivers.simulated.store import DRIVER, HeldLease, Row, Store
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import Interface, MicroVMSpec, OnDetach, PowerState, detach_action
-from controlplane.ports import DriverError, DriverInfo, Instance, InterfaceStatus, Lease, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, Instance, InterfaceStatus, Lease, Remains, VMDefinition
 
 VERSION = "1"
 POLL_S = 0.2
@@ -106,7 +107,7 @@ class SimulatedDriver:
 
     @property
     def info(self) -> DriverInfo:
-        return DriverInfo(name="simulated", version=VERSION, simulated=True, accelerator=None, fences=True)
+        return DriverInfo(name=DRIVER, version=VERSION, simulated=True, accelerator=None, fences=True)
 
     # -- life of the driver
 
@@ -403,12 +404,32 @@ class SimulatedDriver:
         self._booting.pop(row.native_id, None)
         self._wake()
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
-        """Nothing can be left but what a fault of this call names, for rehearsals."""
+    async def definition(self, uid: str) -> VMDefinition | None:
+        row = self._store.get(uid)
+        return _definitions.decode(row.definition) if row is not None and row.definition is not None else None
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
+        """Nothing can be left but what a rehearsal put there, or what a fault of this call names."""
         fault = self._store.take_fault("leftovers", uid or "")
         if fault is not None:
-            return [fault.message]
-        return [f"row {row.native_id}"] if uid is not None and (row := self._store.get(uid)) is not None else []
+            return [Remains(DRIVER, LeftoverKind.TAP, fault.message, uid=uid)]
+        if uid is None:
+            return self._store.remains()
+        row = self._store.get(uid)
+        return [Remains(DRIVER, LeftoverKind.INSTANCE, f"row/{row.native_id}", uid=uid)] if row is not None else []
+
+    async def clear(self, name: str) -> None:
+        self._fail_if_told("clear", name)
+        left = next((each for each in self._store.remains() if each.name == name), None)
+        if left is None:
+            return
+        if not left.marked:
+            raise DriverError("NotOurs", f"{name} does not say that it is ours: it is left alone", retryable=False)
+        self._store.clear(name)
+        self._wake()
+
+    async def keep_until_told(self) -> None:
+        """Nothing here goes by itself."""
 
     def _changed(self, row: Row) -> None:
         self._remember(row, self._now_ms())

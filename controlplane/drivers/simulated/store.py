@@ -18,9 +18,11 @@ from typing import Any, cast
 
 import msgspec
 
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
-from controlplane.ports import DriverError
+from controlplane.ports import DriverError, Remains
 
+DRIVER = "simulated"
 FILE_NAME = "simulated.db"
 BUSY_TIMEOUT_S = 5.0
 CONSOLE_LINES_MAX = 256
@@ -44,6 +46,10 @@ CREATE TABLE IF NOT EXISTS lease (
   only INTEGER PRIMARY KEY CHECK (only = 1), boot_id TEXT NOT NULL, ends_s REAL NOT NULL, grace_s REAL NOT NULL,
   ttl_s REAL NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS remains (
+  name TEXT PRIMARY KEY, kind TEXT NOT NULL, uid TEXT, cluster_id TEXT, microvm TEXT, epoch INTEGER,
+  bytes INTEGER NOT NULL, marked INTEGER NOT NULL
+) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -223,6 +229,37 @@ class Store:
             query = "SELECT start, data FROM console WHERE native_id = ? AND visible_at_ms <= ? ORDER BY start"
             lines = cast(list[tuple[int, bytes]], self._db.execute(query, (native_id, now_ms)).fetchall())
             return (lines[0][0] if lines else 0), b"".join(data for _, data in lines)
+
+    # -- what is left of microVMs that are gone, for rehearsals
+
+    def leave(self, left: Remains) -> None:
+        with self._errors():
+            values = (
+                left.name, left.kind.value, left.uid, left.cluster_id, left.microvm, left.epoch, left.bytes, left.marked
+            )  # fmt: skip
+            self._db.execute("INSERT OR REPLACE INTO remains VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def remains(self) -> list[Remains]:
+        with self._errors():
+            rows = self._db.execute("SELECT * FROM remains ORDER BY name").fetchall()
+        return [
+            Remains(
+                driver=DRIVER,
+                name=name,
+                kind=LeftoverKind(kind),
+                uid=uid,
+                cluster_id=cluster_id,
+                microvm=microvm,
+                epoch=epoch,
+                bytes=taken,
+                marked=bool(marked),
+            )
+            for name, kind, uid, cluster_id, microvm, epoch, taken, marked in rows
+        ]
+
+    def clear(self, name: str) -> None:
+        with self._errors():
+            self._db.execute("DELETE FROM remains WHERE name = ?", (name,))
 
     # -- faults
 

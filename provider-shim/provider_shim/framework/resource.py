@@ -11,12 +11,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from provider_shim.framework.diagnostics import Report, error
 from provider_shim.framework.function import Function
 from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
+
+if TYPE_CHECKING:
+    from provider_shim.framework.ephemeral import EphemeralResource
 
 
 @dataclass(slots=True)
@@ -140,6 +143,10 @@ class Provider(ABC):
     @property
     @abstractmethod
     def list_resources(self) -> Mapping[str, ListResource]: ...
+
+    @property
+    @abstractmethod
+    def ephemeral_resources(self) -> Mapping[str, EphemeralResource]: ...
 
     @abstractmethod
     def configure(self, config: Object, report: Report) -> None: ...

@@ -1,7 +1,7 @@
 """The calls of `tfplugin6.Provider` on a framework provider.
 
 Each method takes a request message and fills a response; `handlers()` pairs them with the protocol's names. What the
-provider does not declare (ephemeral resources, actions) is answered as "none" and refused by name
+provider does not declare (actions) is answered as "none" and refused by name
 when asked for. Unexpected exceptions are turned into diagnostics by `guard`, never into gRPC failures.
 """
 
@@ -30,6 +30,7 @@ from provider_shim.protocol.convert import (
     write_schema,
     write_value,
 )
+from provider_shim.protocol.ephemeral import EphemeralCalls
 from provider_shim.protocol.messages import message
 
 Message: TypeAlias = Any
@@ -64,10 +65,7 @@ class Servicer:
             "ReadDataSource": self._read_data_source,
             "GetFunctions": self._get_functions,
             "CallFunction": self._call_function,
-            "ValidateEphemeralResourceConfig": _undeclared("ephemeral resource", "type_name"),
-            "OpenEphemeralResource": _undeclared("ephemeral resource", "type_name"),
-            "RenewEphemeralResource": _undeclared("ephemeral resource", "type_name"),
-            "CloseEphemeralResource": _undeclared("ephemeral resource", "type_name"),
+            **EphemeralCalls(self._provider).handlers(),
             "ValidateListResourceConfig": self._validate_list_resource,
             "ListResource": self._list_resource,
             "ValidateActionConfig": _undeclared("action", "type_name"),
@@ -87,6 +85,8 @@ class Servicer:
             response.functions.add(name=name)
         for name in sorted(self._provider.list_resources):
             response.list_resources.add(type_name=name)
+        for name in sorted(self._provider.ephemeral_resources):
+            response.ephemeral_resources.add(type_name=name)
 
     def _get_provider_schema(self, _request: Message, response: Message) -> None:
         _write_capabilities(response)
@@ -95,6 +95,8 @@ class Servicer:
             response.resource_schemas[name].CopyFrom(write_schema(resource.schema))
         for name, source in self._provider.data_sources.items():
             response.data_source_schemas[name].CopyFrom(write_schema(source.schema))
+        for name, ephemeral in self._provider.ephemeral_resources.items():
+            response.ephemeral_resource_schemas[name].CopyFrom(write_schema(ephemeral.schema))
         for name, listing in self._provider.list_resources.items():
             response.list_resource_schemas[name].CopyFrom(write_schema(listing.schema))
         self._get_functions(_request, response)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provider_shim.client import Client, ClientSettings, check_endpoint
+from provider_shim.client import Client, ClientSettings, check_endpoint, read_token
 from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.types import UNKNOWN, Object, as_list
 from provider_shim.resources.rehearsal import CHECKS, Checks, Rehearsals
@@ -20,6 +21,9 @@ from provider_shim.resources.rehearsal import CHECKS, Checks, Rehearsals
 ENVIRONMENT = {
     "endpoints": "FLINTLOCK_ENDPOINTS",
     "token": "FLINTLOCK_TOKEN",
+    "token_file": "FLINTLOCK_TOKEN_FILE",
+    "oidc_token": "FLINTLOCK_OIDC_TOKEN",
+    "oidc_token_file": "FLINTLOCK_OIDC_TOKEN_FILE",
     "ca_file": "FLINTLOCK_CA_FILE",
     "client_certificate": "FLINTLOCK_CLIENT_CERTIFICATE",
     "client_key": "FLINTLOCK_CLIENT_KEY",
@@ -27,6 +31,16 @@ ENVIRONMENT = {
     "plan_checks": "FLINTLOCK_PLAN_CHECKS",
 }
 DEFAULT_NAMESPACE = "default"
+
+
+_TOKENS = ("token", "token_file", "oidc_token", "oidc_token_file")
+"""Of the environment, the first that is there; of the configuration, one at most. It replaces the environment's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    token: str = field(repr=False)
+    file: str | None
 
 
 class Connection:
@@ -60,11 +74,13 @@ class Connection:
             self._namespace = values["namespace"]
         if self._unknown:
             return
+        credential = _credential(config, values, report)
         self._check(values, report)
-        if not report.failed:
+        if not report.failed and credential is not None:
             self._settings = ClientSettings(
                 endpoints=tuple(values["endpoints"]),
-                token=values["token"],
+                token=credential.token,
+                token_file=credential.file,
                 ca_file=values["ca_file"],
                 client_certificate=values["client_certificate"],
                 client_key=values["client_key"],
@@ -102,14 +118,6 @@ class Connection:
             problem = check_endpoint(endpoint)
             if problem:
                 report.error("Invalid endpoint", f"{problem}.", attribute("endpoints"))
-        if not values["token"]:
-            _missing(report, "token", "token = var.flintlock_token", "the token")
-        elif not values["token"].isascii() or not values["token"].isprintable() or " " in values["token"]:
-            report.error(
-                "Invalid token",
-                "It has characters that no token has (was it read with a newline?).",
-                attribute("token"),
-            )
         if values["plan_checks"] not in (None, *CHECKS):
             allowed = ", ".join(CHECKS)
             report.error("Invalid plan_checks", f"It is one of {allowed}.", attribute("plan_checks"))
@@ -120,6 +128,32 @@ class Connection:
         if bool(values["client_certificate"]) != bool(values["client_key"]):
             missing = "client_key" if values["client_certificate"] else "client_certificate"
             report.error(f"{missing} is missing", "A client certificate needs its key.", attribute(missing))
+
+
+def _credential(config: Object, values: Mapping[str, Any], report: Report) -> _Credential | None:
+    """The one token that is to be sent; None where there is none, which the report says."""
+    written = [name for name in _TOKENS if config.get(name) is not None]
+    if len(written) > 1:
+        report.error("Two credentials", f"{written[0]} says already who this is.", attribute(written[1]))
+        return None
+    name = next((each for each in written or _TOKENS if values[each]), None)
+    if name is None:
+        _missing(report, "token", "token = var.flintlock_token", "the token")
+        return None
+    value, file = str(values[name]), None
+    if name.endswith("_file"):
+        file = value
+        try:
+            value = read_token(file)
+        except (OSError, ValueError):
+            report.error(f"Cannot read {name}", f'There is no readable token in "{file}".', attribute(name))
+            return None
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        report.error(
+            f"Invalid {name}", "It has characters that no token has (was it read with a newline?).", attribute(name)
+        )
+        return None
+    return _Credential(value, file)
 
 
 def _missing(report: Report, name: str, example: str, what: str) -> None:

@@ -31,19 +31,28 @@ def _kept_for(what: str) -> Attribute:
     )
 
 
+def _kept_unless_told(default: int, what: str) -> Attribute:
+    return Attribute(
+        type=NUMBER,
+        default=default,
+        on_change="live",
+        validators=(between(0, _TEN_YEARS_S),),
+        description=f"Seconds for which {what}.",
+    )
+
+
 _INTENT = {
     "labels": labels_attribute("Labels of the policy."),
     "annotations": annotations_attribute(),
     "failed_microvm_after_s": _kept_for("a microVM whose host says that it cannot run the spec"),
     "unmanaged_microvm_after_s": _kept_for("a copy of ours on a host, of a microVM that nobody declares"),
     "lost_host_after_s": _kept_for("a lost host that is confirmed off; leave it unset for hosts of Terraform"),
-    "finished_operation_after_s": Attribute(
-        type=NUMBER,
-        default=7 * 86_400,
-        on_change="live",
-        validators=(between(0, _TEN_YEARS_S),),
-        description="Seconds for which an operation that ended is kept.",
+    "lost_tombstone_after_s": _kept_for("a deleted microVM that waits for a lost host which is confirmed off"),
+    "leftover_after_s": _kept_for("what a host has of microVMs that are gone (taps, folders)"),
+    "quarantined_volumes_after_s": _kept_unless_told(
+        86_400, "local volumes of a destroyed microVM are kept on their host"
     ),
+    "finished_operation_after_s": _kept_unless_told(7 * 86_400, "an operation that ended is kept"),
 }
 
 

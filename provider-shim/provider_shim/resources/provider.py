@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from provider_shim.framework.diagnostics import Report
+from provider_shim.framework.ephemeral import EphemeralResource
 from provider_shim.framework.function import Function
 from provider_shim.framework.resource import DataSource, ListResource, Provider, Resource
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
+from provider_shim.resources.api_token import ApiTokenResource
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
 from provider_shim.resources.drift_source import DriftSource
@@ -45,6 +47,15 @@ class FlintlockProvider(Provider):
                 f"Environment: `{ENVIRONMENT['endpoints']}`, separated by commas.",
             ),
             "token": _argument("token", "Token to authenticate with.", sensitive=True),
+            "token_file": _argument("token_file", "File that holds the token; read again when it changes."),
+            "oidc_token": _argument(
+                "oidc_token",
+                "ID token of an OpenID Connect issuer that the control plane trusts, such as the one of a CI system.",
+                sensitive=True,
+            ),
+            "oidc_token_file": _argument(
+                "oidc_token_file", "File that holds the ID token; read again when it changes."
+            ),
             "ca_file": _argument("ca_file", "PEM file with the authority that signed the nodes' certificates."),
             "client_certificate": _argument("client_certificate", "PEM file with a client certificate."),
             "client_key": _argument("client_key", "PEM file with the client certificate's key."),
@@ -79,6 +90,9 @@ class FlintlockProvider(Provider):
         self._functions: dict[str, Function] = {each.name: each() for each in FUNCTIONS}
         microvms = MicroVMList(self.connection)
         self._list_resources: dict[str, ListResource] = {microvms.type_name: microvms}
+        self._ephemeral_resources: dict[str, EphemeralResource] = {
+            ApiTokenResource.type_name: ApiTokenResource(self.connection)
+        }
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -95,6 +109,10 @@ class FlintlockProvider(Provider):
     @property
     def list_resources(self) -> dict[str, ListResource]:
         return self._list_resources
+
+    @property
+    def ephemeral_resources(self) -> dict[str, EphemeralResource]:
+        return self._ephemeral_resources
 
     @property
     def deferred(self) -> bool:

@@ -211,6 +211,7 @@ class DriverConformance:
         assert refusal.value.code == "StaleEpoch"
         assert await existing(driver, vm.uid) == seen, "a refused order changed the running microVM"
         await self._check_console(driver, vm.uid, Capability.CONSOLE in capabilities)
+        assert await driver.definition(vm.uid) == vm
 
         await driver.stop()
         again = await drivers()
@@ -224,6 +225,7 @@ class DriverConformance:
             assert not list(leftovers(vm.uid))
             assert not await again.leftovers(vm.uid)
             assert not await again.leftovers()
+            assert await again.definition(vm.uid) is None
         for call in (again.update(vm), again.set_power(vm.uid, PowerState.RUNNING, grace_s=0.0)):
             with pytest.raises(DriverError) as refusal:
                 await call

@@ -47,8 +47,11 @@ from acceptance.qemu.guests import (
     require,
 )
 
-from controlplane.drivers.qemu import QemuDriver, probe, process
+from controlplane.drivers.qemu import QemuDriver, network, probe, process
+from controlplane.drivers.qemu.driver import instance_mark
+from controlplane.drivers.qemu.tag import Tag
 from controlplane.images.store import LocalImageStore
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import (
     Initrd,
@@ -201,7 +204,7 @@ async def test_volumes_identity_and_causes_over_a_life(
     ended = await in_power(driver, vm.uid, ObservedPower.STOPPED)
     assert ended.cause == "hypervisor was ended by signal 15"
     (left,) = await driver.leftovers(vm.uid)
-    assert left.endswith(f"/vms/{vm.uid}")
+    assert left.name == f"vms/{vm.uid}"
     assert await driver.leftovers() == [], "it is no leftover while it is listed"
     await driver.destroy(vm.uid, grace_s=0)
     assert leftovers_in(state_dir, vm.uid) == []
@@ -220,7 +223,9 @@ async def test_a_local_volume_outlives_its_microvm_for_its_time(
     await driver.destroy(vm.uid, grace_s=0)
     await driver.destroy(vm.uid, grace_s=0)
     assert not await driver.list()
-    assert not [*await driver.leftovers(vm.uid), *await driver.leftovers()]
+    assert not await driver.leftovers(vm.uid)
+    (kept,) = await driver.leftovers()
+    assert (kept.kind, kept.uid, kept.epoch, kept.marked) == (LeftoverKind.VOLUMES, vm.uid, vm.epoch, True)
     (entry,) = (state_dir / "quarantine").iterdir()
     assert sorted(each.name for each in entry.iterdir()) == ["disk-data.raw", "manifest.json"]
     assert (entry / "disk-data.raw").read_text().startswith("precious")
@@ -233,6 +238,61 @@ async def test_a_local_volume_outlives_its_microvm_for_its_time(
         while entry.exists():  # noqa: ASYNC110 (nothing tells of it)
             await asyncio.sleep(0.05)
     await driver.stop()
+
+
+async def test_what_was_left_of_microvms_is_found_by_its_mark_and_deleted_when_told(
+    state_dir: Path, store: LocalImageStore, sample: MicroVMSpec
+) -> None:
+    """A tap, a folder and kept volumes of microVMs that are gone go one by one; what runs keeps all that it has."""
+    volumes = {"data": Volume(kind=VolumeKind.LOCAL, size_in_mb=1)}
+    spec = replace(sample, interfaces={"eth0": Interface()})
+    runs, gone = definition(spec, uid=new_uid()), definition(replace(spec, additional_volumes=volumes), uid=new_uid())
+    driver = QemuDriver(state_dir, store, INSTANCE, "tcg")
+    await driver.start()
+    await driver.keep_until_told()
+    for vm in (runs, gone):
+        await driver.create(vm)
+        await in_power(driver, vm.uid, ObservedPower.RUNNING)
+    assert await driver.leftovers() == [], "what runs has left nothing"
+    await driver.destroy(gone.uid, grace_s=0)
+    mark = instance_mark(INSTANCE, state_dir)
+    tag = Tag(mark, gone.cluster_id, gone.uid, gone.epoch, gone.namespace, gone.name)
+    await network.make(tag, gone.spec.interfaces)
+    (state_dir / "vms" / "01HALFMADE").mkdir()
+
+    await driver.stop()
+    driver = QemuDriver(state_dir, store, INSTANCE, "tcg")
+    await driver.start()
+    left = {each.name: each for each in await driver.leftovers()}
+    tap, kept = f"tap/{network.tap_name(mark, gone.uid, 'eth0')}", f"quarantine/{gone.uid}-{gone.epoch}"
+    assert set(left) == {tap, kept, "vms/01HALFMADE"}
+    assert all(each.marked for each in left.values())
+    assert (left[tap].uid, left[tap].cluster_id) == (gone.uid, gone.cluster_id)
+    for name in left:
+        await driver.clear(name)
+        await driver.clear(name)
+    await driver.clear(f"tap/{network.tap_name(mark, runs.uid, 'eth0')}")
+    await driver.clear(f"vms/{runs.uid}")
+    assert await driver.leftovers() == []
+    assert leftovers_in(state_dir, gone.uid) == []
+    assert (await existing(driver, runs.uid)).power is ObservedPower.RUNNING
+    assert network.existing(mark, runs.uid)
+    await driver.destroy(runs.uid, grace_s=0)
+    await driver.stop()
+
+
+async def test_a_process_whose_folder_is_gone_is_found_and_ended(
+    driver: QemuDriver, state_dir: Path, sample: MicroVMSpec
+) -> None:
+    vm = definition(replace(sample, interfaces={"eth0": Interface()}), uid=new_uid())
+    await driver.create(vm)
+    await in_power(driver, vm.uid, ObservedPower.RUNNING)
+    shutil.rmtree(state_dir / "vms" / vm.uid)
+    (stray,) = await driver.list()
+    assert (stray.uid, stray.cluster_id, stray.epoch) == (vm.uid, vm.cluster_id, vm.epoch)
+    assert await driver.leftovers() == [], "while it runs, its tap is not left over"
+    await driver.destroy(vm.uid, grace_s=0)
+    assert (await driver.list(), await driver.leftovers(), leftovers_in(state_dir, vm.uid)) == ((), [], [])
 
 
 async def test_tampering_is_seen_and_undone(driver: QemuDriver, sample: MicroVMSpec) -> None:

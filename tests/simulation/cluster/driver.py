@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from simulation.cluster.host import Guest, SimulatedHost
+from simulation.cluster.host import Guest, SimulatedHost, Watchdog
 from simulation.cluster.loop import CURRENT, Process
 
 from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
+from controlplane.model.gc import LeftoverKind
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import MicroVMSpec, OnDetach, PowerState
-from controlplane.ports import DriverError, DriverInfo, Instance, Lease, VMDefinition
+from controlplane.ports import DriverError, DriverInfo, Instance, Lease, Remains, VMDefinition
 
 MIND_S = 0.5
 PATIENCE_S = 1.5
@@ -73,21 +74,24 @@ class SimulatedHostDriver:
             raise DriverError("WatchdogSilent", f"no answer within {ASK_S:g} s") from None
 
     async def _mind(self) -> None:
+        """Pings, and their answers, take no time here: who is not held back answers at once, or once it goes on."""
         host = self._host
-
-        def pong(_: bool) -> None:
-            self._heard_s = host.machine.boottime_s()
-
         while True:
-            watchdog = host.watchdog
-            if watchdog is not None:
-                self._tell(watchdog.ping, answered=pong)
+            pinged, answered = host.watchdog, self._is_answered(host.watchdog)
             await asyncio.sleep(MIND_S)
+            if not answered:
+                self._is_answered(pinged)
             if host.machine.boottime_s() - self._heard_s > PATIENCE_S:
                 host.seen["watchdog replaced"] += 1
                 await asyncio.sleep(host.machine.chance.uniform(0.02, 0.2))
                 host.start_watchdog()
                 self._heard_s = host.machine.boottime_s()
+
+    def _is_answered(self, watchdog: Watchdog | None) -> bool:
+        if watchdog is None or watchdog.process.gate:
+            return False
+        self._heard_s = self._host.machine.boottime_s()
+        return True
 
     # -- what exists ---------------------------------------------------------------------------------------------------
 
@@ -120,14 +124,17 @@ class SimulatedHostDriver:
         await asyncio.sleep(self._host.machine.chance.uniform(least_s, most_s))
         if self._host.machine.chance.random() < self._host.failing:
             self._host.seen["driver failed"] += 1
-            raise DriverError("HypervisorFailed", "the hypervisor did not answer")
+            again = self._host.machine.chance.random() < 0.8
+            raise DriverError("HypervisorFailed", "the hypervisor did not answer", retryable=again)
 
     async def renew(self, lease: Lease) -> None:
         await self._ask("take", lease)
 
     async def held(self) -> Lease | None:
-        lease, now_s = self._host.lease, self._host.machine.boottime_s()
-        return lease if lease is not None and now_s < lease.ends_s else None
+        held, now_s = self._host.held, self._host.machine.boottime_s()
+        if held is None or now_s >= held.ends:
+            return None
+        return Lease(ends_s=held.ends, grace_s=held.grace, ttl_s=held.ttl or 0.0)
 
     async def create(self, vm: VMDefinition) -> None:
         await self._put_in_effect(vm, may_create=True)
@@ -198,9 +205,18 @@ class SimulatedHostDriver:
         if self._host.guests.pop(guest.native_id, None) is not None:
             self._host.wake()
 
-    async def leftovers(self, uid: str | None = None) -> Sequence[str]:
+    async def definition(self, uid: str) -> VMDefinition | None:
+        return next((guest.vm for guest in self._host.guests.values() if guest.vm and guest.vm.uid == uid), None)
+
+    async def leftovers(self, uid: str | None = None) -> Sequence[Remains]:
         """A guest here leaves nothing but itself."""
-        return [f"guest {uid}"] if uid is not None and uid in self._host.guests else []
+        if uid is None or uid not in self._host.guests:
+            return []
+        return [Remains("simulated", LeftoverKind.INSTANCE, f"guest/{uid}", uid=uid)]
+
+    async def clear(self, name: str) -> None: ...
+
+    async def keep_until_told(self) -> None: ...
 
 
 def _instance(guest: Guest) -> Instance:

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING
 
 from simulation.cluster.host import Guest
 from simulation.cluster.loop import Process
+from simulation.cluster.members import leadership_transferred, member_replaced
 from simulation.cluster.network import Pair, Weather
 from simulation.cluster.node import Node
+from simulation.cluster.operating import (
+    HOST_CALM_S,
+    host_acted_on,
+    host_deleted,
+    host_emptied,
+    just_placed,
+    nowhere_to_go,
+    power_off,
+)
 from simulation.cluster.restoring import restore_older
 
 from controlplane.model.resources import ObservedPower
@@ -23,8 +33,6 @@ if TYPE_CHECKING:
     from simulation.cluster.world import World
 
 Fault = Callable[["World", random.Random], Awaitable[None]]
-HOST_CALM_S = 8.0
-"""After a trouble of an agent or a watchdog, before the next one of that host."""
 
 
 def lasting(chance: random.Random, least_s: float, most_s: float) -> float:
@@ -60,10 +68,11 @@ async def node_killed(world: World, chance: random.Random) -> None:
 async def all_nodes_down(world: World, chance: random.Random) -> None:
     world.count("all nodes down")
     power = chance.random() < 0.5
-    for node in world.nodes.values():
+    nodes = list(world.nodes.values())
+    for node in nodes:
         node.kill(power=power)
     await asyncio.sleep(lasting(chance, 10.0, 300.0))
-    for node in chance.sample(list(world.nodes.values()), len(world.nodes)):
+    for node in chance.sample(nodes, len(nodes)):
         node.start()
         await asyncio.sleep(chance.uniform(0.0, 3.0))
 
@@ -181,21 +190,7 @@ async def host_lost_power(world: World, chance: random.Random) -> None:
     if name is None:
         return
     world.count("host lost power")
-    host, agent = world.hosts[name], world.agents[name]
-    host.on = False
-    agent.kill()
-    host.lose_power()
-    off_s = lasting(chance, 3.0, 120.0)
-    if chance.random() < 0.4:
-        await asyncio.sleep(off_s / 2)
-        await world.users.confirm_off(name)
-        off_s /= 2
-    await asyncio.sleep(off_s)
-    host.machine.rate = world.draw_rate(chance)
-    host.boot()
-    agent.start()
-    await asyncio.sleep(HOST_CALM_S)
-    world.release_host(name)
+    await power_off(world, name, chance, lasting(chance, 3.0, 120.0))
 
 
 async def agent_killed(world: World, chance: random.Random) -> None:
@@ -262,7 +257,7 @@ async def guest_crashed(world: World, chance: random.Random) -> None:
 async def stranger_started(world: World, chance: random.Random) -> None:
     """Somebody runs something by hand."""
     host = world.hosts[chance.choice(list(world.hosts))]
-    native_id = f"by-hand-{world.loop.steps}"
+    native_id = f"by-hand-{world.seen['started by hand']}"
     if host.on and len([each for each in host.guests.values() if each.vm is None]) < 3:
         world.count("started by hand")
         host.guests[native_id] = Guest(native_id, None, ObservedPower.RUNNING)
@@ -316,5 +311,15 @@ FAULTS: dict[Fault, float] = {
     wall_clock_jumped: 1,
     user_works: 12,
     lease_changed: 0.5,
-    restore_older: 0.5,
+    restore_older: 1.5,
+    member_replaced: 1.5,
+    leadership_transferred: 1,
+    host_emptied: 2,
+    host_deleted: 1,
+    host_acted_on: 1,
+    just_placed: 2,
+    nowhere_to_go: 0.5,
 }
+"""With how often each is drawn, relative to the others."""
+
+FAULTS_BY_NAME = {fault.__name__: fault for fault in FAULTS}

@@ -7,9 +7,10 @@ import gc
 import logging
 import multiprocessing
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,9 +20,10 @@ from tempfile import TemporaryDirectory
 import structlog
 from simulation.cluster.builds import Build
 from simulation.cluster.profile import Profile, draw_profile
+from simulation.cluster.schedule import Schedule, Trouble, draw_troubles, smaller
 from simulation.cluster.world import Note, World
 from simulation.raft.invariants import Violation
-from simulation.tallies import Series, Tally, fingerprint
+from simulation.tallies import Series, Tally, fingerprint_of
 
 _MEMORY = Path("/dev/shm")
 _FORK = multiprocessing.get_context("fork")
@@ -48,10 +50,24 @@ def run_seed(
     on_note: Callable[[Note], None] | None = None,
 ) -> Outcome:
     """`hours`: of faults, in virtual time. `on_note` is called in the child."""
+    build, profile = build or Build(), profile or draw_profile(seed)
+    troubles = draw_troubles(seed, hours, build.weights or profile.weights, profile.pace_s)
+    return run_troubles(seed, troubles, build=build, profile=profile, on_note=on_note)
+
+
+def run_troubles(
+    seed: int,
+    troubles: Sequence[Trouble],
+    *,
+    build: Build | None = None,
+    profile: Profile | None = None,
+    on_note: Callable[[Note], None] | None = None,
+) -> Outcome:
+    """A seed with a schedule of its own."""
     ours, theirs = _FORK.Pipe(duplex=False)
     world = build or Build(), profile or draw_profile(seed)
     with TemporaryDirectory(prefix="cluster-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory:
-        child = _FORK.Process(target=_run, args=(seed, hours, Path(directory), *world, on_note, theirs))
+        child = _FORK.Process(target=_run, args=(seed, troubles, Path(directory), *world, on_note, theirs))
         child.start()
         theirs.close()
         try:
@@ -65,7 +81,7 @@ def run_seed(
 
 def _run(
     seed: int,
-    hours: float,
+    troubles: Sequence[Trouble],
     directory: Path,
     build: Build,
     profile: Profile,
@@ -74,8 +90,12 @@ def _run(
 ) -> None:
     logging.disable()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), processors=[_silence])
+    # When the collector runs depends on how much was allocated, and what it finds may have something to say, as an
+    # asynchronous generator has; so it runs at virtual times (`World`).
+    gc.disable()
     gc.freeze()
-    world = World(seed, hours, directory, profile, build)
+    covered = set(sys.modules)
+    world = World(seed, troubles, directory, profile, build)
     if on_note is not None:
         world.on_note = on_note
     violation: Violation | None = None
@@ -83,6 +103,8 @@ def _run(
         world.run()
     except Violation as error:
         violation = error
+    late = sorted(name for name in set(sys.modules) - covered if name.startswith("controlplane."))
+    assert not late, f"loaded by a run, and not in the fingerprint of its tallies: {late}"
     loop = world.loop
     answer.send(Outcome(violation, loop.steps, loop.now_s, world.network.trace, world.seen, list(world.recent)))
     answer.close()
@@ -100,6 +122,28 @@ def find(build: Build, seeds: int, hours: float) -> tuple[int, Outcome] | None:
         if outcome.violation is not None:
             return seed, outcome
     return None
+
+
+def shrink(seed: int, hours: float, build: Build, *, runs: int) -> tuple[Schedule, Outcome] | None:
+    """A smaller schedule with which `seed` fails in the same way, and how it does; None when the seed does not fail."""
+    profile = draw_profile(seed)
+    drawn = draw_troubles(seed, hours, build.weights or profile.weights, profile.pace_s)
+    first = last = run_troubles(seed, drawn, build=build)
+    if first.violation is None:
+        return None
+    kind = first.violation.kind
+
+    def fails(troubles: Sequence[Trouble]) -> bool:
+        nonlocal last
+        outcome = run_troubles(seed, troubles, build=build)
+        if outcome.violation is None or outcome.violation.kind != kind:
+            return False
+        last = outcome
+        return True
+
+    # What had not begun cannot matter.
+    begun = [each for each in drawn if each.at_s <= first.virtual_s]
+    return Schedule(seed, build.name, smaller(begun, fails, runs=runs)), last
 
 
 def run_block(first: int, count: int, *, hours: float) -> Tally:
@@ -123,6 +167,7 @@ def _of_children_s() -> float:
 
 
 def series(file: Path, hours: float) -> Series:
-    """Tallies in `file` of the present product and of this simulator, by seeds of so many hours."""
-    code = fingerprint(("controlplane", "tests/simulation"))
+    """Tallies in `file` of what is simulated of the product, as it is now, and of this simulator, by seeds of so many
+    hours."""
+    code = fingerprint_of("simulation.cluster.running")
     return Series(file, f"{code} {hours:g} h", 1, partial(run_block, hours=hours))

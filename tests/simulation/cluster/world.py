@@ -1,24 +1,25 @@
 """The simulated cluster: its machines and processes, what goes wrong, and what must have become of it in the end.
 
-A run is a function of its seed, its hours and its profile. It begins well, goes through faults at times that the seed
-draws, and ends calm: everything is healed, and within `SETTLE_S` everything must be as it was asked for, or say why
+A run is a function of its seed, its profile and its schedule. It begins well, goes through the troubles of the
+schedule, and ends calm: everything is healed, and within `SETTLE_S` everything must be as it was asked for, or say why
 not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from simulation.cluster.agent import AgentHost
 from simulation.cluster.builds import Build
 from simulation.cluster.checker import Checker
-from simulation.cluster.faults import FAULTS, Fault
+from simulation.cluster.faults import FAULTS_BY_NAME, Fault
 from simulation.cluster.grpc_aio import Exchange
 from simulation.cluster.host import Guest, SimulatedHost
 from simulation.cluster.loop import CURRENT, Machine, VirtualLoop
@@ -26,6 +27,7 @@ from simulation.cluster.network import Network, Weather
 from simulation.cluster.node import CLUSTER, Node
 from simulation.cluster.peers import Switchboard
 from simulation.cluster.profile import Profile
+from simulation.cluster.schedule import Trouble
 from simulation.cluster.settled import unsettled
 from simulation.cluster.surroundings import simulated
 from simulation.cluster.users import Users
@@ -33,6 +35,9 @@ from simulation.cluster.users import Users
 from controlplane.identity.authority import Authority
 
 SETTLE_S = 180.0
+COLLECT_S = 60.0
+SPARES = 6
+"""Members that may be added."""
 _SKEW = math.sqrt(1.1)
 """Clocks run at most so much faster or slower than the truth, so no two differ by more than a tenth."""
 
@@ -42,7 +47,7 @@ Note = tuple[float, tuple[object, ...]]
 
 
 class World:
-    def __init__(self, seed: int, hours: float, directory: Path, profile: Profile, build: Build) -> None:
+    def __init__(self, seed: int, troubles: Sequence[Trouble], directory: Path, profile: Profile, build: Build) -> None:
         self.seed = seed
         self.profile = profile
         self.build = build
@@ -56,12 +61,18 @@ class World:
         self.checker = Checker(CLUSTER, self.seen, self.hosts)
         self.exchange = Exchange(self.network, lambda machine: self._certificates[machine])
         self.restoring = False
-        self._seconds = hours * 3600
+        self.changing_members = False
+        self._troubles = troubles
         self._chance = random.Random(f"{seed} faults")
         self._claimed: set[str] = set()
         self._machine = Machine(self.loop, "world", seed)
-        tuning = {name: getattr(profile, name) for name in _RAFT_TUNING}
-        self.nodes = {f"n{i}": Node(self, f"n{i}", i, directory, tuning) for i in range(1, profile.nodes + 1)}
+        self._directory = directory
+        self._tuning = {name: getattr(profile, name) for name in _RAFT_TUNING}
+        self.nodes: dict[str, Node] = {}
+        for i in range(1, profile.nodes + 1):
+            self.add_node(f"n{i}", founder=True)
+        self.spare_names = [f"n{i}" for i in range(profile.nodes + 1, profile.nodes + SPARES + 1)]
+        """Of members to come."""
         for i in range(1, profile.hosts + 1):
             name = f"h{i}"
             machine = Machine(self.loop, name, seed, rate=self.draw_rate(self._chance))
@@ -69,10 +80,22 @@ class World:
         self.agents = {name: AgentHost(self, host) for name, host in self.hosts.items()}
         self.users = Users(self)
         authority = Authority.create(directory / "ca", cluster_id="simulation")
-        files = {name: authority.issue_node(name, directory / "tls" / name) for name in self.nodes}
+        names = (*self.nodes, *self.spare_names)
+        files = {name: authority.issue_node(name, directory / "tls" / name) for name in names}
         files |= {name: authority.issue_host(name, directory / "tls" / name) for name in self.hosts}
         self._certificates = {name: each.certificate.read_bytes() for name, each in files.items()}
         self.tls = files["n1"]
+
+    def add_node(self, name: str, *, founder: bool = False) -> Node:
+        node = self.nodes[name] = Node(self, name, int(name.removeprefix("n")), self._directory, self._tuning)
+        node.join = not founder
+        return node
+
+    def remove_node(self, node: Node) -> None:
+        """It is taken down, and its disk is thrown away."""
+        del self.nodes[node.name]
+        node.kill(power=True)
+        node.forget()
 
     def draw_rate(self, chance: random.Random) -> float:
         return chance.choice((1 / _SKEW, 1.0, _SKEW, chance.uniform(1 / _SKEW, _SKEW)))
@@ -100,7 +123,7 @@ class World:
         self.note("raft ended", node.name, repr(error)[:150])
         if isinstance(error, OSError) or type(error).__name__ in ("DiskError", "DiskFullError"):
             self.seen["stopped by its disk"] += 1
-        else:
+        elif not node.leaving:
             self.checker.violate("a node stopped for good", f"{node.name}: {error!r}")
 
     def front_failed(self, node: Node, error: BaseException) -> None:
@@ -124,7 +147,12 @@ class World:
         free = [name for name, host in self.hosts.items() if name not in self._claimed and host.on]
         if not free:
             return None
-        name = chance.choice(free)
+        return self.claim(chance.choice(free))
+
+    def claim(self, name: str) -> str | None:
+        """That host, if it is well."""
+        if name in self._claimed or not self.hosts[name].on:
+            return None
         self._claimed.add(name)
         return name
 
@@ -148,8 +176,10 @@ class World:
     async def _watched(self) -> None:
         """The run, until its end or the first violation."""
         life = asyncio.create_task(self._life())
+        collecting = asyncio.create_task(_collected())
         stopped = asyncio.create_task(self.checker.stopped.wait())
         await asyncio.wait([life, stopped], return_when=asyncio.FIRST_COMPLETED)
+        collecting.cancel()
         if life.done():
             life.result()
 
@@ -172,18 +202,12 @@ class World:
         self.checker.verdict()
 
     async def _go_wrong(self) -> None:
-        weights = self.build.weights or self.profile.weights
-        kinds = [fault for fault in FAULTS if weights.get(fault.__name__)]
         under_way: dict[asyncio.Task[None], None] = {}
-        until_s = self.loop.now_s + self._seconds
-        while True:
-            pause_s = min(self._chance.expovariate(1 / self.profile.pace_s), 4 * self.profile.pace_s)
-            if self.loop.now_s + pause_s > until_s:
-                break
-            await asyncio.sleep(pause_s)
-            kind: Fault = self._chance.choices(kinds, [weights[each.__name__] for each in kinds])[0]
-            chance = random.Random(self._chance.getrandbits(64))
-            task = asyncio.create_task(_endured(kind, self, chance))
+        began_s = self.loop.now_s
+        for trouble in self._troubles:
+            await asyncio.sleep(began_s + trouble.at_s - self.loop.now_s)
+            fault = FAULTS_BY_NAME[trouble.fault]
+            task = asyncio.create_task(_endured(fault, self, random.Random(trouble.chance)))
             under_way[task] = None
             task.add_done_callback(partial(under_way.pop))
         for task in list(under_way):
@@ -192,6 +216,13 @@ class World:
 
 
 _RAFT_TUNING = ("heartbeat_s", "election_s", "snapshot_entries", "retain_entries")
+
+
+async def _collected() -> None:
+    """What is young and forgotten: the old is nearly all what dead processes left, and stays."""
+    while True:
+        await asyncio.sleep(COLLECT_S)
+        gc.collect(1)
 
 
 async def _endured(fault: Fault, world: World, chance: random.Random) -> None:

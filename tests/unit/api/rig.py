@@ -13,9 +13,10 @@ import hmac
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ from support.members import Members
 
 from controlplane.api.http.app import create_app
 from controlplane.api.http.credentials import Credentials
+from controlplane.api.http.protocol import ConnectionLimits
+from controlplane.api.http.rates import Rate
 from controlplane.api.http.server import ApiServer
 from controlplane.api.http.settings import ApiSettings
 from controlplane.api.http.token_uses import TokenUses
@@ -43,6 +46,7 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
+from controlplane.model.types import replace
 from controlplane.ports import (
     BackupStatus,
     BidRequestItem,
@@ -51,6 +55,7 @@ from controlplane.ports import (
     NodeView,
     PlanItem,
     Presence,
+    Told,
 )
 from controlplane.ports.issuance import Issuer
 from controlplane.replica.snapshots import Snapshots
@@ -84,6 +89,7 @@ class Agents:
     consoles: dict[str, bytes] = field(default_factory=dict)
     """By uid."""
     plans: dict[str, Sequence[PlanItem]] = field(default_factory=dict)
+    told: dict[str, Told] = field(default_factory=dict)
     hang: bool = False
     views_of: dict[str, NodeView | str] = field(default_factory=dict)
     """What the nodes believe, as they say when asked."""
@@ -115,6 +121,11 @@ class Agents:
             raise HostUnreachableError(f"host {host} has no session")
         return self.plans[host]
 
+    async def definition(self, host: str, uid: str, *, timeout_s: float) -> Told:
+        if host not in self.told:
+            raise HostUnreachableError(f"host {host} has no session")
+        return self.told[host]
+
     async def presence(self, *, timeout_s: float) -> tuple[Sequence[Presence], Sequence[str]]:
         return [Presence(node="n1", host=host, session="s", last_heartbeat_age_s=0.1) for host in self.scores], ["n2"]
 
@@ -129,13 +140,13 @@ class Log:
 
     async def status(self) -> LogStatus:
         configuration = self._members.configuration
-        found = dataclasses.replace(
+        found = replace(
             await self._replica.status(),
             members=configuration.members,
             incarnation=configuration.incarnation,
             configuration_index=0,
         )
-        return dataclasses.replace(found, **self.changes)
+        return replace(found, **self.changes)
 
 
 class Described:
@@ -172,8 +183,9 @@ class Described:
 class Rig:
     """One served API. `get`, `put`, ... take paths below /api/v2; an absolute path starts with `//`."""
 
-    def __init__(self, tls: TlsFiles, settings: ApiSettings) -> None:
+    def __init__(self, tls: TlsFiles, settings: ApiSettings, connections: ConnectionLimits | None = None) -> None:
         self._tls = tls
+        self._connections = connections
         self.settings = settings
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="api-rig", daemon=True)
@@ -209,12 +221,13 @@ class Rig:
             snapshots=self.snapshots,
             forecast=forecast_of,
             backup=lambda: self.backup,
+            gc_refused=Counter(),
             identity=self.tokens,
             clock=self.replica.clock,
             ids=self.replica.ids,
             settings=self.settings,
         )
-        server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3)
+        server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3, limits=self._connections)
         await server.start()
         return server
 
@@ -246,7 +259,7 @@ class Rig:
 
     def give_issuer(self, issuer: Issuer) -> None:
         """From now on this node signs certificates."""
-        self.server.app.state.services = replace(self.server.app.state.services, signer=issuer)
+        self.server.app.state.services = dataclasses.replace(self.server.app.state.services, signer=issuer)
 
     def reset(self) -> None:
         """An empty state and no faults."""
@@ -366,12 +379,12 @@ async def _made(factory: Callable[[], T]) -> T:
 
 
 @contextmanager
-def served(directory: Path, **settings: Any) -> Iterator[Rig]:
+def served(directory: Path, *, connections: ConnectionLimits | None = None, **settings: Any) -> Iterator[Rig]:
     authority = Authority.create(directory / "ca", cluster_id="test")
     tls = authority.issue_node("n1", directory / "n1")
-    rig = Rig(
-        tls, ApiSettings(**{"node": "n1", "version": "0.1.0", "addresses": lambda: {"n1": "127.0.0.1:1"}, **settings})
-    )
+    unlimited = Rate(per_s=0, burst=1)
+    usual = {"identity_rate": unlimited, "stranger_rate": unlimited, "addresses": lambda: {"n1": "127.0.0.1:1"}}
+    rig = Rig(tls, ApiSettings(**{"node": "n1", "version": "0.1.0", **usual, **settings}), connections)
     try:
         yield rig
     finally:

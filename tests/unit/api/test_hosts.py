@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import destroyed, detached, evict, fenced, report, suspected
+from support.builders import destroyed, detached, evict, fenced, kept_volumes, report, suspected, tap
 from unit.api.rig import Rig
 
+from controlplane.decide import gc
 from controlplane.model.commands import HostEvacuated, MarkStaying
+from controlplane.model.gc import Trigger
+from controlplane.model.spec import GCPolicySpec
 from controlplane.ports import PlanItem, PlanVerb
 
 KEPT = PlanItem(
@@ -101,9 +104,18 @@ def test_a_host_is_ready_for_reprovisioning_when_its_agent_has_looked(api: Rig) 
     api.post("/hosts/h1/actions/drain")
     api.do(HostEvacuated(host="h1"))
     assert ready() == (False, "unknown", "NotVerified")
-    api.do(report(leftovers=["qemu: tap fl0"]))
+    api.do(report(left_behind=[tap(), kept_volumes()]))
     assert ready() == (False, "false", "LeftBehind")
-    api.do(report(leftovers=[]))
+    api.do(report(left_behind=[kept_volumes()]))
+    assert ready() == (False, "false", "Quarantined")
+    made = gc.plan(api.replica.state, GCPolicySpec(), now_ms=2**42)
+    (volumes,) = [each.command for each in made.collect if each.command.trigger is Trigger.QUARANTINED_VOLUMES]
+    api.do(volumes)
+    assert ready() == (True, "true", "Empty"), "what is ordered to go is no reason to wait"
+    (told,) = api.get("/hosts/h1").json()["status"]["left_behind"]
+    assert (told["name"], told["microvm"], told["bytes"]) == (kept_volumes().name, "demo/old", 4096)
+    assert told["deletion"]["trigger"] == "quarantined_volumes"
+    api.do(report(left_behind=[]))
     assert ready() == (True, "true", "Empty")
     api.do(suspected())
     assert ready() == (False, "unknown", "NotVerified")

@@ -18,6 +18,7 @@ VM = "/namespaces/demo/microvms/web"
 AGE = "Flintlock-Age"
 OWN = {
     ("GET", "/api/v2/cluster"),
+    ("GET", "/api/v2/metrics"),
     ("GET", "/api/v2/raft"),
     ("GET", "/api/v2/raft/members"),
     ("GET", "/api/v2/schema/microvm"),
@@ -46,6 +47,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/rolebindings/{name}"): {"spec": {"role": "viewer", "subjects": [{"kind": "token", "name": "ci"}]}},
     ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
+    ("POST", "/api/v2/hosts/{name}/actions/adopt"): {"instance": "x", "namespace": "demo", "name": "web"},
     ("POST", "/api/v2/jointokens"): {"role": "host"},
     ("POST", "/api/v2/join"): {"token": f"flj_{'0' * 26}.{'x' * 43}.{'0' * 64}", "name": "h1", "csr": "PEM"},
     ("POST", "/api/v2/authority/actions/revoke"): {"kind": "host", "name": "h1", "reason": "stolen"},

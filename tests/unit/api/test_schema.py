@@ -62,6 +62,8 @@ PATHS = {
     "/api/v2/failover": {"get"},
     "/api/v2/failover/override": {"put", "delete"},
     "/api/v2/gc/plan": {"get"},
+    "/api/v2/metrics": {"get"},
+    "/api/v2/hosts/{name}/actions/adopt": {"post"},
     "/api/v2/gc/run": {"post"},
     "/api/v2/gc/status": {"get"},
     "/api/v2/gc/holds": {"get"},

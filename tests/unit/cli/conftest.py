@@ -40,7 +40,20 @@ def served_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
     """flintctl with an empty home and environment."""
-    for name in ("ENDPOINTS", "TOKEN", "CA_FILE", "NAMESPACE", "CONFIG", "CONTEXT", "IMAGES", "DEV_DIR", "DEBUG"):
+    for name in (
+        "ENDPOINTS",
+        "TOKEN",
+        "CA_FILE",
+        "NAMESPACE",
+        "CONFIG",
+        "CONTEXT",
+        "IMAGES",
+        "DEV_DIR",
+        "DEBUG",
+        "TOKEN_FILE",
+        "OIDC_TOKEN",
+        "OIDC_TOKEN_FILE",
+    ):
         monkeypatch.delenv(f"FLINTLOCK_{name}", raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

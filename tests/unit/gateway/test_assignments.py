@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import microvm_spec
+from support.builders import microvm_spec, report, tap
+from support.driven import DrivenMachine
 
-from controlplane.agent.assignments import Assignments
+from controlplane.agent.assignments import Assignments, Clearing
 from controlplane.agent.inbox import Inbox
 from controlplane.agent.translate import WireError
+from controlplane.api.gateway.found import encode_clearings
 from controlplane.api.gateway.outbox import Outbox
+from controlplane.decide import gc
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import Meta, MicroVM, MicroVMPhase
+from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import Kind, replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
@@ -146,3 +150,31 @@ def test_an_order_travels_with_who_gave_it_and_why() -> None:
     assert known is not None
     reasons = {uid: each.reason for uid, each in known.by_uid.items()}
     assert reasons == {"a": "not needed (alice)", "b": "nobody's (gc)", "c": ""}
+
+
+def test_orders_to_delete_leftovers_reach_the_agent_for_as_long_as_it_tells_of_them() -> None:
+    machine = DrivenMachine().with_host()
+    outbox, inbox = Outbox(), Inbox("test")
+
+    def arrives() -> Assignments | None:
+        state, host = machine.state, machine.host()
+        clearings = encode_clearings(host)
+        messages = outbox.messages(state.revision, state.microvms_on("h1"), host.stale, host.orders, clearings)
+        return next((each for message in messages if (each := inbox.take(message)) is not None), None)
+
+    first = arrives()
+    assert first is not None
+    assert (first.governs_leftovers, first.clearings) == (True, [])
+    machine.accept(report(left_behind=[tap()]))
+    assert arrives() is None, "what is only told is no order"
+    made = gc.plan(machine.state, GCPolicySpec(leftover_after_s=0), now_ms=machine.at)
+    machine.accept(made.collect[0].command, actor="gc")
+    ordered = arrives()
+    assert ordered is not None
+    assert ordered.clearings == [
+        Clearing("qemu", "tap/fl0", "tap of microVM vm-old, epoch 3, and nothing there needs it (gc)")
+    ]
+    machine.accept(report(left_behind=[]))
+    done = arrives()
+    assert done is not None
+    assert done.clearings == []

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import agent_connected, declare_microvm, failure, observation, resurrect, session_of
+from support.builders import agent_connected, declare_microvm, failure, observation, resurrect, session_of, tap
 from support.driven import DrivenMachine
 
 from controlplane.agent.observe import HostView, report_parts
@@ -315,24 +315,40 @@ def test_what_makes_no_sense_is_refused_by_name_and_not_taken(
 
 def test_what_an_agent_finds_left_behind_is_proposed_once_and_of_an_older_agent_nothing(machine: DrivenMachine) -> None:
     desk = intake()
-    for report in told(dataclasses.replace(seen(), leftovers=["qemu: tap fl0"])):
+    for report in told(dataclasses.replace(seen(), left_behind=[tap()])):
         desk.take(report)
     (proposed,) = settle(machine, desk)
-    assert proposed.leftovers == ["qemu: tap fl0"]
-    assert machine.host().leftovers == ["qemu: tap fl0"]
-    for report in told(dataclasses.replace(seen(), leftovers=[])):
+    assert proposed.left_behind == [tap()]
+    (known,) = machine.host().left_behind
+    assert replace(known, since=0) == tap()
+    for report in told(dataclasses.replace(seen(), left_behind=[replace(tap(), bytes=99)])):
+        desk.take(report)
+    assert settle(machine, desk) == [], "that it grows alone is no entry of the log"
+    for report in told(dataclasses.replace(seen(), left_behind=[])):
         desk.take(report)
     settle(machine, desk)
-    assert machine.host().leftovers == []
+    assert (machine.host().left_behind, machine.host().has_looked) == ([], True)
     silent = intake()
     for report in told(seen()):
         silent.take(report)
     machine.accept(agent_connected())
     settle(machine, silent)
-    assert machine.host().leftovers is None
+    assert not machine.host().has_looked
 
 
-def test_too_many_leftovers_are_refused() -> None:
-    report = wire.Report(complete=True, leftovers=wire.Leftovers(names=["x"] * 101))
-    with pytest.raises(WireError, match="leftovers: 101; at most 100"):
-        intake().take(report)
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        (
+            [wire.Leftover(driver="qemu", kind="tap", name=f"tap/{n}") for n in range(501)],
+            "left_behind: 501; at most 500",
+        ),
+        ([wire.Leftover(driver="qemu", kind="disk", name="x")], "left_behind.kind: 'disk' is not one of"),
+        ([wire.Leftover(driver="qemu", kind="tap")], "left_behind.name: missing"),
+        ([wire.Leftover(driver="qemu", kind="tap", name="x", bytes=-1)], "left_behind.bytes: -1"),
+        ([wire.Leftover(driver="qemu", kind="tap", name="x")] * 2, "two of a driver have one name"),
+    ],
+)
+def test_leftovers_that_make_no_sense_are_refused_by_name(items: list[wire.Leftover], says: str) -> None:
+    with pytest.raises(WireError, match=says):
+        intake().take(wire.Report(complete=True, left_behind=wire.LeftBehind(items=items)))

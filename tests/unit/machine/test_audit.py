@@ -21,13 +21,17 @@ from controlplane.machine import audit
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Applied, Rejected
 from controlplane.machine.state import State
+from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.audit import GENESIS, AuditOutcome, Origin, followed
 from controlplane.model.commands import (
     Batch,
     BeginAudit,
+    CreateApiToken,
     Delete,
     DropAudit,
     ExportedAudit,
+    NoteApiTokenUses,
+    RevokeApiToken,
     Witnessed,
     WitnessRequests,
     encode_entry,
@@ -156,16 +160,30 @@ def test_the_state_holds_so_many_records_and_not_more(monkeypatch: pytest.Monkey
     assert list(followed(machine.chain))
 
 
+def test_a_token_is_named_without_its_secret_and_its_use_is_no_news() -> None:
+    machine = AuditedMachine()
+    made = CreateApiToken(name="ci", uid="uid-ci", spec=ApiTokenSpec(), sha256="1" * 64, expires_at=10**12)
+    for command in (made, NoteApiTokenUses(used={"ci": 5}), RevokeApiToken(name="ci", uid="uid-ci")):
+        machine.do(command)
+    created, revoked = machine.chain[-2:]
+    assert (created.action, created.kind, created.name, created.uid) == ("create_api_token", "ApiToken", "ci", "uid-ci")
+    assert revoked.action == "revoke_api_token"
+    assert (created.before, revoked.after) == (None, None)
+    assert created.after is not None
+    assert "1" * 64 not in f"{created} {revoked}"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_chain_of_any_history_holds_and_is_the_same_after_a_replay_and_through_a_snapshot(seed: int) -> None:
     machine = AuditedMachine()
     commands = RandomCommands(Seeded(seed))
-    state, entries = machine.state, list(machine.entries)
+    state, entries, chain = machine.state, list(machine.entries), machine.chain
     for number in range(400):
         entry = encode_entry([commands.next(state)])
         state, _, _ = apply_entry(state, entry, index=number + 2, term=1)
         entries.append(entry)
-    chain = [state.audit_at(number) for number in range(1, state.audit_head + 1)]
+        # As they come: some are dropped again.
+        chain += [state.audit_at(record) for record in range(chain[-1].sequence + 1, state.audit_head + 1)]
     assert len(list(followed(chain))) > 100
     again = State(cluster_id="test")
     for number, entry in enumerate(entries):

@@ -304,13 +304,11 @@ def test_what_is_halted_may_still_be_moved(machine: DrivenMachine) -> None:
 
 
 def test_what_an_agent_finds_left_behind_is_of_its_session_alone(machine: DrivenMachine) -> None:
-    assert machine.host().leftovers is None
-    assert isinstance(machine.do(report(leftovers=["qemu: tap b", "qemu: tap a"])), Applied)
-    assert machine.host().leftovers == ["qemu: tap a", "qemu: tap b"]
-    machine.accept(report(leftovers=[]))
-    assert machine.host().leftovers == []
+    assert not machine.host().has_looked
+    assert isinstance(machine.do(report(left_behind=[])), Applied)
+    assert machine.host().has_looked
     machine.accept(agent_connected(session="another"))
-    assert machine.host().leftovers is None
+    assert not machine.host().has_looked
 
 
 def test_a_deleted_host_forgets_that_it_was_to_be_emptied(machine: DrivenMachine) -> None:

@@ -56,6 +56,15 @@ def test_a_dead_endpoint_is_skipped_for_good(api: FakeApi) -> None:
     assert [each.method for each in api.requests] == ["PUT"] + ["GET"] * 5
 
 
+def test_what_has_to_be_done_is_done_after_an_interruption(api: FakeApi) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    client = client_of(api, dead_endpoint(), cancel=cancel)
+    with pytest.raises(CancelledError):
+        client.send("PUT", DEMO, body={"spec": {}})
+    assert client.send("PUT", DEMO, body={"spec": {}}, interruptible=False).status == 201
+
+
 def test_lost_answers_and_no_leader_are_repeated_with_the_same_key(api: FakeApi) -> None:
     api.faults.unavailable = 1
     api.faults.lost_answers = 1

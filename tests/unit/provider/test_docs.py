@@ -33,6 +33,12 @@ def test_a_stale_page_is_named_and_written_again(tmp_path: Path, capsys: pytest.
 def test_every_type_has_a_page_and_nothing_is_left_unfilled() -> None:
     provider = FlintlockProvider()
     made = dict(pages(PROJECT / "templates", EXAMPLES))
-    types = (provider.resources, provider.data_sources, provider.list_resources, provider.functions)
+    types = (
+        provider.resources,
+        provider.data_sources,
+        provider.list_resources,
+        provider.functions,
+        provider.ephemeral_resources,
+    )
     assert len(made) == 1 + sum(map(len, types))
     assert not [name for name, text in made.items() if "{{" in text]

@@ -67,6 +67,9 @@ def test_schemas_of_everything_are_there(ask: Ask) -> None:
     assert sorted(schema.list_resource_schemas) == [each.type_name for each in metadata.list_resources]
     assert sorted(schema.functions) == [each.name for each in metadata.functions]
     assert set(schema.list_resource_schemas) <= set(schema.resource_schemas)
+    assert sorted(schema.ephemeral_resource_schemas) == [each.type_name for each in metadata.ephemeral_resources]
+    token = {each.name: each for each in schema.ephemeral_resource_schemas["flintlock_api_token"].block.attributes}
+    assert token["secret"].sensitive
     assert sorted(schema.resource_schemas) == sorted(ask("GetResourceIdentitySchemas").identity_schemas)
     microvm = {each.name: each for each in schema.resource_schemas["flintlock_microvm"].block.attributes}
     assert microvm["metadata"].sensitive

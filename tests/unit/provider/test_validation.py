@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +188,11 @@ def test_good_and_unknown_values_pass() -> None:
         ({"endpoints": []}, "endpoints", "FLINTLOCK_ENDPOINTS"),
         ({"token": "a\nb"}, "token", "newline"),
         ({"token": None}, "token", "FLINTLOCK_TOKEN"),
+        ({"token": None, "token_file": "/nowhere/token"}, "token_file", "/nowhere/token"),
+        ({"token": None, "token_file": "/dev/null"}, "token_file", "no token has"),
+        ({"token": None, "oidc_token_file": "/dev/zero"}, "oidc_token_file", "no token has"),
+        ({"token": None, "oidc_token": "a b"}, "oidc_token", "no token has"),
+        ({"oidc_token": "a.b.c"}, "oidc_token", "token says already who this is"),
         ({"ca_file": "/nowhere/ca.pem"}, "ca_file", "/nowhere/ca.pem"),
         ({"ca_file": __file__}, "ca_file", "no PEM certificate"),
         ({"client_key": __file__}, "client_certificate", "needs its key"),
@@ -270,6 +276,38 @@ def test_the_environment_stands_in_for_what_is_not_written() -> None:
     assert report.items == []
     assert connection.namespace == "n"
     assert connection.client()
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "sent"),
+    [
+        ({}, {"FLINTLOCK_TOKEN": "a", "FLINTLOCK_OIDC_TOKEN": "b"}, "a"),
+        ({}, {"FLINTLOCK_TOKEN_FILE": "FILE", "FLINTLOCK_OIDC_TOKEN": "b"}, "first"),
+        ({}, {"FLINTLOCK_OIDC_TOKEN_FILE": "FILE"}, "first"),
+        ({"oidc_token": "c"}, {"FLINTLOCK_TOKEN": "a"}, "c"),
+        ({"oidc_token_file": "FILE"}, {"FLINTLOCK_TOKEN": "a", "FLINTLOCK_OIDC_TOKEN": "b"}, "first"),
+    ],
+)
+def test_one_credential_is_sent_and_what_is_written_goes_first(
+    config: dict[str, str], environment: dict[str, str], sent: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+
+    def filled(values: dict[str, str]) -> dict[str, str]:
+        return {name: str(file) if value == "FILE" else value for name, value in values.items()}
+
+    report = Report()
+    connection = Connection(threading.Event(), filled(environment))
+    connection.configure({"endpoints": ["https://a:1"], **filled(config)}, report)
+    assert report.items == []
+    client = connection.client()
+    assert client._token() == sent
+    # A file is followed, and what was good before is sent while there is none.
+    file.write_text("second\n")
+    assert client._token() == ("second" if sent == "first" else sent)
+    file.unlink()
+    assert client._token() == sent
 
 
 def test_an_unknown_configuration_is_no_error_until_it_is_needed() -> None:

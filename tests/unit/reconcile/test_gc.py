@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +14,7 @@ from support.builders import declare_microvm, declare_namespace, failure, observ
 from unit.reconcile.world import World, session
 
 from controlplane.model.commands import Collect, Hold, HoldKind
+from controlplane.model.gc import Trigger
 from controlplane.model.resources import MicroVM, MicroVMPhase, ObservedPower
 from controlplane.model.spec import GCPolicySpec
 from controlplane.reconcile.gc import GCRunner
@@ -44,11 +47,19 @@ def phases(world: World) -> list[MicroVMPhase]:
     return [vm(world, name).phase for name in NAMES]
 
 
-async def run(world: World, *, rounds: int = 5, per_round: int = 100, after_s: int | None = 0) -> list[Any]:
+async def run(
+    world: World,
+    *,
+    rounds: int = 5,
+    per_round: int = 100,
+    after_s: int | None = 0,
+    refused: Counter[Trigger] | None = None,
+) -> list[Any]:
     """So many rounds; gives what was logged."""
+    refused = refused if refused is not None else Counter()
     policy = GCPolicySpec(failed_microvm_after_s=after_s)
     settings = GCSettings(policy=policy, every_s=0.1, per_round=per_round).model_copy(update={"every_s": 0})
-    runner = GCRunner(world, world, world, is_leader=lambda: world.term is not None, settings=settings)
+    runner = GCRunner(world, world, world, is_leader=lambda: world.term is not None, settings=settings, refused=refused)
     with capture_logs() as logs:
         running = asyncio.create_task(runner.run())
         for _ in range(3 * rounds):
@@ -83,6 +94,22 @@ async def test_what_is_held_is_left_alone(world: World) -> None:
     world.accept(Hold(kind=HoldKind.MICROVM, namespace="demo", name="b", reason="somebody looks at it"))
     await run(world)
     assert phases(world) == [MicroVMPhase.DELETING, MicroVMPhase.FAILED, MicroVMPhase.DELETING]
+
+
+async def test_what_becomes_impossible_meanwhile_is_refused_and_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose_each, refused = world.propose_each, Counter[Trigger]()
+
+    async def late(commands: Sequence[Collect], **stamps: Any) -> Any:
+        world.accept(Hold(kind=HoldKind.MICROVM, namespace="demo", name="b", reason="somebody looks at it"))
+        return await propose_each(commands, **stamps)
+
+    monkeypatch.setattr(world, "propose_each", late)
+    logs = await run(world, rounds=1, refused=refused)
+    assert phases(world) == [MicroVMPhase.DELETING, MicroVMPhase.FAILED, MicroVMPhase.DELETING]
+    assert refused == {Trigger.FAILED_MICROVM: 1}
+    assert [each["subject"] for each in logs if each["event"] == "gc.conflict"] == ["MicroVM demo/b on h1"]
 
 
 async def test_nothing_is_collected_that_the_policy_keeps(world: World) -> None:

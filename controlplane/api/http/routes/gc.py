@@ -96,6 +96,8 @@ async def _run(services: Services, actor: Principal, made: gc.GCPlan) -> gc_shap
         if not isinstance(outcome, Rejected):
             said = {"trigger": command.trigger.value, "subject": str(command.subject), "host": command.subject.host}
             _log.warning("gc.collected", **said, reason=command.reason, since=command.since, actor=actor.name)
+        else:
+            services.gc_refused[command.trigger] += 1
     results = [gc_views.result(each, outcome) for each, outcome in zip(made.collect, outcomes, strict=True)]
     return gc_shapes.GCRunShape(revision=services.reader.state.revision, results=results)
 

@@ -194,3 +194,18 @@ def test_no_crash_of_a_deletion_leaves_anything(tmp_path: Path, monkeypatch: pyt
         assert list(kept.path.iterdir()) == list(kept.trash.iterdir()) == []
         changes += 1
     assert changes > 2
+
+
+def test_once_a_cluster_says_when_entries_go_no_clock_of_the_host_does(tmp_path: Path) -> None:
+    kept = Quarantine(path=tmp_path / "quarantine", trash=tmp_path / "trash", keep_s=0)
+    (tmp_path / "vms").mkdir()
+    assert not kept.take(destroyed(tmp_path), NOW), "until it says so, the host's own setting holds"
+    kept.keep_until_told()
+    again = Quarantine(path=tmp_path / "quarantine", trash=tmp_path / "trash", keep_s=0)
+    assert again.take(destroyed(tmp_path), NOW), "also after a restart"
+    again.tidy(NOW + 10**9)
+    (entry,) = again.entries()
+    again.delete("../vms", "it was ordered")
+    again.delete(entry.path.name, "it was ordered")
+    again.delete(entry.path.name, "it was ordered")
+    assert (again.entries(), (tmp_path / "vms").exists()) == ([], True)

@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.drivers.qemu import exits, host, network
 from controlplane.drivers.qemu.layout import Folder, Run, sweep
+from controlplane.drivers.qemu.tag import Tag
 from controlplane.drivers.qemu.threads import to_the_end
 from controlplane.model.spec import Interface, Kernel, MicroVMSpec
 from controlplane.ports import DriverError, VMDefinition
@@ -144,7 +145,7 @@ def test_hardware_addresses_are_the_declared_ones_or_local_and_stable() -> None:
 async def test_a_failing_ip_command_names_the_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(DriverError) as refusal:
-        await network.make("unit", "01NONE", {"eth0": Interface()})
+        await network.make(Tag("unit", "c", "01NONE", 1, "demo", "a"), {"eth0": Interface()})
     assert (refusal.value.code, refusal.value.pointer) == ("NetworkFailed", "/spec/interfaces/eth0")
     assert "iproute2" in refusal.value.message
 

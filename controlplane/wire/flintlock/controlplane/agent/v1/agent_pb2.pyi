@@ -226,7 +226,7 @@ class Report(_message.Message):
     OBSERVED_FIELD_NUMBER: _builtins.int
     UNMANAGED_FIELD_NUMBER: _builtins.int
     DESTROYED_FIELD_NUMBER: _builtins.int
-    LEFTOVERS_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     assignments_revision: _builtins.int
     """of the assignments that the agent had when it looked"""
@@ -239,7 +239,7 @@ class Report(_message.Message):
     @_builtins.property
     def destroyed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Confirmed]: ...
     @_builtins.property
-    def leftovers(self) -> Global___Leftovers:
+    def left_behind(self) -> Global___LeftBehind:
         """only in complete reports; not there: the agent does not know"""
 
     def __init__(
@@ -250,37 +250,81 @@ class Report(_message.Message):
         observed: _abc.Iterable[Global___Observed] | None = ...,
         unmanaged: _abc.Iterable[Global___Unmanaged] | None = ...,
         destroyed: _abc.Iterable[Global___Confirmed] | None = ...,
-        leftovers: Global___Leftovers | None = ...,
+        left_behind: Global___LeftBehind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["leftovers", b"leftovers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left_behind", b"left_behind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments_revision", b"assignments_revision", "complete", b"complete", "destroyed", b"destroyed", "leftovers", b"leftovers", "observed", b"observed", "unmanaged", b"unmanaged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments_revision", b"assignments_revision", "complete", b"complete", "destroyed", b"destroyed", "left_behind", b"left_behind", "observed", b"observed", "unmanaged", b"unmanaged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
 
 @_typing.final
-class Leftovers(_message.Message):
-    """What is on the host of microVMs that are gone, in words: processes, taps, folders."""
+class LeftBehind(_message.Message):
+    """What is on the host of microVMs that are gone there."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAMES_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leftover]: ...
     def __init__(
         self,
         *,
-        names: _abc.Iterable[_builtins.str] | None = ...,
+        items: _abc.Iterable[Global___Leftover] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Leftovers: _TypeAlias = Leftovers  # noqa: Y015
+Global___LeftBehind: _TypeAlias = LeftBehind  # noqa: Y015
+
+@_typing.final
+class Leftover(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    MICROVM_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    OURS_FIELD_NUMBER: _builtins.int
+    driver: _builtins.str
+    kind: _builtins.str
+    """instance | process | tap | folder | volumes"""
+    name: _builtins.str
+    """unlike all others of its driver"""
+    uid: _builtins.str
+    microvm: _builtins.str
+    """NAMESPACE/NAME"""
+    epoch: _builtins.int
+    bytes: _builtins.int
+    ours: _builtins.bool
+    """it carries the mark of this agent, and of no other cluster"""
+    def __init__(
+        self,
+        *,
+        driver: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        microvm: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        ours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "driver", b"driver", "epoch", b"epoch", "kind", b"kind", "microvm", b"microvm", "name", b"name", "ours", b"ours", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leftover: _TypeAlias = Leftover  # noqa: Y015
 
 @_typing.final
 class Observed(_message.Message):
@@ -675,25 +719,61 @@ class Assignments(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    CLEARINGS_FIELD_NUMBER: _builtins.int
+    GOVERNS_LEFTOVERS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     more: _builtins.bool
     """another message of the same revision follows"""
+    governs_leftovers: _builtins.bool
+    """a policy of the cluster says when leftovers go: none is deleted by the host's clock"""
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
+    @_builtins.property
+    def clearings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clearing]: ...
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         assignments: _abc.Iterable[Global___Assignment] | None = ...,
         more: _builtins.bool = ...,
+        clearings: _abc.Iterable[Global___Clearing] | None = ...,
+        governs_leftovers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "more", b"more", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "clearings", b"clearings", "governs_leftovers", b"governs_leftovers", "more", b"more", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignments: _TypeAlias = Assignments  # noqa: Y015
+
+@_typing.final
+class Clearing(_message.Message):
+    """An order to delete what the host told as left behind. It stays until the host tells of it no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    driver: _builtins.str
+    name: _builtins.str
+    reason: _builtins.str
+    """who ordered it, and why"""
+    def __init__(
+        self,
+        *,
+        driver: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Clearing: _TypeAlias = Clearing  # noqa: Y015
 
 @_typing.final
 class Assignment(_message.Message):
@@ -850,6 +930,7 @@ class Question(_message.Message):
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def bid(self) -> Global___BidRequest: ...
@@ -859,6 +940,8 @@ class Question(_message.Message):
     def detail(self) -> Global___DetailRequest: ...
     @_builtins.property
     def plan(self) -> Global___PlanRequest: ...
+    @_builtins.property
+    def definition(self) -> Global___DefinitionRequest: ...
     def __init__(
         self,
         *,
@@ -867,12 +950,13 @@ class Question(_message.Message):
         console: Global___ConsoleRequest | None = ...,
         detail: Global___DetailRequest | None = ...,
         plan: Global___PlanRequest | None = ...,
+        definition: Global___DefinitionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan", "question", b"question"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "detail", b"detail", "id", b"id", "plan", b"plan", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "id", b"id", "plan", b"plan", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan", "definition"]  # noqa: Y015
     _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
 
@@ -889,6 +973,7 @@ class Answer(_message.Message):
     CONSOLE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error_code: _builtins.str
     error: _builtins.str
@@ -900,6 +985,8 @@ class Answer(_message.Message):
     def detail(self) -> Global___Detail: ...
     @_builtins.property
     def plan(self) -> Global___HostPlan: ...
+    @_builtins.property
+    def definition(self) -> Global___Definition: ...
     def __init__(
         self,
         *,
@@ -910,12 +997,13 @@ class Answer(_message.Message):
         console: Global___Console | None = ...,
         detail: Global___Detail | None = ...,
         plan: Global___HostPlan | None = ...,
+        definition: Global___Definition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "bid", b"bid", "console", b"console", "definition", b"definition", "detail", b"detail", "error", b"error", "error_code", b"error_code", "id", b"id", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["bid", "console", "detail", "plan", "definition"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -1123,6 +1211,96 @@ class Detail(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
+@_typing.final
+class DefinitionRequest(_message.Message):
+    """What the host was told to run as a microVM, whether it is assigned or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefinitionRequest: _TypeAlias = DefinitionRequest  # noqa: Y015
+
+@_typing.final
+class Definition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SPEC_JSON_FIELD_NUMBER: _builtins.int
+    REPAIR_SEQ_FIELD_NUMBER: _builtins.int
+    RESTART_SEQ_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    cluster_id: _builtins.str
+    namespace: _builtins.str
+    name: _builtins.str
+    epoch: _builtins.int
+    generation: _builtins.int
+    spec_json: _builtins.bytes
+    """MicroVMSpec"""
+    repair_seq: _builtins.int
+    """of the last requests that were carried out"""
+    restart_seq: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        spec_json: _builtins.bytes = ...,
+        repair_seq: _builtins.int = ...,
+        restart_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Definition: _TypeAlias = Definition  # noqa: Y015
 
 @_typing.final
 class PlanRequest(_message.Message):
