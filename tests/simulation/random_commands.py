@@ -346,7 +346,7 @@ class RandomCommands:
         """About the cluster's authority, who joins, and what was issued."""
         name, key, kind = self._name(), self._name(), self._pick((MemberKind.HOST, MemberKind.HOST, MemberKind.NODE))
         serial, expires_at = self._pick(("1", "2", "3")), self._integer(1_000, 2_000_000_000_000)
-        match self._pick(("found", "token", "token", "join", "join", "renew", "revoke", "end")):
+        match self._pick(("found", "token", "token", "join", "join", "renew", "renew", "revoke", "revoke", "end")):
             case "found":
                 sealed = Sealed(key_id="k", wrapped="AA", box="AA")
                 return EstablishAuthority(fingerprint=key, certificate="PEM", key=sealed)
@@ -354,6 +354,9 @@ class RandomCommands:
                 ttl_s = self._pick((0, 60, 86_400, 86_400))
                 return CreateJoinToken(id=key, sha256="1" * 64, role=kind, ttl_s=ttl_s, uses=self._pick((0, 1, 2)))
             case "join":
+                if state.join_tokens and self._source.chance(70):
+                    known = self._pick(tuple(state.join_tokens[each] for each in sorted(state.join_tokens)))
+                    key, kind = known.id, known.role
                 sha256 = self._pick(("1", "1", "2")) * 64
                 return Join(redeems=key, sha256=sha256, role=kind, name=name, serial=serial, expires_at=expires_at)
             case "renew":
