@@ -6,12 +6,14 @@ leaves on its runner must not be what the next one works with.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import run
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -54,6 +56,12 @@ class World:
         command = [sys.executable, "-m", "controlplane.drivers.simulated", "kill", "--state-dir", str(state)]
         run([*command, f"web/{MICROVM}"], check=True, capture_output=True, timeout=30)
         within(20, lambda: self.status()["drift"]["class"] == "drifted", "the drift is known")
+
+    def repaired(self) -> None:
+        """As an administrator has it repaired, whatever an earlier test left."""
+        if self.is_drifted():
+            self.client.request("POST", f"/namespaces/web/microvms/{MICROVM}/actions/repair", body={})
+        within(20, lambda: self.status()["drift"]["class"] == "in_sync", "there is no drift")
 
     def is_drifted(self) -> bool:
         return self.status()["power_state"] == "stopped"
@@ -123,6 +131,7 @@ def system(request: pytest.FixtureRequest, world: World) -> System:
 def test_drift_is_found_told_and_repaired_after_the_approval(world: World, system: System) -> None:
     assert system.gate()
     uid = world.client.get(f"/namespaces/web/microvms/{MICROVM}").body["uid"]
+    world.repaired()
     world.drift()
     first = world.machine()
     found = system.detect(first)
@@ -140,6 +149,7 @@ def test_drift_is_found_told_and_repaired_after_the_approval(world: World, syste
 
 
 def test_nothing_to_do_is_zero_and_every_report_is_there(world: World) -> None:
+    world.repaired()
     machine = world.machine()
     done = SYSTEMS["systemd"](world.tokens).detect(machine)
     assert done.code == 0, done.output
@@ -154,6 +164,7 @@ def test_nothing_to_do_is_zero_and_every_report_is_there(world: World) -> None:
 
 
 def test_the_token_of_detection_repairs_nothing(world: World) -> None:
+    world.repaired()
     world.drift()
     machine = world.machine()
     jobs = SYSTEMS["gitlab-ci"]({**world.tokens, "FLINTLOCK_REPAIR_TOKEN": world.tokens["FLINTLOCK_DETECT_TOKEN"]})
@@ -192,3 +203,18 @@ def test_a_control_plane_that_does_not_answer_is_an_error(world: World) -> None:
     done = SYSTEMS["systemd"]({"FLINTLOCK_DETECT_TOKEN": "not-a-token"}).detect(machine)
     assert done.code == 1
     assert not (machine.reports / "drift.md").exists()
+
+
+def test_a_watch_runs_a_program_when_drift_appears(world: World) -> None:
+    world.repaired()
+    machine = world.machine()
+    token = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_DETECT_TOKEN"]}
+    timer = Timer(1.0, world.drift)
+    timer.start()
+    done = machine.run(
+        "flintctl drift watch -n web --exec 'tee notice.json' --debounce 0.1 --every 3600 --limit 1", token
+    )
+    timer.join()
+    assert done.code == 0, done.output
+    notice = json.loads((machine.directory / "notice.json").read_text())
+    assert (notice["what"], notice["findings"][0]["resource"]) == ("appeared", f"MicroVM web/{MICROVM}")
