@@ -105,10 +105,14 @@ def set_up(world: World) -> None:
     terraform.init()
     terraform.apply()
     machine = world.machine()
-    script = 'terraform init -backend-config="$BACKEND_CONFIG" && terraform apply -auto-approve'
-    repair = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_REPAIR_TOKEN"]}
+    steps = [
+        'terraform fmt -check -diff . "$ACCESS"',
+        'terraform init -backend-config="$BACKEND_CONFIG"',
+        "terraform apply -auto-approve",
+    ]
+    repair = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_REPAIR_TOKEN"], "ACCESS": str(access)}
     within(20, lambda: _may_list(world, repair["FLINTLOCK_TOKEN"]), "every node knows the new token")
-    done = machine.run(script, repair, within="fleet")
+    done = machine.run("\n".join(steps), repair, within="fleet")
     assert done.code == 0, done.output
 
 
