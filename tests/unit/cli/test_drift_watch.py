@@ -105,7 +105,7 @@ def test_a_notice_is_signed_over_its_time_and_body(watch: Cli, running: Rig, rec
 
 def test_a_signature_is_that_of_everybody_else() -> None:
     # printf '17.{}' | openssl dgst -sha256 -hmac key
-    assert signature(b"key", 17, b"{}") == f"t=17,v1={hmac.new(b'key', b'17.{}', hashlib.sha256).hexdigest()}"
+    assert signature(b"key", 17, b"{}") == "t=17,v1=e66392eac42eafc68c35a01c712811e016386c12456975fc3af80c9268568e3a"
 
 
 def test_it_is_tried_again_with_the_same_id(watch: Cli, running: Rig, receiver: Receiver) -> None:
