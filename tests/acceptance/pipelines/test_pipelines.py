@@ -7,6 +7,7 @@ leaves on its runner must not be what the next one works with.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,10 +28,10 @@ from support.cluster import make_empty, make_whole, within
 from controlplane.cli.client import Client
 from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.errors import ProblemError
-from controlplane.identity import tokens
 
 FLAVOR: Flavor = "path" if has_path_terraform() else "lib"
 MICROVM = "web-a"
+JOBS = ("detect", "repair")
 
 
 @dataclass
@@ -71,7 +72,6 @@ class World:
 def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     make_whole(running_cluster)
     layout = running_cluster.layout
-    before = layout.tokens_file.read_bytes()
     directory = tmp_path_factory.mktemp("pipelines")
     (directory / "backend.hcl").write_text(f'path = "{directory}/terraform.tfstate"\n')
     variables = {name: layout.environment[name] for name in ("FLINTLOCK_ENDPOINTS", "FLINTLOCK_CA_FILE")}
@@ -82,7 +82,8 @@ def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.Te
         set_up(made)
         yield made
     finally:
-        layout.tokens_file.write_bytes(before)
+        for job in JOBS:
+            made.client.request("DELETE", f"/api-tokens/drift-{job}")
         make_empty(running_cluster)
 
 
@@ -91,12 +92,13 @@ def set_up(world: World) -> None:
     layout = world.cluster.layout
     for host in layout.plan.hosts:
         world.client.request("PUT", f"/hosts/{host.name}", body={"spec": {}})
-    known = tokens.read_tokens(layout.tokens_file)
-    for job in ("detect", "repair"):
-        secret = tokens.new_token()
-        known.append(tokens.entry_for(secret, name=f"drift-{job}", roles=[]))
-        world.tokens[f"FLINTLOCK_{job.upper()}_TOKEN"] = secret
-    tokens.write_tokens(layout.tokens_file, known)
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    made = world.machine()
+    done = made.run(commands, {"FLINTLOCK_TOKEN": layout.environment["FLINTLOCK_TOKEN"]})
+    assert done.code == 0, done.output
+    for job in JOBS:
+        world.tokens[f"FLINTLOCK_{job.upper()}_TOKEN"] = (made.directory / f"drift-{job}.token").read_text().strip()
     access = world.directory / "access"
     access.mkdir()
     admin = {**layout.environment, "TF_CLI_CONFIG_FILE": world.variables["TF_CLI_CONFIG_FILE"]}
