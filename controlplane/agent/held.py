@@ -42,6 +42,7 @@ _decoder = msgspec.json.Decoder(Held)
 class HeldFile:
     def __init__(self, directory: Path, boot_id: str) -> None:
         self._path = directory / f"{_PREFIX}{boot_id}.json"
+        self._draft = directory / f".{_PREFIX}{boot_id}.json"
 
     def read(self, now_s: float) -> Held:
         """Never raises: what cannot be known counts as the most that it can be."""
@@ -61,9 +62,9 @@ class HeldFile:
 
     def write(self, held: Held) -> None:
         """Raises OSError."""
-        draft = self._path.with_name(f".{self._path.name}")
-        draft.write_bytes(msgspec.json.encode(held))
-        draft.replace(self._path)
+        with self._draft.open("wb", buffering=0) as file:
+            file.write(msgspec.json.encode(held))
+        self._draft.replace(self._path)
 
     def remove_others(self) -> None:
         """Files of earlier boots. Raises OSError."""

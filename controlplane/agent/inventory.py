@@ -68,7 +68,7 @@ def cpu_times(proc: Path = PROC) -> CpuTimes:
     """Ticks since boot over all CPUs; waiting for a disk is idle. Raises InventoryError."""
     path = proc / "stat"
     try:
-        fields = path.read_text(encoding="ascii").split("\n", 1)[0].split()
+        fields = path.read_bytes().split(b"\n", 1)[0].split()
         ticks = [int(field) for field in fields[1:9]]
     except (OSError, ValueError) as error:
         raise InventoryError(f"{path}: {error}") from error
@@ -102,9 +102,10 @@ def _meminfo(proc: Path, key: str) -> int:
     """MiB."""
     path = proc / "meminfo"
     try:
-        for line in path.read_text(encoding="ascii").splitlines():
-            name, _, rest = line.partition(":")
-            if name == key:
+        wanted = key.encode()
+        for line in path.read_bytes().splitlines():
+            name, _, rest = line.partition(b":")
+            if name == wanted:
                 return int(rest.split()[0]) // 1024
     except (OSError, ValueError, IndexError) as error:
         raise InventoryError(f"{path}: {error}") from error

@@ -229,9 +229,10 @@ def _table_parts(name: str, table: Table[Record]) -> Iterator[StatePart]:
     span = 1 << (BUCKET_BITS - bits)
     buckets = table.buckets
     for group in range(1 << bits):
-        found = tuple(
-            [each for number in range(group * span, (group + 1) * span) if (each := buckets.get(number)) is not None]
-        )
+        numbers = range(group * span, (group + 1) * span)
+        # Where there are few, it is they that are looked through, not all places where one could be.
+        there = sorted(filter(numbers.__contains__, buckets)) if len(buckets) < span else numbers
+        found = tuple([each for number in there if (each := buckets.get(number)) is not None])
         if found:
             yield StatePart(f"{name}/{bits}/{group}", found, partial(_encode_group, name, found))
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from controlplane.model.types import record
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -45,7 +47,7 @@ class Divergence:
     """The hash that a majority of the voters has at that index; empty while there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PeerStatus:
     node: str
     address: str
@@ -61,7 +63,7 @@ class PeerStatus:
     """It gets the log and has no vote."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LogStatus:
     node: str
     role: str

@@ -16,7 +16,11 @@ from controlplane.machine.state import State
 @dataclass(eq=False, frozen=True, slots=True)
 class _Waiter:
     condition: Callable[[State], bool]
-    reached: asyncio.Future[State]
+    reached: asyncio.Future[State | None]
+
+    def expire(self) -> None:
+        if not self.reached.done():
+            self.reached.set_result(None)
 
 
 class Waiters:
@@ -33,14 +37,15 @@ class Waiters:
         state = self._present()
         if condition(state):
             return state
-        waiter = _Waiter(condition, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(condition, loop.create_future())
         self._waiting[waiter] = None
+        # Most deadlines of those that wait for news pass: each is one callback, not a task that is cancelled.
+        expiry = loop.call_later(timeout_s, waiter.expire)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await waiter.reached
-        except TimeoutError:
-            return None
+            return await waiter.reached
         finally:
+            expiry.cancel()
             self._waiting.pop(waiter, None)
 
     def changed(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from controlplane.identity.names import IdentityError, Party, party_from_pem
 
 _CERTIFICATE = "x509_pem_cert"
+
+_party = lru_cache(maxsize=1024)(party_from_pem)
+"""Agents and nodes call every second with the same certificate, and what it names never changes."""
 
 
 def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Party:
@@ -14,4 +18,4 @@ def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Party:
     certificates = tuple(auth_context.get(_CERTIFICATE, ()))
     if len(certificates) != 1:
         raise IdentityError("the caller showed no certificate")
-    return party_from_pem(certificates[0])
+    return _party(certificates[0])

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from simulation.cluster.host import Guest, SimulatedHost
+from simulation.cluster.host import Guest, SimulatedHost, Watchdog
 from simulation.cluster.loop import CURRENT, Process
 
 from controlplane.drivers.common import no_lease, not_found, restarts, stale_epoch
@@ -74,21 +74,24 @@ class SimulatedHostDriver:
             raise DriverError("WatchdogSilent", f"no answer within {ASK_S:g} s") from None
 
     async def _mind(self) -> None:
+        """Pings, and their answers, take no time here: who is not held back answers at once, or once it goes on."""
         host = self._host
-
-        def pong(_: bool) -> None:
-            self._heard_s = host.machine.boottime_s()
-
         while True:
-            watchdog = host.watchdog
-            if watchdog is not None:
-                self._tell(watchdog.ping, answered=pong)
+            pinged, answered = host.watchdog, self._is_answered(host.watchdog)
             await asyncio.sleep(MIND_S)
+            if not answered:
+                self._is_answered(pinged)
             if host.machine.boottime_s() - self._heard_s > PATIENCE_S:
                 host.seen["watchdog replaced"] += 1
                 await asyncio.sleep(host.machine.chance.uniform(0.02, 0.2))
                 host.start_watchdog()
                 self._heard_s = host.machine.boottime_s()
+
+    def _is_answered(self, watchdog: Watchdog | None) -> bool:
+        if watchdog is None or watchdog.process.gate:
+            return False
+        self._heard_s = self._host.machine.boottime_s()
+        return True
 
     # -- what exists ---------------------------------------------------------------------------------------------------
 

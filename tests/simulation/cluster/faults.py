@@ -262,7 +262,7 @@ async def guest_crashed(world: World, chance: random.Random) -> None:
 async def stranger_started(world: World, chance: random.Random) -> None:
     """Somebody runs something by hand."""
     host = world.hosts[chance.choice(list(world.hosts))]
-    native_id = f"by-hand-{world.loop.steps}"
+    native_id = f"by-hand-{world.seen['started by hand']}"
     if host.on and len([each for each in host.guests.values() if each.vm is None]) < 3:
         world.count("started by hand")
         host.guests[native_id] = Guest(native_id, None, ObservedPower.RUNNING)

@@ -50,9 +50,6 @@ class Watchdog:
         self._armed = 0
         self.process.post(self._look)
 
-    def ping(self, reply: Callable[[bool], None]) -> None:
-        reply(True)
-
     def take(self, lease: Lease, reply: Callable[[bool], None]) -> None:
         """A renewal counts from here on, and what the last lease's end paused goes on."""
         host, held = self._host, self._host.lease

@@ -8,7 +8,7 @@ it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -33,6 +33,9 @@ _WAY_S = 0.00005
 
 Serving = Callable[[], tuple[Process, RaftNode] | None]
 """The raft process that serves now, if any."""
+
+
+Make = Callable[[RaftNode], Coroutine[Any, Any, Any]]
 
 
 class _LostError(Exception):
@@ -61,15 +64,16 @@ class LogLink:
         return await self._ask(lambda node: node.confirm_leadership(timeout_s=timeout_s), timeout_s)
 
     async def status(self) -> LogStatus:
-        return await self._ask(lambda node: node.status(), _STATUS_TIMEOUT_S)
+        return await self._ask(lambda node: node.status(), _STATUS_TIMEOUT_S, at_once=True)
 
-    async def _ask(self, make: Callable[[RaftNode], Awaitable[Any]], timeout_s: float) -> Any:
+    async def _ask(self, make: Make, timeout_s: float, *, at_once: bool = False) -> Any:
         try:
-            return await self._call(make, timeout_s)
+            return await self._call(make, timeout_s, at_once=at_once)
         except (TimeoutError, _LostError):
             raise NoLeaderError("the raft process did not answer") from None
 
-    async def _call(self, make: Callable[[RaftNode], Awaitable[Any]], timeout_s: float) -> Any:
+    async def _call(self, make: Make, timeout_s: float, *, at_once: bool = False) -> Any:
+        """`at_once`: it waits for nothing, so that a task for it would cost more than it does."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while (found := self._serving()) is None:
@@ -97,14 +101,18 @@ class LogLink:
             self._process.post_after(_WAY_S, answered, result)
 
         def begin() -> None:
-            asyncio.get_running_loop().create_task(work())
+            if at_once:
+                self._process.post_after(_WAY_S, answered, _result(make(node)))
+            else:
+                asyncio.get_running_loop().create_task(work())
 
         raft.ended.append(lost)
         raft.post_after(_WAY_S, begin)
+        expiry = loop.call_at(deadline + _GRACE_S, answered, TimeoutError("timeout"))
         try:
-            async with asyncio.timeout_at(deadline + _GRACE_S):
-                return await answer
+            return await answer
         finally:
+            expiry.cancel()
             raft.ended.remove(lost)
 
     async def follow(self, after: int) -> AsyncGenerator[Committed | SnapshotInstalled]:
@@ -147,6 +155,14 @@ class LogLink:
                 yield item
         finally:
             raft.ended.remove(lost)
+
+
+def _result(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits for something")
 
 
 async def _whole(item: SnapshotInstalled) -> SnapshotInstalled:

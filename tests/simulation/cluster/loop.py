@@ -7,6 +7,9 @@ drops what a killed one would have done, as the kernel does to real ones: no `fi
 
 The order of everything follows from the seed: callbacks in the order in which they were made, timers by time and then
 by that order, and tasks and futures hash by number, so that no set of them is ordered by addresses.
+
+A virtual hour is more than a million callbacks, so what each of them costs here is most of what a seed takes: handles
+are plain (asyncio's ask the loop whether it debugs, thrice each), and nothing selects.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import contextvars
 import heapq
 import itertools
 import random
+import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -23,8 +28,8 @@ CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proces
 _EPOCH_MS = 1_790_000_000_000
 MAX_TURNS = 200_000
 """Callbacks at one moment, after which something is busy with nothing."""
+_SWEPT_TASKS = 64
 _serials = itertools.count(1)
-_NOBODYS = contextvars.Context()
 
 
 class Machine:
@@ -60,10 +65,9 @@ class Machine:
         return _EPOCH_MS + int((self._now_s() + self.wall_s) * 1000)
 
     def monotonic_s(self) -> float:
-        return self.local_s(self._now_s())
+        return (self._now_s() - self._booted_s) * self.rate
 
-    def boottime_s(self) -> float:
-        return self.monotonic_s()
+    boottime_s = monotonic_s
 
 
 class Process:
@@ -81,10 +85,10 @@ class Process:
         self.ended: list[Callable[[], None]] = []
         """Called when it ends, however it does: what the kernel does for its sockets and locks."""
         self._stops = 0
-        self.tasks: dict[asyncio.Task[Any], None] = {}
-        """What it does. As long as it is referred to, nothing of it is collected, which would run its `finally`."""
-        self._held: list[asyncio.Handle] = []
-        self._remains: list[asyncio.Handle] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._sweep_at = _SWEPT_TASKS
+        self._held: list[_Handle] = []
+        self._remains: list[_Handle] = []
         self._context = contextvars.copy_context()
         self._context.run(CURRENT.set, self)
         loop.processes.append(self)
@@ -132,8 +136,44 @@ class Process:
         for each in self.ended:
             each()
 
-    def hold(self, handle: asyncio.Handle) -> None:
+    def hold(self, handle: _Handle) -> None:
         (self._held if self.alive else self._remains).append(handle)
+
+    # -- what it does --------------------------------------------------------------------------------------------------
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """As long as a task is referred to, nothing of it is collected, which would run its `finally`."""
+        self._tasks.append(task)
+        if len(self._tasks) > self._sweep_at:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Let go of what is done; an error that nobody asked for is heard of then."""
+        self._tasks = [each for each in self._tasks if not each.done()]
+        self._sweep_at = 2 * len(self._tasks) + _SWEPT_TASKS
+
+
+class _Handle:
+    """A callback that is due, as `asyncio.Handle` and `asyncio.TimerHandle` are for their users."""
+
+    __slots__ = ("_when", "arguments", "callback", "context")
+
+    def __init__(self, callback: Any, arguments: Any, context: contextvars.Context, when: float = 0.0) -> None:
+        self.callback = callback
+        """None: cancelled."""
+        self.arguments = arguments
+        self.context = context
+        self._when = when
+
+    def cancel(self) -> None:
+        """It is dropped when its time comes."""
+        self.callback = self.arguments = None
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def when(self) -> float:
+        return self._when
 
 
 class _Task(asyncio.Task[Any]):
@@ -161,10 +201,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """All that ever were."""
         self.unhandled: list[str] = []
         """What callbacks raised, which no product code should let happen."""
-        self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._heap: list[tuple[float, int, _Handle]] = []
         self._pushed = itertools.count()
         self._turns = 0
-        self._queue: Any = self._ready  # pyright: ignore[reportAttributeAccessIssue]
+        self._queue: deque[_Handle] = deque()
 
     def time(self) -> float:
         process = CURRENT.get()
@@ -174,31 +214,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # -- what asyncio asks of a loop -----------------------------------------------------------------------------------
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = _Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._queue.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        process = CURRENT.get() if context is None else context.get(CURRENT)
-        true_s = when if process is None else process.machine.true_s(when)
-        return self._push(true_s, when, callback, args, context)
-
-    def post_at(self, true_s: float, context: contextvars.Context, callback: Any, *args: Any) -> None:
-        self._push(true_s, true_s, callback, args, context)
-
-    def _push(self, true_s: float, when: float, callback: Any, args: Any, context: Any) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._heap, (max(true_s, self.now_s), next(self._pushed), handle))
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        if context is None:
+            context = contextvars.copy_context()
+        process = context.get(CURRENT)
+        handle = _Handle(callback, args, context, when)
+        self._push(when if process is None else process.machine.true_s(when), handle)
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is dropped when its time comes."""
+    def post_at(self, true_s: float, context: contextvars.Context, callback: Any, *args: Any) -> None:
+        self._push(true_s, _Handle(callback, args, context, true_s))
+
+    def _push(self, true_s: float, handle: _Handle) -> None:
+        heapq.heappush(self._heap, (max(true_s, self.now_s), next(self._pushed), handle))
 
     def create_future(self) -> asyncio.Future[Any]:
         future = _Future(loop=self)
@@ -211,8 +249,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         task.__init__(coro, loop=self, name=name, context=context)
         process = CURRENT.get()
         if process is not None:
-            process.tasks[task] = None
-            task.add_done_callback(process.tasks.pop, context=_NOBODYS)
+            process.keep(task)
         return task
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
@@ -249,14 +286,28 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def resume(self, held: list[asyncio.Handle]) -> None:
+    def resume(self, held: list[_Handle]) -> None:
         """What a stopped process was held back from comes before what is ready by now."""
         self._queue.extendleft(reversed(held))
+
+    def run_forever(self) -> None:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)  # pyright: ignore[reportAttributeAccessIssue]
+        asyncio.events._set_running_loop(self)
+        try:
+            while not self._stopping:  # pyright: ignore[reportAttributeAccessIssue]
+                self._run_once()
+        finally:
+            self._stopping = False
+            asyncio.events._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+        for process in self.processes:
+            process.sweep()
 
     def _run_once(self) -> None:
         heap, queue = self._heap, self._queue
         if not queue:
-            while heap[0][2].cancelled():
+            while heap[0][2].callback is None:
                 heapq.heappop(heap)
             if heap[0][0] > self.now_s:
                 self.now_s = heap[0][0]
@@ -269,18 +320,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise RuntimeError(f"{MAX_TURNS} callbacks at {self.now_s:.3f} s")
         for _ in range(count):
             handle = queue.popleft()
-            if handle._cancelled:
+            if handle.callback is None:
                 continue
-            process = handle._context.get(CURRENT)
-            if process is None:
-                handle._run()
-                continue
-            if process.gate:
-                process.hold(handle)
-                continue
-            self.steps += 1
-            handle._run()
-            if process.spent_s:
+            process = handle.context.get(CURRENT)
+            if process is not None:
+                if process.gate:
+                    process.hold(handle)
+                    continue
+                self.steps += 1
+            try:
+                handle.context.run(handle.callback, *handle.arguments)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"Exception in callback {handle.callback}", "exception": error})
+            if process is not None and process.spent_s:
                 self._busy(process)
 
     def _busy(self, process: Process) -> None:

@@ -74,6 +74,9 @@ def _run(
 ) -> None:
     logging.disable()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), processors=[_silence])
+    # When the collector runs depends on how much was allocated, and what it finds may have something to say, as an
+    # asynchronous generator has; so it runs at virtual times (`World`).
+    gc.disable()
     gc.freeze()
     world = World(seed, hours, directory, profile, build)
     if on_note is not None:

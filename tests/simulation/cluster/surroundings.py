@@ -28,7 +28,10 @@ class EngineClock(Clock):
         return process.machine if process is not None else self._world
 
     def monotonic_s(self) -> float:
-        return self._machine().monotonic_s()
+        process = CURRENT.get()
+        if process is None:
+            return self._world.monotonic_s()
+        return process.machine.local_s(process.loop.now_s + process.spent_s)
 
     def random(self) -> float:
         return self._machine().chance.random()

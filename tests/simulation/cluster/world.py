@@ -8,6 +8,7 @@ not.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 from collections import Counter, deque
@@ -33,6 +34,7 @@ from simulation.cluster.users import Users
 from controlplane.identity.authority import Authority
 
 SETTLE_S = 180.0
+COLLECT_S = 60.0
 _SKEW = math.sqrt(1.1)
 """Clocks run at most so much faster or slower than the truth, so no two differ by more than a tenth."""
 
@@ -148,8 +150,10 @@ class World:
     async def _watched(self) -> None:
         """The run, until its end or the first violation."""
         life = asyncio.create_task(self._life())
+        collecting = asyncio.create_task(_collected())
         stopped = asyncio.create_task(self.checker.stopped.wait())
         await asyncio.wait([life, stopped], return_when=asyncio.FIRST_COMPLETED)
+        collecting.cancel()
         if life.done():
             life.result()
 
@@ -192,6 +196,13 @@ class World:
 
 
 _RAFT_TUNING = ("heartbeat_s", "election_s", "snapshot_entries", "retain_entries")
+
+
+async def _collected() -> None:
+    """What is young and forgotten: the old is nearly all what dead processes left, and stays."""
+    while True:
+        await asyncio.sleep(COLLECT_S)
+        gc.collect(1)
 
 
 async def _endured(fault: Fault, world: World, chance: random.Random) -> None:

@@ -7,7 +7,6 @@ proposing commands to the replica.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import hmac
 import re
@@ -46,6 +45,7 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.state import State
 from controlplane.model.commands import Command
 from controlplane.model.resources import Bid, MicroVM
+from controlplane.model.types import replace
 from controlplane.ports import (
     BackupStatus,
     BidRequestItem,
@@ -138,13 +138,13 @@ class Log:
 
     async def status(self) -> LogStatus:
         configuration = self._members.configuration
-        found = dataclasses.replace(
+        found = replace(
             await self._replica.status(),
             members=configuration.members,
             incarnation=configuration.incarnation,
             configuration_index=0,
         )
-        return dataclasses.replace(found, **self.changes)
+        return replace(found, **self.changes)
 
 
 class Described:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from support.harness import Replica
 from support.members import Members
 
+from controlplane.model.types import replace
 from controlplane.ports import LogStatus, Member
 from controlplane.replica import addresses
 from controlplane.replica.addresses import AddressBook, Announcer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
+from controlplane.model.types import replace
 from controlplane.ports import LogStatus, Member, PeerStatus
 from controlplane.replica.contact import HEARD_S, SILENT_S, ContactKeeper
 

@@ -4,7 +4,6 @@ leader."""
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -253,11 +252,11 @@ async def test_an_incarnation_has_begun_once_the_state_says_so(tmp_path: Path) -
         await until(lambda: replica.is_leader)
         assert replica.begun
         assert replica._status is not None
-        replica._status = dataclasses.replace(replica._status, incarnation=2)
+        replica._status = replace(replica._status, incarnation=2)
         assert not replica.begun
         assert replica.reign is not None
         await replica.propose(BeginIncarnation(incarnation=2, term=replica.reign.term), actor="test")
-        replica._status = dataclasses.replace(replica._status, incarnation=2)
+        replica._status = replace(replica._status, incarnation=2)
         assert replica.begun
 
 
