@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
+_OURS = ("controlplane", "tests")
 
 
 @dataclass
@@ -79,8 +83,28 @@ def load(file: Path, code: str, first: int, count: int, *, block: int) -> tuple[
 
 def fingerprint(folders: Iterable[str]) -> str:
     """Names the code below `folders` of the repository, so that tallies of another version are never added to it."""
+    return _digest(path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py")))
+
+
+def fingerprint_of(module: str) -> str:
+    """Names the code of the repository that importing `module` loads, as a fresh interpreter has it: what else the
+    caller imported does not count, nor does what the module has no use for."""
+    program = (
+        f"import sys, {module}; print(*(getattr(each, '__file__', '') for each in sys.modules.values()), sep='\\n')"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    ours = {Path(line) for line in loaded.splitlines() if line.startswith(tuple(f"{_ROOT / each}/" for each in _OURS))}
+    return _digest(sorted(ours))
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((_ROOT / folder).rglob("*.py")):
-            digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
+    for path in files:
+        digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -7,6 +7,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from simulation.cluster.builds import Build
 from simulation.cluster.profile import Profile, draw_profile
 from simulation.cluster.world import Note, World
 from simulation.raft.invariants import Violation
-from simulation.tallies import Series, Tally, fingerprint
+from simulation.tallies import Series, Tally, fingerprint_of
 
 _MEMORY = Path("/dev/shm")
 _FORK = multiprocessing.get_context("fork")
@@ -78,6 +79,7 @@ def _run(
     # asynchronous generator has; so it runs at virtual times (`World`).
     gc.disable()
     gc.freeze()
+    covered = set(sys.modules)
     world = World(seed, hours, directory, profile, build)
     if on_note is not None:
         world.on_note = on_note
@@ -86,6 +88,8 @@ def _run(
         world.run()
     except Violation as error:
         violation = error
+    late = sorted(name for name in set(sys.modules) - covered if name.startswith("controlplane."))
+    assert not late, f"loaded by a run, and not in the fingerprint of its tallies: {late}"
     loop = world.loop
     answer.send(Outcome(violation, loop.steps, loop.now_s, world.network.trace, world.seen, list(world.recent)))
     answer.close()
@@ -126,6 +130,7 @@ def _of_children_s() -> float:
 
 
 def series(file: Path, hours: float) -> Series:
-    """Tallies in `file` of the present product and of this simulator, by seeds of so many hours."""
-    code = fingerprint(("controlplane", "tests/simulation"))
+    """Tallies in `file` of what is simulated of the product, as it is now, and of this simulator, by seeds of so many
+    hours."""
+    code = fingerprint_of("simulation.cluster.running")
     return Series(file, f"{code} {hours:g} h", 1, partial(run_block, hours=hours))
