@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from simulation.cluster.host import Guest, SimulatedHost
 from simulation.raft.invariants import Violation
 
 from controlplane.machine.entry import MachineState, apply_entry
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.outcome import Applied, Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import (
@@ -33,7 +36,7 @@ from controlplane.model.commands import (
     decode_entry,
     open_payload,
 )
-from controlplane.model.resources import ObservedPower
+from controlplane.model.resources import Host, ObservedPower
 
 _OF_A_TERM = HostDetached | HostFenced | Resurrect | BeginIncarnation
 
@@ -45,6 +48,21 @@ class Entry:
     term: int
     data: bytes
     digest: int
+
+
+V = TypeVar("V")
+
+
+def changed(before: Mapping[str, V], after: Mapping[str, V]) -> Iterator[tuple[str, V | None, V | None]]:
+    """What is not the same object in both, by key, as it was and as it is."""
+    if before is after:
+        return
+    for key, now in after.items():
+        if (was := before.get(key)) is not now:
+            yield key, was, now
+    for key, was in before.items():
+        if key not in after:
+            yield key, was, None
 
 
 class History:
@@ -135,8 +153,7 @@ class Checker:
                 history.keys[envelope.key] = index
             self._seen[f"command {envelope.kind}"] += 1
             self._committed(open_payload(envelope), answers[envelope.id], term)
-        self._note_transitions(before, after)
-        self._check_state(after)
+        self._look_at_changes(before, after)
 
     def _committed(self, command: Command, outcome: Outcome, term: int) -> None:
         if not isinstance(outcome, Applied):
@@ -149,29 +166,29 @@ class Checker:
             for guest in self._hosts[command.host].running():
                 self._check_given_up(self._hosts[command.host], guest)
 
-    def _note_transitions(self, before: State, after: State) -> None:
-        if after.hosts is not before.hosts:
-            for name, host in after.hosts.items():
-                old = before.hosts.get(name)
-                if old is None or old.phase is not host.phase:
-                    self._seen[f"host {old.phase.value if old else 'new'} -> {host.phase.value}"] += 1
-        if after.microvms is not before.microvms:
-            for uid, vm in after.microvms.items():
-                was = before.microvms.get(uid)
-                if was is None or was.phase is not vm.phase:
-                    self._seen[f"microvm {was.phase.value if was else 'new'} -> {vm.phase.value}"] += 1
-
-    def _check_state(self, state: State) -> None:
-        for name, host in state.hosts.items():
-            if host.inventory is not None:
-                has, held = host.inventory.capacity, host.allocated
-                if held.vcpu > has.vcpu or held.memory_in_mb > has.memory_in_mb:
-                    self.violate("over capacity", f"host {name} holds {held} of {has}")
-            for uid, epoch in host.stale.items():
-                self._order(name, uid, epoch)
-        for uid, vm in state.microvms.items():
-            if vm.is_tombstone and vm.placement is not None:
+    def _look_at_changes(self, before: State, after: State) -> None:
+        for name, was, now in changed(before.hosts, after.hosts):
+            self._note_move("host", was and was.phase, now and now.phase)
+            if was is not None and now is not None:
+                self._note_move("availability", availability(was), availability(now))
+            if now is not None:
+                self._check_host(name, now)
+        for uid, old, vm in changed(before.microvms, after.microvms):
+            self._note_move("microvm", old and old.phase, vm and vm.phase)
+            if vm is not None and vm.is_tombstone and vm.placement is not None:
                 self._order(vm.placement.host, uid, vm.epoch)
+
+    def _note_move(self, what: str, old: StrEnum | None, new: StrEnum | None) -> None:
+        if old is not new:
+            self._seen[f"{what} {old or 'new'} -> {new or 'gone'}"] += 1
+
+    def _check_host(self, name: str, host: Host) -> None:
+        if host.inventory is not None:
+            has, held = host.inventory.capacity, host.allocated
+            if held.vcpu > has.vcpu or held.memory_in_mb > has.memory_in_mb:
+                self.violate("over capacity", f"host {name} holds {held} of {has}")
+        for uid, epoch in host.stale.items():
+            self._order(name, uid, epoch)
 
     def _order(self, host: str, uid: str, epoch: int) -> None:
         if self.orders.get((host, uid), 0) < epoch:

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+
+from controlplane.machine.lifecycle import AVAILABILITY, HOST, MICROVM
+
+OUT_OF_REACH: dict[str, str] = {}
+"""Moves of the tables that no seed makes, and why."""
+
+
+def _moves(what: str, table: Mapping[tuple[StrEnum | None, StrEnum], StrEnum | None]) -> tuple[str, ...]:
+    """Every pair of phases that the table connects."""
+    pairs = {f"{what} {old or 'new'} -> {new or 'gone'}": None for (old, _), new in table.items() if old is not new}
+    return tuple(pair for pair in pairs if pair not in OUT_OF_REACH)
+
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "nodes": (
@@ -65,6 +79,20 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "write unknown",
         "operator confirmed",
         "lease settings changed",
+        "host to be emptied: drain",
+        "host to be emptied: maintenance",
+        "host emptied",
+        "host deleted",
+        "host lost with a microVM just placed",
+    ),
+    "members": (
+        "member replaced",
+        "member added",
+        "member added as a learner",
+        "member promoted",
+        "member removed",
+        "leadership transferred",
+        "leadership not transferred",
     ),
     "commands": (
         "command place",
@@ -82,29 +110,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "command begin_incarnation",
         "command refused",
     ),
-    "lifecycle of hosts": (
-        "host pending -> ready",
-        "host ready -> suspect",
-        "host suspect -> ready",
-        "host suspect -> detached",
-        "host detached -> fenced",
-        "host detached -> rejoining",
-        "host fenced -> rejoining",
-        "host rejoining -> ready",
-        "host rejoining -> detached",
-        "host ready -> detached",
-    ),
-    "lifecycle of microVMs": (
-        "microvm new -> pending",
-        "microvm pending -> placed",
-        "microvm placed -> active",
-        "microvm active -> pending",
-        "microvm placed -> pending",
-        "microvm active -> moving",
-        "microvm moving -> pending",
-        "microvm active -> deleting",
-        "microvm placed -> deleting",
-    ),
+    "lifecycle of hosts": _moves("host", HOST),
+    "what hosts are for": _moves("availability", AVAILABILITY),
+    "lifecycle of microVMs": _moves("microvm", MICROVM),
 }
 
 

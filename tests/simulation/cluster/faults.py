@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from simulation.cluster.host import Guest
 from simulation.cluster.loop import Process
+from simulation.cluster.members import leadership_transferred, member_replaced
 from simulation.cluster.network import Pair, Weather
 from simulation.cluster.node import Node
+from simulation.cluster.operating import HOST_CALM_S, host_deleted, host_emptied, lost_while_placed, power_off
 from simulation.cluster.restoring import restore_older
 
 from controlplane.model.resources import ObservedPower
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from simulation.cluster.world import World
 
 Fault = Callable[["World", random.Random], Awaitable[None]]
-HOST_CALM_S = 8.0
-"""After a trouble of an agent or a watchdog, before the next one of that host."""
 
 
 def lasting(chance: random.Random, least_s: float, most_s: float) -> float:
@@ -60,10 +60,11 @@ async def node_killed(world: World, chance: random.Random) -> None:
 async def all_nodes_down(world: World, chance: random.Random) -> None:
     world.count("all nodes down")
     power = chance.random() < 0.5
-    for node in world.nodes.values():
+    nodes = list(world.nodes.values())
+    for node in nodes:
         node.kill(power=power)
     await asyncio.sleep(lasting(chance, 10.0, 300.0))
-    for node in chance.sample(list(world.nodes.values()), len(world.nodes)):
+    for node in chance.sample(nodes, len(nodes)):
         node.start()
         await asyncio.sleep(chance.uniform(0.0, 3.0))
 
@@ -181,21 +182,7 @@ async def host_lost_power(world: World, chance: random.Random) -> None:
     if name is None:
         return
     world.count("host lost power")
-    host, agent = world.hosts[name], world.agents[name]
-    host.on = False
-    agent.kill()
-    host.lose_power()
-    off_s = lasting(chance, 3.0, 120.0)
-    if chance.random() < 0.4:
-        await asyncio.sleep(off_s / 2)
-        await world.users.confirm_off(name)
-        off_s /= 2
-    await asyncio.sleep(off_s)
-    host.machine.rate = world.draw_rate(chance)
-    host.boot()
-    agent.start()
-    await asyncio.sleep(HOST_CALM_S)
-    world.release_host(name)
+    await power_off(world, name, chance, lasting(chance, 3.0, 120.0))
 
 
 async def agent_killed(world: World, chance: random.Random) -> None:
@@ -316,5 +303,10 @@ FAULTS: dict[Fault, float] = {
     wall_clock_jumped: 1,
     user_works: 12,
     lease_changed: 0.5,
-    restore_older: 0.5,
+    restore_older: 1,
+    member_replaced: 1,
+    leadership_transferred: 1,
+    host_emptied: 2,
+    host_deleted: 1,
+    lost_while_placed: 1.5,
 }

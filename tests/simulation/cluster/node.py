@@ -77,6 +77,10 @@ class Node:
         self.front: FrontLife | None = None
         self.down = False
         """It is not to be started by itself."""
+        self.join = False
+        """It begins as nobody, and waits for the members to add it."""
+        self.leaving = False
+        """It is to be removed: what it learns of that ends it."""
 
     def settings(self, others: dict[str, str]) -> RaftSettings:
         return RaftSettings(
@@ -85,6 +89,7 @@ class Node:
             data_dir=self.directory,
             listen=self.address,
             peers=others,
+            join=self.join,
             plaintext_peers_for_tests=True,
             snapshot_entries=int(self.raft_tuning["snapshot_entries"]),
             retain_entries=int(self.raft_tuning["retain_entries"]),
@@ -96,7 +101,7 @@ class Node:
     # -- lives ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if self.world.restoring:
+        if self.world.restoring or self.world.nodes.get(self.name) is not self:
             return
         self.down = False
         self.start_raft()
@@ -199,7 +204,6 @@ class FrontLife:
         lease = node.lease
         ledger = Ledger()
         keeper = LeaseKeeper(replica, clock, ledger, lease)
-        gateways = {each.name: each.gateway for each in world.nodes.values()}
         gateway = Gateway(
             node=node.name,
             cluster_id=CLUSTER,
@@ -207,7 +211,7 @@ class FrontLife:
             proposer=replica,
             ids=ids,
             clock=clock,
-            nodes=lambda: gateways,
+            nodes=lambda: {each.name: each.gateway for each in world.nodes.values()},
             tls=world.tls,
             listen=node.gateway,
             keeper=keeper,

@@ -63,7 +63,7 @@ def is_covered(world: World, state: State) -> bool:
 async def restore_older(world: World, chance: random.Random) -> None:
     history = world.checker.history
     ready = [index for index in history.entries if _founded(world, history.states[index])]
-    if not ready or world.restoring:
+    if not ready or world.restoring or world.changing_members:
         return
     index = chance.choice(ready[-200:])
     state = history.states[index]

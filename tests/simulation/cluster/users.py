@@ -54,7 +54,7 @@ class Users:
     def __init__(self, world: World) -> None:
         self._world = world
         self._chance = random.Random(f"{world.seed} users")
-        self._numbers = itertools.count()
+        self.numbers = itertools.count()
         self.machine = Machine(world.loop, "users", world.seed)
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Users:
 
     async def propose(self, command: Command, actor: str = "user") -> Outcome | None:
         """Ask some node to commit it. None when its fate is unknown, or it was certainly not written."""
-        key = f"key-{next(self._numbers)}"
+        key = f"key-{next(self.numbers)}"
         node = self._chance.choice(list(self._world.nodes.values()))
         outcome = await self.ask(
             node, lambda replica: replica.propose(command, actor=actor, key=key, timeout_s=PATIENCE_S)
@@ -120,15 +120,18 @@ class Users:
         for name in self._world.hosts:
             await self.insist(ActOnHost(host=name, action=HostAction.UNCORDON))
 
-    def declaration(self, name: str) -> DeclareMicroVM:
+    def uid(self) -> str:
+        return f"uid-{next(self.numbers)}"
+
+    def declaration(self, name: str, recovery: Recovery | None = None) -> DeclareMicroVM:
         chance = self._chance
         spec = MicroVMSpec(
             vcpu=chance.choice((1, 1, 2)),
             memory_in_mb=chance.choice((128, 256)),
             kernel=KERNEL,
-            recovery=self._recovery(),
+            recovery=recovery or self._recovery(),
         )
-        return DeclareMicroVM(namespace=NAMESPACE, name=name, uid=f"uid-{next(self._numbers)}", spec=spec)
+        return DeclareMicroVM(namespace=NAMESPACE, name=name, uid=self.uid(), spec=spec)
 
     def _recovery(self) -> Recovery:
         moving = self._chance.random() < self._world.profile.moving

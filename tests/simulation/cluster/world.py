@@ -35,6 +35,8 @@ from controlplane.identity.authority import Authority
 
 SETTLE_S = 180.0
 COLLECT_S = 60.0
+SPARES = 6
+"""Members that may be added."""
 _SKEW = math.sqrt(1.1)
 """Clocks run at most so much faster or slower than the truth, so no two differ by more than a tenth."""
 
@@ -58,12 +60,18 @@ class World:
         self.checker = Checker(CLUSTER, self.seen, self.hosts)
         self.exchange = Exchange(self.network, lambda machine: self._certificates[machine])
         self.restoring = False
+        self.changing_members = False
         self._seconds = hours * 3600
         self._chance = random.Random(f"{seed} faults")
         self._claimed: set[str] = set()
         self._machine = Machine(self.loop, "world", seed)
-        tuning = {name: getattr(profile, name) for name in _RAFT_TUNING}
-        self.nodes = {f"n{i}": Node(self, f"n{i}", i, directory, tuning) for i in range(1, profile.nodes + 1)}
+        self._directory = directory
+        self._tuning = {name: getattr(profile, name) for name in _RAFT_TUNING}
+        self.nodes: dict[str, Node] = {}
+        for i in range(1, profile.nodes + 1):
+            self.add_node(f"n{i}", founder=True)
+        self.spare_names = [f"n{i}" for i in range(profile.nodes + 1, profile.nodes + SPARES + 1)]
+        """Of members to come."""
         for i in range(1, profile.hosts + 1):
             name = f"h{i}"
             machine = Machine(self.loop, name, seed, rate=self.draw_rate(self._chance))
@@ -71,10 +79,22 @@ class World:
         self.agents = {name: AgentHost(self, host) for name, host in self.hosts.items()}
         self.users = Users(self)
         authority = Authority.create(directory / "ca", name="simulation")
-        files = {name: authority.issue_node(name, directory / "tls" / name) for name in self.nodes}
+        names = (*self.nodes, *self.spare_names)
+        files = {name: authority.issue_node(name, directory / "tls" / name) for name in names}
         files |= {name: authority.issue_host(name, directory / "tls" / name) for name in self.hosts}
         self._certificates = {name: each.certificate.read_bytes() for name, each in files.items()}
         self.tls = files["n1"]
+
+    def add_node(self, name: str, *, founder: bool = False) -> Node:
+        node = self.nodes[name] = Node(self, name, int(name.removeprefix("n")), self._directory, self._tuning)
+        node.join = not founder
+        return node
+
+    def remove_node(self, node: Node) -> None:
+        """It is taken down, and its disk is thrown away."""
+        del self.nodes[node.name]
+        node.kill(power=True)
+        node.forget()
 
     def draw_rate(self, chance: random.Random) -> float:
         return chance.choice((1 / _SKEW, 1.0, _SKEW, chance.uniform(1 / _SKEW, _SKEW)))
@@ -102,7 +122,7 @@ class World:
         self.note("raft ended", node.name, repr(error)[:150])
         if isinstance(error, OSError) or type(error).__name__ in ("DiskError", "DiskFullError"):
             self.seen["stopped by its disk"] += 1
-        else:
+        elif not node.leaving:
             self.checker.violate("a node stopped for good", f"{node.name}: {error!r}")
 
     def front_failed(self, node: Node, error: BaseException) -> None:
@@ -126,7 +146,12 @@ class World:
         free = [name for name, host in self.hosts.items() if name not in self._claimed and host.on]
         if not free:
             return None
-        name = chance.choice(free)
+        return self.claim(chance.choice(free))
+
+    def claim(self, name: str) -> str | None:
+        """That host, if it is well."""
+        if name in self._claimed or not self.hosts[name].on:
+            return None
         self._claimed.add(name)
         return name
 
