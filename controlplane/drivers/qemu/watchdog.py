@@ -42,6 +42,7 @@ import argparse
 import ctypes
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -52,7 +53,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 TICK_S = 0.2
 LINGER_S = 5.0
@@ -88,6 +89,36 @@ def process_stat(pid: int) -> tuple[str, int]:
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
         fields = file.read().rpartition(")")[2].split()
     return fields[0], int(fields[19])
+
+
+class Right(NamedTuple):
+    """What a host's guests may do until when. What follows from it is here, and needs no process and no clock."""
+
+    ends: float
+    grace: float
+    ttl: float | None
+    """How long the lease lives from when it was asked for; None where nobody told."""
+
+    @classmethod
+    def renewed(cls, held: Right | None, told: Request, now: float) -> Right:
+        """It never gets shorter. Raises ValueError where `told` is no lease; KeyError and TypeError likewise."""
+        ends, grace = float(told["ends"]), float(told["grace"])
+        ttl = float(told["ttl"]) if told.get("ttl") is not None else None
+        if not (ends < now + LONGEST_S and 0 <= grace <= LONGEST_S):
+            raise ValueError(f"a lease until {ends} (grace {grace}) at {now} is not possible")
+        return cls(ends, grace, ttl) if held is None or ends >= held.ends else held
+
+
+def verdict(held: Right | None, action: str, since: float, now: float) -> tuple[str, float]:
+    """What is to become of a guest that is guarded since `since`: `run`, `halt` or `kill`; and until when that holds.
+
+    Where no lease is known, the right to run ended when the guest was first guarded.
+    """
+    ends, grace = (held.ends, held.grace) if held is not None else (since, UNGRANTED_GRACE_S)
+    killed = ends + (grace if action == "pause" else 0.0)
+    if now < ends:
+        return "run", ends
+    return ("halt", killed) if now < killed else ("kill", math.inf)
 
 
 class Guard:
@@ -126,10 +157,7 @@ class Watchdog:
         self._now = now
         self._lock = threading.Lock()
         self._guards: dict[Key, Guard] = {}
-        self._ends: float | None = None
-        self._grace = 0.0
-        self._ttl: float | None = None
-        """How long the lease lives from when it was asked for; None where nobody told."""
+        self._held: Right | None = None
         self._marks: dict[str, str | None] = {}
         """Folder to what its mark is to say, None for no mark: still to be written."""
         self.acted = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -165,28 +193,18 @@ class Watchdog:
         now = self._now()
         next_s = TICK_S
         for guard in self._guards.values():
-            ends, killed = self._due(guard)
-            if now < ends:
-                if guard.halted:
-                    guard.halted = False
-                    guard.send(signal.SIGCONT)
-                    self._mark(guard, None)
-                next_s = min(next_s, ends - now)
-            elif now < killed:
+            what, until = verdict(self._held, guard.action, guard.since, now)
+            next_s = min(next_s, until - now)
+            if what == "run" and guard.halted:
+                guard.halted = False
+                guard.send(signal.SIGCONT)
+                self._mark(guard, None)
+            elif what == "halt":
                 self._halt(guard)
-                next_s = min(next_s, killed - now)
-            else:
+            elif what == "kill":
                 guard.send(signal.SIGKILL)
                 self._mark(guard, "killed")
         return next_s
-
-    def _due(self, guard: Guard) -> tuple[float, float]:
-        """When a guest may run no more, and when it is killed."""
-        if self._ends is None:
-            ends, grace = guard.since, UNGRANTED_GRACE_S
-        else:
-            ends, grace = self._ends, self._grace
-        return ends, ends + (grace if guard.action == "pause" else 0.0)
 
     def _halt(self, guard: Guard) -> None:
         """Again with every look: whoever lets it go on behind our back gains nothing."""
@@ -224,30 +242,22 @@ class Watchdog:
         with self._lock:
             now = self._now()
             if (lease := request.get("lease")) is not None:
-                self._renew(lease, now)
+                self._held = Right.renewed(self._held, lease, now)
             gone = [key for told, key in guards if not self._guard(told, key, now)]
             for pid, start in request.get("release", ()):
                 self._release((pid, start))
             self._act()
-            live = self._ends is not None and now < self._ends
+            held = self._held
+            live = held is not None and now < held.ends
             for pid, start in request.get("resume", ()):
                 if live and (guard := self._guards.get((pid, start))) is not None:
                     guard.send(signal.SIGCONT)
             guards = list(self._guards)
-            answer: Request = {"ends": self._ends, "grace": self._grace, "gone": gone, "guards": guards}
-            answer["protocol"], answer["ttl"] = PROTOCOL, self._ttl
+            answer: Request = {"protocol": PROTOCOL, "gone": gone, "guards": guards, **_told(held)}
         os.eventfd_write(self.poked, 1)
         if request:
             self.save()
         return answer
-
-    def _renew(self, lease: Request, now: float) -> None:
-        ends, grace = float(lease["ends"]), float(lease["grace"])
-        ttl = float(lease["ttl"]) if lease.get("ttl") is not None else None
-        if not (ends < now + LONGEST_S and 0 <= grace <= LONGEST_S):
-            raise ValueError(f"a lease until {ends} (grace {grace}) at {now} is not possible")
-        if self._ends is None or ends >= self._ends:
-            self._ends, self._grace, self._ttl = ends, grace, ttl
 
     def _guard(self, told: Request, key: Key, now: float) -> bool:
         """False when there is no such process any more."""
@@ -288,8 +298,7 @@ class Watchdog:
         boot = boot_id()
         with self._lock:
             guards = [guard.told() for guard in self._guards.values()]
-            lease = {"ends": self._ends, "grace": self._grace, "ttl": self._ttl}
-            state = {"protocol": PROTOCOL, "boot": boot, "guards": guards, **lease}
+            state = {"protocol": PROTOCOL, "boot": boot, "guards": guards, **_told(self._held)}
             marks, self._marks = self._marks, {}
         try:
             draft = f"{self._state}.new"
@@ -316,11 +325,15 @@ class Watchdog:
                 for told in state["guards"]:
                     self._guard(told, (int(told["pid"]), int(told["start"])), now)
                 if state["ends"] is not None:
-                    self._renew(state, now)
+                    self._held = Right.renewed(self._held, state, now)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):
             traceback.print_exc()
+
+
+def _told(held: Right | None) -> Request:
+    return held._asdict() if held is not None else {"ends": None, "grace": 0.0, "ttl": None}
 
 
 class Server:

@@ -130,8 +130,10 @@ class SimulatedHostDriver:
         await self._ask("take", lease)
 
     async def held(self) -> Lease | None:
-        lease, now_s = self._host.lease, self._host.machine.boottime_s()
-        return lease if lease is not None and now_s < lease.ends_s else None
+        held, now_s = self._host.held, self._host.machine.boottime_s()
+        if held is None or now_s >= held.ends:
+            return None
+        return Lease(ends_s=held.ends, grace_s=held.grace, ttl_s=held.ttl or 0.0)
 
     async def create(self, vm: VMDefinition) -> None:
         await self._put_in_effect(vm, may_create=True)

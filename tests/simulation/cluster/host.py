@@ -1,12 +1,14 @@
 """A simulated host: its guests, and the watchdog that ends their right to run.
 
 What runs here, and since when, is the truth that the checker looks at; no agent, node or log has a say in it. The
-watchdog is a process of its own, as in `drivers.qemu`: it looks at the clock at least every 0.2 s, halts or kills at
-the end of the lease what is not kept, and starts what needs a lease only while there is one.
+watchdog is a process of its own, as in `drivers.qemu`, and decides what that one decides, by the same functions: which
+lease counts, and what is halted or killed when it ends. It looks at the clock as often, and starts what needs a lease
+only while there is one.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +16,10 @@ from pathlib import Path
 
 from simulation.cluster.loop import Machine, Process, VirtualLoop
 
+from controlplane.drivers.qemu.watchdog import TICK_S, Right, verdict
 from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import OnDetach, detach_action
 from controlplane.ports import LEASE_ENDED, Lease, VMDefinition
-
-POLL_S = 0.2
-UNKNOWN_GRACE_S = 60.0
-"""What is halted because nobody knows of any lease is killed after that."""
 
 
 @dataclass(eq=False)
@@ -52,9 +51,9 @@ class Watchdog:
 
     def take(self, lease: Lease, reply: Callable[[bool], None]) -> None:
         """A renewal counts from here on, and what the last lease's end paused goes on."""
-        host, held = self._host, self._host.lease
-        if held is None or lease.ends_s >= held.ends_s:
-            host.lease = lease
+        host = self._host
+        told = {"ends": lease.ends_s, "grace": lease.grace_s, "ttl": lease.ttl_s}
+        host.held = Right.renewed(host.held, told, host.machine.boottime_s())
         if self._is_live():
             for guest in list(host.guests.values()):
                 if guest.power is ObservedPower.PAUSED and guest.cause == LEASE_ENDED:
@@ -72,40 +71,35 @@ class Watchdog:
         live = self._is_live()
         if live:
             self._host.change(guest, ObservedPower.RUNNING, None)
+            self._look()
         reply(live)
 
     def _is_live(self) -> bool:
-        lease = self._host.lease
-        return lease is not None and self._host.machine.boottime_s() < lease.ends_s
+        held = self._host.held
+        return held is not None and self._host.machine.boottime_s() < held.ends
 
     def _look(self) -> None:
         host = self._host
         now_s = host.machine.boottime_s()
-        if host.lease is None:
-            ends_s, over_s = 0.0, self._since_s + UNKNOWN_GRACE_S
-        else:
-            ends_s, over_s = host.lease.ends_s, host.lease.ends_s + host.lease.grace_s
-        if now_s >= ends_s:
-            self._end(over=now_s >= over_s)
-        due_s = ends_s if now_s < ends_s else over_s
+        due_s = math.inf
+        for guest in list(host.guests.values()):
+            if guest.action is OnDetach.KEEP or guest.power is ObservedPower.STOPPED:
+                continue
+            action = "pause" if guest.action is OnDetach.PAUSE else "stop"
+            what, until_s = verdict(host.held, action, self._since_s, now_s)
+            due_s = min(due_s, until_s)
+            if what == "kill":
+                host.change(guest, ObservedPower.STOPPED, LEASE_ENDED)
+            elif what == "halt" and guest.power is ObservedPower.RUNNING:
+                host.change(guest, ObservedPower.PAUSED, LEASE_ENDED)
         self._armed += 1
-        if now_s < due_s:
-            late_s = host.machine.chance.uniform(0.0, POLL_S)
+        if due_s < math.inf:
+            late_s = host.machine.chance.uniform(0.0, TICK_S)
             self.process.post_after((due_s - now_s + late_s) / host.machine.rate, self._alarm, self._armed)
 
     def _alarm(self, armed: int) -> None:
         if armed == self._armed:
             self._look()
-
-    def _end(self, *, over: bool) -> None:
-        host = self._host
-        for guest in list(host.guests.values()):
-            if guest.action is OnDetach.KEEP or guest.power is ObservedPower.STOPPED:
-                continue
-            if over or guest.action is not OnDetach.PAUSE:
-                host.change(guest, ObservedPower.STOPPED, LEASE_ENDED)
-            elif guest.power is ObservedPower.RUNNING:
-                host.change(guest, ObservedPower.PAUSED, LEASE_ENDED)
 
 
 @dataclass(eq=False)
@@ -124,7 +118,7 @@ class SimulatedHost:
     """The share of the driver's orders that fail, done or not done."""
     guests: dict[str, Guest] = field(default_factory=dict[str, Guest])
     """By native id."""
-    lease: Lease | None = None
+    held: Right | None = None
     """What the watchdog has written down, of this boot."""
     watchdog: Watchdog | None = None
     wakers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
@@ -177,7 +171,7 @@ class SimulatedHost:
             if guest.power is not ObservedPower.STOPPED:
                 cause = "the host was restarted" if guest.action is OnDetach.KEEP else LEASE_ENDED
                 self.change(guest, ObservedPower.STOPPED, cause)
-        self.lease = None
+        self.held = None
 
     def boot(self) -> None:
         self.on = True
