@@ -95,9 +95,10 @@ raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
-simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], or SEED=S to replay one; goes on where it was interrupted
+simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --hours $(HOURS) \
-	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM) --jobs $(JOBS))
+	  $(if $(SCHEDULE),--schedule $(SCHEDULE),$(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink $(if $(BUILD),--build "$(BUILD)")),\
+	  --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)))
 
 simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken

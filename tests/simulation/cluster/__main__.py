@@ -12,12 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-from simulation.cluster.builds import BROKEN
+from simulation.cluster.builds import BROKEN, Build
 from simulation.cluster.coverage import never_reached, report
-from simulation.cluster.running import find, run_seed, series
+from simulation.cluster.faults import FAULTS_BY_NAME
+from simulation.cluster.running import Outcome, find, run_seed, run_troubles, series, shrink
+from simulation.cluster.schedule import Schedule
 from simulation.cluster.world import Note
 from simulation.tallies import Tally
 
+BUILDS = {"ours": Build(), **BROKEN}
 BROKEN_HOURS = 0.1
 BROKEN_WITHIN = 30
 """Seeds within which every broken build must be found."""
@@ -27,6 +30,10 @@ def main() -> int:
     options = _options()
     if options.broken:
         return broken()
+    if options.schedule is not None:
+        return again(options.schedule, whole=options.whole)
+    if options.shrink:
+        return shrunk(options)
     if options.seed is not None:
         return replay(options.seed, options.hours, whole=options.whole)
     return many(options)
@@ -78,7 +85,38 @@ def broken() -> int:
 
 def replay(seed: int, hours: float, *, whole: bool) -> int:
     """Run one seed and print what it did; `whole`: from its beginning."""
-    outcome = run_seed(seed, hours, on_note=_print if whole else None)
+    return tell(seed, run_seed(seed, hours, on_note=_print if whole else None), whole=whole)
+
+
+def again(file: Path, *, whole: bool) -> int:
+    try:
+        schedule = Schedule.read(file, faults=FAULTS_BY_NAME, builds=BUILDS)
+    except (OSError, ValueError) as error:
+        print(error)
+        return 2
+    build = BUILDS[schedule.build]
+    outcome = run_troubles(schedule.seed, schedule.troubles, build=build, on_note=_print if whole else None)
+    return tell(schedule.seed, outcome, whole=whole)
+
+
+def shrunk(options: argparse.Namespace) -> int:
+    """Look for a smaller schedule that fails as the seed does, and write it where it can be replayed from."""
+    found = shrink(options.seed, options.hours, BUILDS[options.build], runs=options.runs)
+    if found is None:
+        print(f"seed {options.seed}: every invariant holds")
+        return 0
+    schedule, outcome = found
+    file = options.out / f"schedule-{schedule.build.replace(' ', '-')}-{schedule.seed}.json"
+    schedule.write(file)
+    tell(schedule.seed, outcome, whole=False)
+    print(f"by {len(schedule.troubles)} troubles, in seconds after the cluster was founded:")
+    for trouble in schedule.troubles:
+        print(f"{trouble.at_s:10.3f} {trouble.fault}")
+    print(f"replay: make simulate SCHEDULE={file}")
+    return 1
+
+
+def tell(seed: int, outcome: Outcome, *, whole: bool) -> int:
     for note in () if whole or outcome.violation is None else outcome.recent:
         _print(note)
     print(f"seed {seed}: {outcome.steps:,} steps, {outcome.virtual_s:.1f} virtual s, trace {outcome.trace:08x}")
@@ -105,6 +143,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="run this one seed and say what it did")
     parser.add_argument("--broken", action="store_true", help="find the builds that leave a rule out")
     parser.add_argument("--whole", action="store_true", help="with --seed: say all of it")
+    parser.add_argument("--shrink", action="store_true", help="with --seed: find fewer troubles that fail as it does")
+    parser.add_argument("--build", choices=BUILDS, default="ours", help="with --shrink: a build that must fail")
+    parser.add_argument("--runs", type=int, default=150, help="with --shrink: how many runs it may take (default 150)")
+    parser.add_argument("--schedule", type=Path, help="replay the schedule of this file")
     return parser.parse_args()
 
 

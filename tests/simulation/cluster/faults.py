@@ -310,3 +310,6 @@ FAULTS: dict[Fault, float] = {
     host_deleted: 1,
     lost_while_placed: 1.5,
 }
+"""With how often each is drawn, relative to the others."""
+
+FAULTS_BY_NAME = {fault.__name__: fault for fault in FAULTS}

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import structlog
 from simulation.cluster.builds import Build
 from simulation.cluster.profile import Profile, draw_profile
+from simulation.cluster.schedule import Schedule, Trouble, draw_troubles, smaller
 from simulation.cluster.world import Note, World
 from simulation.raft.invariants import Violation
 from simulation.tallies import Series, Tally, fingerprint_of
@@ -49,10 +50,24 @@ def run_seed(
     on_note: Callable[[Note], None] | None = None,
 ) -> Outcome:
     """`hours`: of faults, in virtual time. `on_note` is called in the child."""
+    build, profile = build or Build(), profile or draw_profile(seed)
+    troubles = draw_troubles(seed, hours, build.weights or profile.weights, profile.pace_s)
+    return run_troubles(seed, troubles, build=build, profile=profile, on_note=on_note)
+
+
+def run_troubles(
+    seed: int,
+    troubles: Sequence[Trouble],
+    *,
+    build: Build | None = None,
+    profile: Profile | None = None,
+    on_note: Callable[[Note], None] | None = None,
+) -> Outcome:
+    """A seed with a schedule of its own."""
     ours, theirs = _FORK.Pipe(duplex=False)
     world = build or Build(), profile or draw_profile(seed)
     with TemporaryDirectory(prefix="cluster-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory:
-        child = _FORK.Process(target=_run, args=(seed, hours, Path(directory), *world, on_note, theirs))
+        child = _FORK.Process(target=_run, args=(seed, troubles, Path(directory), *world, on_note, theirs))
         child.start()
         theirs.close()
         try:
@@ -66,7 +81,7 @@ def run_seed(
 
 def _run(
     seed: int,
-    hours: float,
+    troubles: Sequence[Trouble],
     directory: Path,
     build: Build,
     profile: Profile,
@@ -80,7 +95,7 @@ def _run(
     gc.disable()
     gc.freeze()
     covered = set(sys.modules)
-    world = World(seed, hours, directory, profile, build)
+    world = World(seed, troubles, directory, profile, build)
     if on_note is not None:
         world.on_note = on_note
     violation: Violation | None = None
@@ -107,6 +122,28 @@ def find(build: Build, seeds: int, hours: float) -> tuple[int, Outcome] | None:
         if outcome.violation is not None:
             return seed, outcome
     return None
+
+
+def shrink(seed: int, hours: float, build: Build, *, runs: int) -> tuple[Schedule, Outcome] | None:
+    """A smaller schedule with which `seed` fails in the same way, and how it does; None when the seed does not fail."""
+    profile = draw_profile(seed)
+    drawn = draw_troubles(seed, hours, build.weights or profile.weights, profile.pace_s)
+    first = last = run_troubles(seed, drawn, build=build)
+    if first.violation is None:
+        return None
+    kind = first.violation.kind
+
+    def fails(troubles: Sequence[Trouble]) -> bool:
+        nonlocal last
+        outcome = run_troubles(seed, troubles, build=build)
+        if outcome.violation is None or outcome.violation.kind != kind:
+            return False
+        last = outcome
+        return True
+
+    # What had not begun cannot matter.
+    begun = [each for each in drawn if each.at_s <= first.virtual_s]
+    return Schedule(seed, build.name, smaller(begun, fails, runs=runs)), last
 
 
 def run_block(first: int, count: int, *, hours: float) -> Tally:

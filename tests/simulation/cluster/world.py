@@ -1,7 +1,7 @@
 """The simulated cluster: its machines and processes, what goes wrong, and what must have become of it in the end.
 
-A run is a function of its seed, its hours and its profile. It begins well, goes through faults at times that the seed
-draws, and ends calm: everything is healed, and within `SETTLE_S` everything must be as it was asked for, or say why
+A run is a function of its seed, its profile and its schedule. It begins well, goes through the troubles of the
+schedule, and ends calm: everything is healed, and within `SETTLE_S` everything must be as it was asked for, or say why
 not.
 """
 
@@ -12,14 +12,14 @@ import gc
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from simulation.cluster.agent import AgentHost
 from simulation.cluster.builds import Build
 from simulation.cluster.checker import Checker
-from simulation.cluster.faults import FAULTS, Fault
+from simulation.cluster.faults import FAULTS_BY_NAME, Fault
 from simulation.cluster.grpc_aio import Exchange
 from simulation.cluster.host import Guest, SimulatedHost
 from simulation.cluster.loop import CURRENT, Machine, VirtualLoop
@@ -27,6 +27,7 @@ from simulation.cluster.network import Network, Weather
 from simulation.cluster.node import CLUSTER, Node
 from simulation.cluster.peers import Switchboard
 from simulation.cluster.profile import Profile
+from simulation.cluster.schedule import Trouble
 from simulation.cluster.settled import unsettled
 from simulation.cluster.surroundings import simulated
 from simulation.cluster.users import Users
@@ -46,7 +47,7 @@ Note = tuple[float, tuple[object, ...]]
 
 
 class World:
-    def __init__(self, seed: int, hours: float, directory: Path, profile: Profile, build: Build) -> None:
+    def __init__(self, seed: int, troubles: Sequence[Trouble], directory: Path, profile: Profile, build: Build) -> None:
         self.seed = seed
         self.profile = profile
         self.build = build
@@ -61,7 +62,7 @@ class World:
         self.exchange = Exchange(self.network, lambda machine: self._certificates[machine])
         self.restoring = False
         self.changing_members = False
-        self._seconds = hours * 3600
+        self._troubles = troubles
         self._chance = random.Random(f"{seed} faults")
         self._claimed: set[str] = set()
         self._machine = Machine(self.loop, "world", seed)
@@ -201,18 +202,12 @@ class World:
         self.checker.verdict()
 
     async def _go_wrong(self) -> None:
-        weights = self.build.weights or self.profile.weights
-        kinds = [fault for fault in FAULTS if weights.get(fault.__name__)]
         under_way: dict[asyncio.Task[None], None] = {}
-        until_s = self.loop.now_s + self._seconds
-        while True:
-            pause_s = min(self._chance.expovariate(1 / self.profile.pace_s), 4 * self.profile.pace_s)
-            if self.loop.now_s + pause_s > until_s:
-                break
-            await asyncio.sleep(pause_s)
-            kind: Fault = self._chance.choices(kinds, [weights[each.__name__] for each in kinds])[0]
-            chance = random.Random(self._chance.getrandbits(64))
-            task = asyncio.create_task(_endured(kind, self, chance))
+        began_s = self.loop.now_s
+        for trouble in self._troubles:
+            await asyncio.sleep(began_s + trouble.at_s - self.loop.now_s)
+            fault = FAULTS_BY_NAME[trouble.fault]
+            task = asyncio.create_task(_endured(fault, self, random.Random(trouble.chance)))
             under_way[task] = None
             task.add_done_callback(partial(under_way.pop))
         for task in list(under_way):

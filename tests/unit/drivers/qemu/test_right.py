@@ -51,5 +51,5 @@ def test_a_lease_never_gets_shorter() -> None:
     ],
 )
 def test_what_is_no_lease_is_refused(told: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"not possible|could not convert"):
         Right.renewed(HELD, told, 90.0)
