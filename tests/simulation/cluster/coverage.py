@@ -83,7 +83,11 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "host to be emptied: maintenance",
         "host emptied",
         "host deleted",
+        "host acted on again and again",
         "host lost with a microVM just placed",
+        "host emptied with a microVM just placed",
+        "microVM deleted that was just placed",
+        "microVM without a place",
     ),
     "members": (
         "member replaced",

@@ -124,7 +124,8 @@ class SimulatedHostDriver:
         await asyncio.sleep(self._host.machine.chance.uniform(least_s, most_s))
         if self._host.machine.chance.random() < self._host.failing:
             self._host.seen["driver failed"] += 1
-            raise DriverError("HypervisorFailed", "the hypervisor did not answer")
+            again = self._host.machine.chance.random() < 0.8
+            raise DriverError("HypervisorFailed", "the hypervisor did not answer", retryable=again)
 
     async def renew(self, lease: Lease) -> None:
         await self._ask("take", lease)

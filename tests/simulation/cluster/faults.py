@@ -16,7 +16,15 @@ from simulation.cluster.loop import Process
 from simulation.cluster.members import leadership_transferred, member_replaced
 from simulation.cluster.network import Pair, Weather
 from simulation.cluster.node import Node
-from simulation.cluster.operating import HOST_CALM_S, host_deleted, host_emptied, lost_while_placed, power_off
+from simulation.cluster.operating import (
+    HOST_CALM_S,
+    host_acted_on,
+    host_deleted,
+    host_emptied,
+    just_placed,
+    nowhere_to_go,
+    power_off,
+)
 from simulation.cluster.restoring import restore_older
 
 from controlplane.model.resources import ObservedPower
@@ -303,12 +311,14 @@ FAULTS: dict[Fault, float] = {
     wall_clock_jumped: 1,
     user_works: 12,
     lease_changed: 0.5,
-    restore_older: 1,
-    member_replaced: 1,
+    restore_older: 1.5,
+    member_replaced: 1.5,
     leadership_transferred: 1,
     host_emptied: 2,
     host_deleted: 1,
-    lost_while_placed: 1.5,
+    host_acted_on: 1,
+    just_placed: 2,
+    nowhere_to_go: 0.5,
 }
 """With how often each is drawn, relative to the others."""
 

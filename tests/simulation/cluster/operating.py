@@ -51,29 +51,76 @@ async def host_emptied(world: World, chance: random.Random) -> None:
     action = chance.choice((HostAction.DRAIN, HostAction.MAINTENANCE))
     world.count(f"host to be emptied: {action.value}")
     await world.users.propose(ActOnHost(host=name, action=action, max_parallel=chance.choice((None, 1, 3))))
+    if chance.random() < 0.3:
+        await _deleted_as_it_moves(world, name)
     if await _comes(world, lambda state: _is_empty(state, name), chance.uniform(20.0, 90.0)):
         world.seen["host emptied"] += 1
         if chance.random() < 0.5:
-            await world.users.propose(ActOnHost(host=name, action=HostAction.CORDON))
-        if chance.random() < 0.5:
             await world.users.propose(Delete(kind=Kind.HOST, name=name))
             await asyncio.sleep(chance.uniform(1.0, 30.0))
-            await world.users.insist(DeclareHost(name=name, uid=world.users.uid(), spec=HostSpec()))
+            await _declared(world, name)
+    await world.users.propose(ActOnHost(host=name, action=HostAction.UNCORDON))
+
+
+async def _deleted_as_it_moves(world: World, host: str) -> None:
+    def moving(state: State) -> bool:
+        return any(vm.phase is MicroVMPhase.MOVING for vm in state.microvms_on(host))
+
+    if await _comes(world, moving, 10.0):
+        vm = next(vm for vm in world.checker.state.microvms_on(host) if vm.phase is MicroVMPhase.MOVING)
+        await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=vm.meta.name))
+
+
+async def host_acted_on(world: World, chance: random.Random) -> None:
+    """By an operator who cannot decide."""
+    name = chance.choice(list(world.hosts))
+    world.count("host acted on again and again")
+    for _ in range(chance.randint(3, 8)):
+        await world.users.propose(ActOnHost(host=name, action=chance.choice(list(HostAction))))
+        await asyncio.sleep(0.05 * 200 ** chance.random())
     await world.users.propose(ActOnHost(host=name, action=HostAction.UNCORDON))
 
 
 async def host_deleted(world: World, chance: random.Random) -> None:
-    """Asked for whatever is on it; what the machine refuses is refused."""
-    name = chance.choice(list(world.hosts))
+    """While its agent is away, whatever is on it: what the machine refuses is refused, until it is said to be off."""
+    name = world.claim_host(chance)
+    if name is None:
+        return
     world.count("host deleted")
+    host, agent = world.hosts[name], world.agents[name]
+    off = chance.random() < 0.7
+    if off:
+        host.on = False
+        agent.kill()
+        host.lose_power()
+        await asyncio.sleep(chance.uniform(2.0, 40.0))
+        await world.users.confirm_off(name)
+        await _comes(world, lambda state: not state.microvms_on(name), chance.uniform(5.0, 60.0))
     await world.users.propose(Delete(kind=Kind.HOST, name=name))
+    if chance.random() < 0.7:
+        await _declared(world, name)
+        if chance.random() < 0.3:
+            await world.users.propose(Delete(kind=Kind.HOST, name=name))
     await asyncio.sleep(chance.uniform(0.0, 20.0))
-    if world.checker.state.hosts.get(name) is None or not world.checker.state.hosts[name].declared:
+    if off:
+        host.boot()
+        agent.start()
+    if chance.random() < 0.3:
+        await asyncio.sleep(chance.uniform(0.0, 3.0))
+        agent.kill()
+    await asyncio.sleep(HOST_CALM_S)
+    world.release_host(name)
+    await _declared(world, name)
+
+
+async def _declared(world: World, name: str) -> None:
+    host = world.checker.state.hosts.get(name)
+    if host is None or not host.declared:
         await world.users.insist(DeclareHost(name=name, uid=world.users.uid(), spec=HostSpec()))
 
 
-async def lost_while_placed(world: World, chance: random.Random) -> None:
-    """A host loses its power between the placement of a microVM and the first word of it."""
+async def just_placed(world: World, chance: random.Random) -> None:
+    """Between the placement of a microVM and the first word of it, its host is lost or emptied, or it is deleted."""
     name = f"late-{next(world.users.numbers)}"
     recovery = Recovery(on_host_failure=HostFailure.RESTART_ELSEWHERE)
     await world.users.propose(world.users.declaration(name, recovery))
@@ -86,10 +133,27 @@ async def lost_while_placed(world: World, chance: random.Random) -> None:
         vm = world.checker.state.microvm(NAMESPACE, name)
         assert vm is not None
         assert vm.placement is not None
-        host = world.claim(vm.placement.host)
-        if host is not None:
-            world.count("host lost with a microVM just placed")
-            await power_off(world, host, chance, chance.uniform(40.0, 120.0))
+        host = vm.placement.host
+        match chance.choice(("lost", "lost", "emptied", "deleted")):
+            case "lost" if world.claim(host) is not None:
+                world.count("host lost with a microVM just placed")
+                await power_off(world, host, chance, chance.uniform(40.0, 120.0))
+            case "emptied":
+                world.count("host emptied with a microVM just placed")
+                await world.users.propose(ActOnHost(host=host, action=HostAction.DRAIN))
+                await asyncio.sleep(chance.uniform(1.0, 20.0))
+                await world.users.propose(ActOnHost(host=host, action=HostAction.UNCORDON))
+            case _:
+                world.count("microVM deleted that was just placed")
+    await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=name))
+
+
+async def nowhere_to_go(world: World, chance: random.Random) -> None:
+    """A microVM that no host has room for waits, until it is deleted."""
+    name = f"large-{next(world.users.numbers)}"
+    world.count("microVM without a place")
+    await world.users.propose(world.users.declaration(name, vcpu=64))
+    await asyncio.sleep(chance.uniform(0.0, 10.0))
     await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=name))
 
 

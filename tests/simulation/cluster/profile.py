@@ -28,13 +28,13 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def draw_profile(seed: int) -> Profile:
-    """Every seed leaves out some faults and stresses others."""
-    chance = random.Random(f"{seed} profile")
+    """Every seed leaves out some faults and stresses others. Its shape does not depend on which faults there are."""
+    weighing, chance = random.Random(f"{seed} weights"), random.Random(f"{seed} shape")
     fast = chance.random() < 0.25
     weights = {
-        fault.__name__: weight * 3 ** chance.uniform(-1, 1)
+        fault.__name__: weight * 3 ** weighing.uniform(-1, 1)
         for fault, weight in FAULTS.items()
-        if fault.__name__ == "user_works" or chance.random() < 0.75
+        if fault.__name__ == "user_works" or weighing.random() < 0.75
     }
     return Profile(
         heartbeat_s=0.1 if fast else 0.3,

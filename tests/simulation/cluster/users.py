@@ -123,10 +123,10 @@ class Users:
     def uid(self) -> str:
         return f"uid-{next(self.numbers)}"
 
-    def declaration(self, name: str, recovery: Recovery | None = None) -> DeclareMicroVM:
+    def declaration(self, name: str, recovery: Recovery | None = None, vcpu: int | None = None) -> DeclareMicroVM:
         chance = self._chance
         spec = MicroVMSpec(
-            vcpu=chance.choice((1, 1, 2)),
+            vcpu=vcpu or chance.choice((1, 1, 2)),
             memory_in_mb=chance.choice((128, 256)),
             kernel=KERNEL,
             recovery=recovery or self._recovery(),
