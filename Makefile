@@ -103,12 +103,15 @@ simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H
 simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken
 
-.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts
+.PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
+
+bench-lost-hosts: $(DEV) ## 10,000 hosts in virtual time, some lost and regained: how long, at what cost (ARGS="--hosts 1000 --lost 10")
+	$(BIN)/python -m tests.bench.bench_lost_hosts $(ARGS)
 
 bench-etcd: $(DEV) ## Our log beside etcd's through the API of each: ratios, into docs/benchmarks.md (ARGS="--kills 200 ...")
 	@bash tests/bench/etcd-parts.sh

@@ -51,7 +51,7 @@ def test_no_more_runs_than_allowed() -> None:
 
 def test_a_broken_build_by_fewer_troubles_from_a_file(tmp_path: Path) -> None:
     build = BROKEN["no tombstone rule"]
-    found = shrink(0, 0.1, build, runs=3)
+    found = shrink(1, 0.1, build, runs=3)
     assert found is not None
     schedule, outcome = found
     assert "restore_older" in {each.fault for each in schedule.troubles}
