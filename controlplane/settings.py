@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, cast
 
@@ -27,9 +28,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from controlplane.identity.check import check
+from controlplane.identity.check import check, check_member
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.names import Party
+from controlplane.identity.names import PartyKind
 from controlplane.identity.oidc import OidcIssuer
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import NAME_PATTERN
@@ -296,6 +297,18 @@ class BackupSettings(_Settings):
         return store
 
 
+class AuthoritySettings(_Settings):
+    """The cluster signs its members' certificates itself; without this, an authority elsewhere does."""
+
+    keys_file: Path
+    """The key ring that secrets in the state are sealed with; the same on every node, mode 0600."""
+    file: Path
+    """The authority with its sealed key, for the first start and for when the cluster is down."""
+    host_life_s: Annotated[int, Field(ge=2, le=825 * 86_400)] = 86_400
+    node_life_s: Annotated[int, Field(ge=2, le=825 * 86_400)] = 86_400
+    """How long certificates are valid; they are renewed at two thirds of that."""
+
+
 class NodeSettings(_Settings):
     """One control-plane member."""
 
@@ -313,6 +326,7 @@ class NodeSettings(_Settings):
     """`never` loses acknowledged writes in a power failure: for benchmarks."""
     election: ElectionSettings = ElectionSettings()
     backup: BackupSettings | None = None
+    authority: AuthoritySettings | None = None
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
     gc: GCSettings = GCSettings()
@@ -414,13 +428,19 @@ class AgentFileSettings(_Settings):
         return self
 
 
+def dialled_at(settings: NodeSettings) -> list[str]:
+    """The names and addresses of the node's servers, without ports: what its certificate has to name."""
+    servers = (settings.http.address, settings.gateway.address, settings.raft.address)
+    return list(dict.fromkeys(split_address(each)[0] for each in servers))
+
+
 S = TypeVar("S", NodeSettings, AgentFileSettings)
 
 
 def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
-    """Read a node's file. Raises SettingsError."""
-    settings = _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
-    problems = _wrong_tls("tls", settings.tls, Party("node", settings.node))
+    """Read a node's file, and check the files that it names. Raises SettingsError."""
+    settings = read_node(path, environ)
+    problems = _wrong_tls("tls", settings.tls, ("node", settings.node, settings.cluster_id))
     for index, issuer in enumerate(settings.oidc):
         if issuer.ca_file is not None:
             problems += _missing(
@@ -434,10 +454,15 @@ def load_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSetti
     return settings
 
 
+def read_node(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
+    """Read a node's file alone. Raises SettingsError."""
+    return _load(NodeSettings, path, NODE_PREFIX, os.environ if environ is None else environ)
+
+
 def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> AgentFileSettings:
     """Read an agent's file. Raises SettingsError."""
     settings = _load(AgentFileSettings, path, AGENT_PREFIX, os.environ if environ is None else environ)
-    problems = _wrong_tls("tls", settings.tls, Party("host", settings.host))
+    problems = _wrong_tls("tls", settings.tls, ("host", settings.host, settings.cluster_id))
     for index, driver in enumerate(settings.drivers):
         if isinstance(driver, FlintlockdDriverSettings):
             if driver.token_file is not None:
@@ -546,10 +571,18 @@ def _missing(field: str, path: Path, advice: str) -> list[Problem]:
     return [] if path.is_file() else [Problem(field, f"{path} does not exist; {advice}")]
 
 
-def _wrong_tls(field: str, tls: TlsFiles, party: Party | None) -> list[Problem]:
+def _wrong_tls(field: str, tls: TlsFiles, member: tuple[PartyKind, str, str | None] | None) -> list[Problem]:
     advice = "`flintctl dev up` makes throwaway ones; see docs/guides/certificates.md"
     problems = _missing(f"{field}.ca", tls.ca, advice) + _missing(f"{field}.certificate", tls.certificate, advice)
     problems += _missing(f"{field}.key", tls.key, advice)
     if tls.key.is_file() and tls.key.stat().st_mode & 0o007:
         problems.append(Problem(f"{field}.key", f"everybody can read {tls.key}; run: chmod 600 {tls.key}"))
-    return problems or [Problem(f"{field}.{name}", message) for name, message in check(tls, party)]
+    if problems:
+        return problems
+    now = datetime.now(UTC)
+    if member is None:
+        faults = check(tls, now)
+    else:
+        kind, owner, cluster = member
+        faults = check_member(tls, now, kind=kind, name=owner, cluster=cluster)
+    return [Problem(f"{field}.{name}", message) for name, message in faults]

@@ -15,22 +15,22 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import structlog
 from grpc import aio
 
 from controlplane.agent.answers import Answers
+from controlplane.agent.dialling import OPTIONS, credentials
 from controlplane.agent.inbox import Inbox
 from controlplane.agent.inventory import InventoryError, Meter
 from controlplane.agent.lease import HostLease
 from controlplane.agent.observe import HostView, report_parts
 from controlplane.agent.patience import Patience
+from controlplane.agent.renewal import CertificateRenewal
 from controlplane.agent.rotation import Endpoint, Rotation
 from controlplane.agent.runner import Runner
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.statedir import StateDir
 from controlplane.agent.translate import WireError, encode_amount, encode_driver, encode_metrics, encode_report
-from controlplane.identity.files import TlsFiles
 from controlplane.model.resources import Amount
 from controlplane.ports import Clock, HostDriver, Ids
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
@@ -39,23 +39,12 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 PROTOCOL = 1
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_QUESTIONS = 32
 """Questions that are answered at the same time; more wait in the stream."""
 _GATHER_S = 0.05
 """Reports are this far apart: one change travels at once, those of a burst together."""
 
 _Stream = aio.StreamStreamCall[wire.FromAgent, wire.ToAgent]
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # Every session has a connection of its own: a shared one would share its backoff too.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),
-]
 
 
 class SessionEndedError(Exception):
@@ -104,6 +93,7 @@ class SessionClient:
         self._rotation = Rotation(
             settings.endpoints, base_s=settings.reconnect_base_s, cap_s=settings.reconnect_cap_s, rng=rng
         )
+        self._renewal = CertificateRenewal(settings.tls, clock)
         self._node: str | None = None
 
     @property
@@ -126,10 +116,10 @@ class SessionClient:
     async def _dial(self, endpoint: Endpoint) -> SessionEndedError:
         """One session; gives why it ended."""
         try:
-            credentials = _credentials(self._settings.tls)
+            shown = credentials(self._settings.tls)
         except OSError as error:
             return SessionEndedError(f"tls: {error}")
-        async with aio.secure_channel(endpoint.address, credentials, options=_OPTIONS) as channel:
+        async with aio.secure_channel(endpoint.address, shown, options=OPTIONS) as channel:
             stream = rpc.AgentGatewayStub(channel).Session()
             try:
                 session_id = self._ids.new()
@@ -152,7 +142,12 @@ class SessionClient:
                     rng=self._rng,
                     unfenced=unfenced,
                 )
-                await session.run()
+                renewing = asyncio.create_task(self._renewal.keep(endpoint.address))
+                try:
+                    await session.run()
+                finally:
+                    renewing.cancel()
+                    await asyncio.wait([renewing])
             except SessionEndedError as ended:
                 return ended
             except aio.AioRpcError as error:
@@ -400,12 +395,3 @@ def _goodbye(goodbye: wire.Goodbye) -> SessionEndedError:
 
 def _task(loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return asyncio.create_task(loop)
-
-
-def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
-    """Read anew for every session, so that renewed certificates need no restart. Raises OSError."""
-    return grpc.ssl_channel_credentials(
-        root_certificates=tls.ca.read_bytes(),
-        private_key=tls.key.read_bytes(),
-        certificate_chain=tls.certificate.read_bytes(),
-    )

@@ -32,11 +32,17 @@ from controlplane.bootstrap.raft import socket_path
 from controlplane.consensus import LogClient
 from controlplane.consensus.configuration import Configuration, encode
 from controlplane.decide.breaker import FailoverLimits
+from controlplane.identity.names import IdentityError
 from controlplane.identity.oidc import OidcTokens
+from controlplane.identity.reloading import follow
 from controlplane.identity.tokens import TokenAuthenticator
+from controlplane.issuance.founding import AuthorityFile, establish
+from controlplane.issuance.issuer import ClusterIssuer
+from controlplane.issuance.renewal import NodeRenewal
 from controlplane.model.commands import UnknownEntryError
 from controlplane.model.gc import Trigger
 from controlplane.ports import Clock, NodeView, SnapshotSource, StoreError
+from controlplane.ports.issuance import Lives
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
@@ -47,7 +53,8 @@ from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica import Replica
 from controlplane.replica.addresses import AddressBook, Announcer
 from controlplane.replica.snapshots import Snapshots
-from controlplane.settings import NodeSettings, split_address
+from controlplane.sealing import KeyRing, SealingError
+from controlplane.settings import NodeSettings, dialled_at, split_address
 from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
 
@@ -69,6 +76,7 @@ async def run_front(settings: NodeSettings) -> None:
     ledger = Ledger()
     keeper = LeaseKeeper(replica, clock, ledger, settings.lease)
     watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
+    issuer, file = _authority(settings, replica, clock)
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -83,6 +91,7 @@ async def run_front(settings: NodeSettings) -> None:
         leader=lambda: replica.leader,
         lease_ttl_s=settings.lease.ttl_s,
         view=lambda: NodeView(contact=replica.contact, revision=replica.state.revision, waits_s=watch.waits_s),
+        issuer=issuer,
     )
     snapshots = Snapshots(
         fresh=replica.fresh_at,
@@ -123,6 +132,7 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
+            gateways=addresses.gateways,
             failover=limits,
             gc_policy=settings.gc.policy,
             gc_per_round=settings.gc.per_round,
@@ -133,6 +143,7 @@ async def run_front(settings: NodeSettings) -> None:
             identity_rate=Rate(settings.http.limits.identity_per_s, settings.http.limits.identity_burst),
             stranger_rate=Rate(settings.http.limits.stranger_per_s, settings.http.limits.stranger_burst),
         ),
+        signer=issuer,
     )
     connections = ConnectionLimits(
         connections=settings.http.limits.connections,
@@ -159,6 +170,8 @@ async def run_front(settings: NodeSettings) -> None:
             collector.run(),
             announcer.run(),
             token_uses.run(),
+            follow(settings.tls, http.reload_tls),
+            *_certifiers(settings, replica, clock, issuer, file),
         )
         for runner in (replica.run(), *runners, *_auditors(settings, replica, clock, app.state.trail)):
             tasks.create_task(runner)
@@ -187,6 +200,19 @@ async def run_front(settings: NodeSettings) -> None:
             await log.aclose()
 
 
+def _certifiers(
+    settings: NodeSettings,
+    replica: Replica,
+    clock: Clock,
+    issuer: ClusterIssuer | None,
+    file: AuthorityFile | None,
+) -> Iterator[Coroutine[None, None, None]]:
+    """Nobody where the certificates come from elsewhere."""
+    if issuer is not None and file is not None:
+        yield establish(file, replica, replica)
+        yield NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, replica, clock).run()
+
+
 def _auditors(
     settings: NodeSettings, replica: Replica, clock: Clock, trail: Trail
 ) -> Iterator[Coroutine[None, None, None]]:
@@ -203,6 +229,25 @@ def _auditors(
     if audit.export:
         directory = audit.directory or settings.data_dir / "audit"
         yield Exporter(replica, replica, clock, node=settings.node, directory=directory).run()
+
+
+def _authority(
+    settings: NodeSettings, replica: Replica, clock: Clock
+) -> tuple[ClusterIssuer | None, AuthorityFile | None]:
+    """Raises StartError when the key ring or the authority's file cannot be used."""
+    authority = settings.authority
+    if authority is None:
+        return None, None
+    try:
+        ring = KeyRing.load(authority.keys_file)
+        file = AuthorityFile.load(authority.file)
+        file.issuer(ring)
+    except SealingError as error:
+        raise StartError(f"authority.keys_file: {error}") from None
+    except IdentityError as error:
+        raise StartError(f"authority.file: {error}") from None
+    lives = Lives(host_s=authority.host_life_s, node_s=authority.node_life_s)
+    return ClusterIssuer(settings.cluster_id, replica, replica, clock, ring, lives), file
 
 
 def _backups(settings: NodeSettings, source: SnapshotSource, replica: Replica, clock: Clock) -> BackupSchedule | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 from controlplane.bootstrap.process import patiently, run_child, settle_collector
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 from controlplane.consensus.errors import DataDirectoryLockedError, DiskError
+from controlplane.identity.reloading import follow
+from controlplane.machine.certificates import revocation
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
 from controlplane.settings import NodeSettings
@@ -47,9 +50,18 @@ def raft_settings(settings: NodeSettings) -> RaftSettings:
 
 async def run_raft(settings: NodeSettings) -> None:
     sys.setswitchinterval(SWITCH_S)
-    node = RaftNode(raft_settings(settings), MachineState(settings.cluster_id), settle=settle_collector)
+    machine = MachineState(settings.cluster_id)
+
+    def revoked(peer: str, serial: str) -> str | None:
+        return revocation(machine.state, "node", peer, serial)
+
+    node = RaftNode(raft_settings(settings), machine, settle=settle_collector, revoked=revoked)
     await patiently(node.start, DataDirectoryLockedError)
-    await serve(node, socket_path(settings), front_patience_s=FRONT_PATIENCE * settings.lease.ttl_s)
+    reloading = asyncio.create_task(follow(settings.tls, node.reload_tls))
+    try:
+        await serve(node, socket_path(settings), front_patience_s=FRONT_PATIENCE * settings.lease.ttl_s)
+    finally:
+        reloading.cancel()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from controlplane.cli.commands import (
     gc,
     host,
     image,
+    joining,
     login,
     microvm,
     process,
@@ -83,6 +84,10 @@ app.add_typer(gc.app, name="gc")
 app.command("hold")(gc.hold)
 app.command("release")(gc.release)
 app.add_typer(image.app, name="image")
+app.command("init")(joining.init)
+app.command("join")(joining.join)
+app.add_typer(joining.token_app, name="token")
+app.add_typer(joining.ca_app, name="ca")
 app.add_typer(provider.app, name="provider")
 app.add_typer(process.node, name="node")
 app.add_typer(process.agent, name="agent")

@@ -29,7 +29,7 @@ from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.snapshot import SnapshotDirectory
 from controlplane.consensus.tls import check_validity, load_contexts
-from controlplane.consensus.transport import PeerTransport
+from controlplane.consensus.transport import PeerTransport, Revoked
 from controlplane.ports import NoLeaderError, ReplicatedState
 
 _log = logging.getLogger(__name__)
@@ -53,13 +53,15 @@ class Runner:
         disk: Disk | None = None,
         transport: Callable[..., PeerTransport] = PeerTransport,
         settle: Callable[[], None] = lambda: None,
+        revoked: Revoked | None = None,
     ) -> None:
         """`transport` makes the connections to the peers. `settle` is called whenever the state was loaded or a
-        snapshot of it taken."""
+        snapshot of it taken. `revoked` says why a peer's certificate does not count."""
         self.settings = settings
         self._connect = transport
         self._state = state
         self._settle = settle
+        self._revoked = revoked
         self._disk = disk or Disk(durable=settings.fsync == "always")
         self._directory: DataDirectory | None = None
         self._core: RaftCore | None = None
@@ -82,6 +84,14 @@ class Runner:
         self._background: dict[asyncio.Task[None], Pacer] = {}
 
     # -- life ----------------------------------------------------------------------------------------------------------
+
+    def reload_tls(self) -> None:
+        """Use the certificate files as they are now for every connection from now on; those that there are stay.
+
+        Raises OSError (ssl.SSLError included): then what was in use stays in use.
+        """
+        if self._transport is not None and self._transport.tls is not None and self.settings.tls is not None:
+            self._transport.tls = load_contexts(self.settings.tls)
 
     async def start(self) -> None:
         """Recover from disk and join. Raises ConsensusError or OSError; the node has then not started."""
@@ -130,6 +140,7 @@ class Runner:
                 max_frame_bytes=settings.max_entry_bytes + _FRAME_OVERHEAD_BYTES,
                 events=self,
                 roster=self._roster,
+                revoked=self._revoked,
             )
             self._core = RaftCore(
                 settings,

@@ -34,7 +34,7 @@ class RaftSettings:
     join: bool = False
     """Begin as nobody: wait until the existing members add this node, instead of founding a cluster with `peers`."""
     tls: TlsFiles | None = None
-    """The certificate names its node in a SAN URI `flintlock://node/<id>` and serves both as client and server."""
+    """The certificate names its node, `spiffe://<cluster id>/node/<id>`, and serves both as client and server."""
     plaintext_peers_for_tests: bool = False
     """Peers without TLS, for tests inside one process. Refused unless every address is loopback."""
     fsync: Literal["always", "never"] = "always"

@@ -1,7 +1,7 @@
 """Mutual TLS between peers: who the other end is comes from its certificate alone.
 
-Both ends present a certificate of the cluster's CA whose SAN holds exactly one URI `flintlock://node/<id>`. Host
-names are not checked: nodes move between addresses, and the identity in the certificate says more.
+Both ends present a certificate of the cluster's CA whose SAN holds exactly one URI, `spiffe://<cluster id>/node/<id>`.
+Host names are not checked: nodes move between addresses, and the identity in the certificate says more.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from cryptography import x509
 
 from controlplane.consensus.errors import CertificateError
+from controlplane.identity.check import out_of_date
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import party_from_peercert, require
 
@@ -45,19 +47,16 @@ def check_validity(files: TlsFiles, now: datetime) -> None:
         except ValueError as error:
             raise CertificateError(f"{path}: not a PEM certificate ({error})") from error
         for certificate in certificates:
-            name = certificate.subject.rfc4514_string()
-            if certificate.not_valid_after_utc < now:
-                raise CertificateError(
-                    f"{path}: the certificate of {name} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} "
-                    "UTC; issue a new one, or set the clock right"
-                )
-            if certificate.not_valid_before_utc > now:
-                raise CertificateError(
-                    f"{path}: the certificate of {name} is not valid before "
-                    f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; is the clock right?"
-                )
+            if (why := out_of_date(certificate, now)) is not None:
+                raise CertificateError(f"{path}: {why}")
 
 
-def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
-    """The node id in the verified certificate of the other end. Raises IdentityError."""
-    return require(party_from_peercert(connection.getpeercert()), "node")
+def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket, cluster_id: str) -> str:
+    """The node id in the verified certificate of the other end, a node of this cluster. Raises IdentityError."""
+    return require(party_from_peercert(connection.getpeercert()), cluster_id, "node")
+
+
+def peer_serial(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+    """The serial number of its certificate, in hex as the product writes it everywhere."""
+    shown = cast("dict[str, str]", connection.getpeercert() or {})
+    return f"{int(shown.get('serialNumber', '0'), 16):x}"

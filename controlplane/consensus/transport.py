@@ -14,7 +14,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -31,7 +31,7 @@ from controlplane.consensus.messages import (
 from controlplane.consensus.roster import Roster
 from controlplane.consensus.secure import SecureStream
 from controlplane.consensus.settings import parse_address
-from controlplane.consensus.tls import TlsContexts, peer_identity
+from controlplane.consensus.tls import TlsContexts, peer_identity, peer_serial
 from controlplane.identity.names import IdentityError
 
 _log = logging.getLogger(__name__)
@@ -45,10 +45,16 @@ _FAILURES_BEFORE_ELSEWHERE = 8
 """About four seconds of dialling in vain."""
 _MAX_PENDING = 64
 _CROWD_PAUSE_S = 0.01
+_REVOCATIONS_S = 1.0
+"""How often connections are looked at for certificates that were revoked meanwhile."""
 _QUEUE_HIGH_BYTES = 4 << 20
 _QUEUE_DROP_BYTES = 64 << 20
 # A peer that vanished without a word (power, cable) is noticed after this.
 _SILENT_PEER_MS = 5_000
+
+
+Revoked = Callable[[str, str], str | None]
+"""Node and serial of a certificate to why it does not count; None: nothing is held against it."""
 
 
 class PeerEvents(Protocol):
@@ -79,12 +85,17 @@ class PeerTransport:
         max_frame_bytes: int,
         events: PeerEvents,
         roster: Roster | None = None,
+        revoked: Revoked | None = None,
     ) -> None:
-        """`roster` says who may connect and what is known of them; None admits `peers` and no one else, for ever."""
+        """`roster` says who may connect and what is known of them; None admits `peers` and no one else, for ever.
+        `revoked` says why a node's certificate does not count, by its serial.
+        """
         self.node = node
+        self.cluster_id = cluster_id
         self.peers: dict[str, str] = {}
         self.roster = roster or Roster(node=node, cluster_id=cluster_id, contacts=peers)
         self.tls = tls
+        self.revoked = revoked
         self.max_frame_bytes = max_frame_bytes
         self.events = events
         self.inbound: dict[str, Inbound] = {}
@@ -104,6 +115,8 @@ class PeerTransport:
         self._socket = socket.create_server((host, port), family=family, backlog=128)
         self._socket.setblocking(False)
         self._spawn(self._accept_forever(self._socket), "accept")
+        if self.revoked is not None and self.tls is not None:
+            self._spawn(self._cut_revoked(), "revocations")
         for peer in self.peers:
             self._begin_dialling(peer)
 
@@ -155,6 +168,12 @@ class PeerTransport:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _cut_revoked(self) -> None:
+        while True:
+            await asyncio.sleep(_REVOCATIONS_S)
+            for connection in (*self.inbound.values(), *self._outbound.values()):
+                connection.check_revocation()
 
     # -- accepting -----------------------------------------------------------------------------------------------------
 
@@ -292,6 +311,8 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.decoder = FrameDecoder(_HELLO_BYTES)
         self.closed = asyncio.Event()
+        self._shown: tuple[str, str] | None = None
+        """Whose certificate the other end showed, and its serial."""
 
     @property
     def was_connected(self) -> bool:
@@ -309,7 +330,20 @@ class _Connection(asyncio.Protocol):
         if self.owner.tls is None:
             return None
         assert self.transport is not None
-        return peer_identity(cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object")))
+        connection = cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object"))
+        self._shown = (peer_identity(connection, self.owner.cluster_id), peer_serial(connection))
+        if (reason := self._revocation()) is not None:
+            raise IdentityError(reason)
+        return self._shown[0]
+
+    def check_revocation(self) -> None:
+        """End the connection if the certificate that it began with counts no more."""
+        if (reason := self._revocation()) is not None:
+            self.fail(IdentityError(reason))
+
+    def _revocation(self) -> str | None:
+        revoked = self.owner.revoked
+        return None if revoked is None or self._shown is None else revoked(*self._shown)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -2,11 +2,12 @@
 
 A handshake says little of why it failed, and to the other side least of all. What can be seen in the files alone is
 said here, in words, by the name of the file: no PEM, a key of another certificate, a certificate of another authority
-or of another party.
+or of another party, one that is out of date.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -15,14 +16,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.names import IdentityError, Party, party_from_certificate
+from controlplane.identity.names import IdentityError, PartyKind, party_from_certificate, require
 
 Fault = tuple[str, str]
 """Which of `ca`, `certificate` and `key`, and what is wrong with it."""
 
 
-def check(files: TlsFiles, party: Party | None = None) -> list[Fault]:
-    """What is wrong with files that exist; with `party`, also whether its authority issued the certificate to it."""
+def check(files: TlsFiles, now: datetime) -> list[Fault]:
+    """What is wrong with files that exist."""
     authorities, faults = _certificates("ca", files.ca)
     chain, found = _certificates("certificate", files.certificate)
     faults += found
@@ -31,22 +32,45 @@ def check(files: TlsFiles, party: Party | None = None) -> list[Fault]:
         faults.append(("key", f"{files.key} holds no PEM key without a passphrase"))
     elif chain and key.public_key() != chain[0].public_key():
         faults.append(("key", f"{files.key} is not the key of {files.certificate}"))
-    if party is not None and authorities and chain:
-        faults += _identity_faults(files, party, authorities, chain)
+    # Of several authorities, as while one takes the place of another, the old one may be out of date.
+    for name, path, certificates in (("ca", files.ca, authorities[:1]), ("certificate", files.certificate, chain)):
+        faults += [(name, f"{path}: {why}") for each in certificates if (why := out_of_date(each, now)) is not None]
     return faults
 
 
-def _identity_faults(
-    files: TlsFiles, party: Party, authorities: list[x509.Certificate], chain: list[x509.Certificate]
+def check_member(
+    files: TlsFiles, now: datetime, *, kind: PartyKind, name: str, cluster: str | None = None
 ) -> list[Fault]:
+    """As `check`, and whether its authority issued the certificate to this member; of any cluster when it is None."""
+    if faults := check(files, now):
+        return faults
+    authorities, _ = _certificates("ca", files.ca)
+    chain, _ = _certificates("certificate", files.certificate)
     # With intermediate authorities beside the certificate, only a handshake can tell.
     if len(chain) == 1 and not any(_issued(chain[0], authority) for authority in authorities):
         return [("certificate", f"{files.certificate} was not issued by the authority in {files.ca}")]
     try:
         owner = party_from_certificate(chain[0])
+        require(owner, cluster or owner.cluster, kind, name)
     except IdentityError as error:
         return [("certificate", f"{files.certificate}: {error}")]
-    return [] if owner == party else [("certificate", f"{files.certificate} belongs to {owner}, not to {party}")]
+    return []
+
+
+def out_of_date(certificate: x509.Certificate, now: datetime) -> str | None:
+    """Why every peer would refuse it at this time, each in its own words; None where it holds."""
+    name = certificate.subject.rfc4514_string()
+    if certificate.not_valid_after_utc < now:
+        return (
+            f"the certificate of {name} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; issue a new "
+            "one, or set the clock right"
+        )
+    if certificate.not_valid_before_utc > now:
+        return (
+            f"the certificate of {name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; is "
+            "the clock right?"
+        )
+    return None
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -1,9 +1,10 @@
-"""The name inside a certificate.
+"""The name inside a certificate: a SPIFFE id.
 
-A node's certificate carries the SAN URI `flintlock://node/<id>`, a host's `flintlock://host/<name>`: exactly one
-such URI. That the certificate was issued by our authority is checked by the TLS handshake; the functions here only
-say whose certificate it is, from whatever form the transport hands out (PEM, DER, `ssl.getpeercert()`, gRPC's list
-of SANs).
+A member's certificate carries exactly one SAN URI, `spiffe://<cluster id>/node/<id>` for a node,
+`spiffe://<cluster id>/host/<name>` for a host's agent, `spiffe://<cluster id>/user/<name>` for a person or program. The
+cluster's id is the trust domain: whoever is of another one is a stranger, whatever authority signed its name. That the
+certificate was issued by our authority is checked by the TLS handshake; the functions here only say whose certificate
+it is, from whatever form the transport hands out (PEM, DER, `ssl.getpeercert()`, gRPC's list of SANs).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from cryptography import x509
 
 from controlplane.model.types import NAME_PATTERN
 
-PartyKind = Literal["node", "host"]
-SCHEME = "flintlock"
+PartyKind = Literal["node", "host", "user"]
+SCHEME = "spiffe"
 _NAME = re.compile(NAME_PATTERN)
-_URI = re.compile(rf"{SCHEME}://(node|host)/([^/?#]+)")
+_URI = re.compile(rf"{SCHEME}://([^/?#]+)/(node|host|user)/([^/?#]+)")
 
 
 class IdentityError(Exception):
@@ -29,25 +30,31 @@ class IdentityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A member of the cluster, as its certificate names it."""
+    """Whom a certificate names. `cluster` is the trust domain in which the name means something."""
 
+    cluster: str
     kind: PartyKind
     name: str
 
     @property
     def uri(self) -> str:
-        return f"{SCHEME}://{self.kind}/{self.name}"
+        return f"{trust_domain(self.cluster)}/{self.kind}/{self.name}"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
+        return f"{self.kind} {self.name} of cluster {self.cluster}"
+
+
+def trust_domain(cluster: str) -> str:
+    """The SPIFFE id of the cluster itself, which its authority's certificate carries."""
+    return f"{SCHEME}://{cluster}"
 
 
 def parse_uri(uri: str) -> Party:
     """The party that a SAN URI names. Raises IdentityError."""
     found = _URI.fullmatch(uri)
-    if found is None or _NAME.fullmatch(found[2]) is None:
-        raise IdentityError(f"{uri!r} is not of the form {SCHEME}://node/NAME or {SCHEME}://host/NAME")
-    return Party(kind=cast(PartyKind, found[1]), name=found[2])
+    if found is None or _NAME.fullmatch(found[1]) is None or _NAME.fullmatch(found[3]) is None:
+        raise IdentityError(f"{uri!r} is not of the form {SCHEME}://CLUSTER/node/NAME, .../host/NAME or .../user/NAME")
+    return Party(cluster=found[1], kind=cast(PartyKind, found[2]), name=found[3])
 
 
 def party_from_sans(sans: Iterable[str]) -> Party:
@@ -64,11 +71,16 @@ def party_from_sans(sans: Iterable[str]) -> Party:
 
 def party_from_certificate(certificate: x509.Certificate) -> Party:
     """Raises IdentityError."""
+    return party_from_sans(uris_of(certificate))
+
+
+def uris_of(certificate: x509.Certificate) -> list[str]:
+    """Its SAN URIs. Raises IdentityError."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         raise IdentityError("the certificate has no subject alternative names") from None
-    return party_from_sans(extension.value.get_values_for_type(x509.UniformResourceIdentifier))
+    return extension.value.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def party_from_pem(pem: bytes) -> Party:
@@ -88,9 +100,9 @@ def party_from_peercert(peercert: Mapping[str, object] | None) -> Party:
     return party_from_sans(value for kind, value in sans if kind == "URI")
 
 
-def require(party: Party, kind: PartyKind, name: str | None = None) -> str:
+def require(party: Party, cluster: str, kind: PartyKind, name: str | None = None) -> str:
     """The party's name if it is what is asked for. Raises IdentityError saying who it is instead."""
     wanted = f"{kind} {name}" if name is not None else f"a {kind}"
-    if party.kind != kind or (name is not None and party.name != name):
-        raise IdentityError(f"the certificate belongs to {party}, not to {wanted}")
+    if party.cluster != cluster or party.kind != kind or (name is not None and party.name != name):
+        raise IdentityError(f"the certificate belongs to {party}, not to {wanted} of cluster {cluster}")
     return party.name

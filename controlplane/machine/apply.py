@@ -16,12 +16,14 @@ from controlplane.machine import (
     adopt,
     api_tokens,
     audit,
+    certificates,
     collect,
     declare,
     evacuation,
     holding,
     hosts,
     incarnations,
+    joining,
     lost_hosts,
     overrides,
     placing,
@@ -46,6 +48,7 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     CreateApiToken,
+    CreateJoinToken,
     Declaration,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
@@ -58,6 +61,7 @@ from controlplane.model.commands import (
     Delete,
     DropAudit,
     Envelope,
+    EstablishAuthority,
     Evict,
     ExportedAudit,
     Hold,
@@ -66,15 +70,19 @@ from controlplane.model.commands import (
     HostFenced,
     HostHeard,
     HostSuspected,
+    Join,
     MarkStaying,
     MarkUnplaced,
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
     Release,
+    RenewCertificate,
     Report,
     Resurrect,
     RevokeApiToken,
+    RevokeCertificates,
+    RevokeJoinToken,
     RotateApiToken,
     WitnessRequests,
     open_payload,
@@ -94,6 +102,9 @@ _Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUse
 
 _Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
 """What keeps the audit chain."""
+
+_Belonging = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
+"""Who belongs to the cluster."""
 
 _Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
 """What the leader's runners decide from the state alone."""
@@ -196,6 +207,15 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return _handle_word(draft, command)
         case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
             return _handle_credential(draft, command)
+        case (
+            EstablishAuthority()
+            | CreateJoinToken()
+            | RevokeJoinToken()
+            | Join()
+            | RenewCertificate()
+            | RevokeCertificates()
+        ):
+            return _handle_belonging(draft, command)
         case _:
             return _handle_own(draft, command, term=term)
 
@@ -228,6 +248,22 @@ def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
             return api_tokens.revoke(draft, command)
         case NoteApiTokenUses():
             return api_tokens.note_uses(draft, command)
+
+
+def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
+    match command:
+        case EstablishAuthority():
+            return certificates.establish_authority(draft, command)
+        case CreateJoinToken():
+            return joining.create_join_token(draft, command)
+        case RevokeJoinToken():
+            return joining.revoke_join_token(draft, command)
+        case Join():
+            return joining.join(draft, command)
+        case RenewCertificate():
+            return certificates.renew_certificate(draft, command)
+        case RevokeCertificates():
+            return certificates.revoke_certificates(draft, command)
 
 
 def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:

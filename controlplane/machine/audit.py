@@ -4,8 +4,9 @@ Records follow from log entries alone, so every node has the same chain, and its
 and of its digest. They are made around `apply`, which stays what it is: a refusal changes nothing but the chain.
 
 What users ask for is recorded whatever comes of it. What the product decides by itself is recorded where it changes
-something; what agents observe is not: it is no decision, and it is most of the log. The chain begins with a command
-that older builds do not know, so that no node holds a state without the records that the others have.
+something; what agents observe, and that certificates are renewed, is not: it is no decision, and it is most of the log.
+The chain begins with a command that older builds do not know, so that no node holds a state without the records that
+the others have.
 
 The state holds `MAX_HELD` records at most. Earlier ones go when `DropAudit` says so, which is refused while a node that
 exports the chain has not written them; one that has not said anything for `PATIENCE_MS` is waited for no more.
@@ -51,6 +52,7 @@ from controlplane.model.commands import (
     MarkUnplaced,
     NoteApiTokenUses,
     Place,
+    RenewCertificate,
     Report,
     Resurrect,
     Witnessed,
@@ -65,7 +67,15 @@ MAX_EXPORTS = 64
 PATIENCE_MS = 7 * 24 * 3600 * 1000
 
 _Observed = (
-    AgentConnected | AgentLost | Report | HostSuspected | HostHeard | MarkUnplaced | ExportedAudit | NoteApiTokenUses
+    AgentConnected
+    | AgentLost
+    | Report
+    | HostSuspected
+    | HostHeard
+    | MarkUnplaced
+    | ExportedAudit
+    | NoteApiTokenUses
+    | RenewCertificate
 )
 _Decided = (
     Place

@@ -18,30 +18,39 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     CreateApiToken,
+    CreateJoinToken,
     Declaration,
     DeclareHost,
     DeclareMicroVM,
     DeclareNamespace,
     Delete,
+    EstablishAuthority,
     Evict,
     Hold,
     HostDetached,
     HostEvacuated,
     HostFenced,
+    Join,
     MarkStaying,
     OverrideBreaker,
     Place,
     Release,
     Resurrect,
     RevokeApiToken,
+    RevokeCertificates,
+    RevokeJoinToken,
     RotateApiToken,
 )
+from controlplane.model.credentials import holder_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import BREAKER
 from controlplane.model.types import Kind
 
 CLUSTER = "Cluster"
-"""What is about no object: the log, an incarnation, the breaker."""
+"""What is about no object: the log, an incarnation, the breaker, its authority."""
+JOIN_TOKEN = "JoinToken"  # noqa: S105 - a kind, not a secret
+CERTIFICATE = "Certificate"
+"""Those of one member, `host/h1`."""
 API_TOKEN = AccessKind.API_TOKEN.value
 
 
@@ -91,6 +100,20 @@ def target_of(state: State, command: Command) -> Target:
             namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
             return Target(_DECLARED[type(command)].value, namespace, command.name)
         case _:
+            return _credential_of(command)
+
+
+def _credential_of(command: Command) -> Target:
+    match command:
+        case CreateJoinToken() | RevokeJoinToken():
+            return Target(JOIN_TOKEN, name=command.id)
+        case Join():
+            return Target(CERTIFICATE, name=holder_key(command.role, command.name))
+        case RevokeCertificates():
+            return Target(CERTIFICATE, name=holder_key(command.kind, command.name))
+        case EstablishAuthority():
+            return Target(CLUSTER, name=f"authority {command.fingerprint}")
+        case _:
             return NOTHING
 
 
@@ -116,6 +139,10 @@ def _found(state: State, target: Target) -> tuple[str, Record] | None:
             record = state.operations.get(key)
         case "ApiToken":
             record = state.api_tokens.get(key)
+        case "JoinToken":
+            record = state.join_tokens.get(key)
+        case "Certificate":
+            record = state.holders.get(key)
         case "Cluster":
             record = state.overrides.get(key)
         case _:

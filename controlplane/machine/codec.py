@@ -23,6 +23,7 @@ from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
 from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -120,6 +121,15 @@ class _Audit(_Records[AuditRecord], tag="audit", frozen=True): ...
 class _AuditExports(_Records[AuditExport], tag="audit_exports", frozen=True): ...
 
 
+class _Authorities(_Records[ClusterAuthority], tag="authorities", frozen=True): ...
+
+
+class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
+
+
+class _Holders(_Records[Holder], tag="holders", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -149,6 +159,9 @@ _TableChunk = (
     | _ApiTokens
     | _Audit
     | _AuditExports
+    | _Authorities
+    | _JoinTokens
+    | _Holders
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -169,6 +182,9 @@ TABLES: tuple[str, ...] = (
     "api_tokens",
     "audit",
     "audit_exports",
+    "authorities",
+    "join_tokens",
+    "holders",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

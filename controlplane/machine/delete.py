@@ -9,6 +9,7 @@ lost host confirms nothing: its tombstones wait for it, or for an operator to sa
 from __future__ import annotations
 
 from controlplane.machine.access_rules import role_in_use
+from controlplane.machine.certificates import revoke_all
 from controlplane.machine.draft import Draft
 from controlplane.machine.holding import MAX_REASON, held_refusal, host_hold, microvm_hold
 from controlplane.machine.lifecycle import HOST, MICROVM, HostEvent, MicroVMEvent, OperationEvent
@@ -19,6 +20,7 @@ from controlplane.machine.refusals import conflict, missing
 from controlplane.machine.state import State
 from controlplane.machine.steps import order_end
 from controlplane.model.commands import Delete
+from controlplane.model.credentials import MemberKind
 from controlplane.model.gc import Deletion
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVM, MicroVMPhase, OperationKind
@@ -103,6 +105,8 @@ def _delete_host(draft: Draft, command: Delete) -> Result:
 def end_host(draft: Draft, host: Host, why: Deletion) -> Applied:
     """The end of a host that nothing needs any more (see `still_used`)."""
     host = _without_tombstones(draft, host, why)
+    # It does not come back by what it was given; to be taken in again, it joins anew.
+    revoke_all(draft, MemberKind.HOST, host.meta.name, f"the host was deleted: {why.reason}")
     phase = HOST[host.phase, HostEvent.DELETED]
     if phase is None:
         draft.drop_host(host, why)

@@ -18,6 +18,7 @@ from controlplane.machine.events import Event, EventType
 from controlplane.machine.state import State, audit_key
 from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken, holder_key
 from controlplane.model.gc import Deletion, Tally, Trigger
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
@@ -46,7 +47,18 @@ KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
-Untold = IdempotencyRecord | Incarnation | Tally | Override | AuditRecord | AuditExport | ApiToken
+Untold = (
+    IdempotencyRecord
+    | Incarnation
+    | Tally
+    | Override
+    | AuditRecord
+    | AuditExport
+    | ApiToken
+    | ClusterAuthority
+    | JoinToken
+    | Holder
+)
 """Records whose changes are no events."""
 Record = Host | Namespace | Policy | MicroVM | Operation | Untold
 
@@ -210,6 +222,31 @@ class Draft:
         old = self.state.audit[key]
         self.state = replace(self.state, audit=self.state.audit.delete(key))
         self._digest(key, old, None)
+
+    def put_authority(self, value: ClusterAuthority) -> None:
+        old = self.state.authorities.get(value.fingerprint)
+        self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
+        self._digest(value.fingerprint, old, value)
+
+    def put_join_token(self, value: JoinToken) -> None:
+        old = self.state.join_tokens.get(value.id)
+        self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_join_token(self, value: JoinToken) -> None:
+        self.state = replace(self.state, join_tokens=self.state.join_tokens.delete(value.id))
+        self._digest(value.id, value, None)
+
+    def put_holder(self, value: Holder) -> None:
+        key = holder_key(value.kind, value.name)
+        old = self.state.holders.get(key)
+        self.state = replace(self.state, holders=self.state.holders.set(key, value))
+        self._digest(key, old, value)
+
+    def drop_holder(self, value: Holder) -> None:
+        key = holder_key(value.kind, value.name)
+        self.state = replace(self.state, holders=self.state.holders.delete(key))
+        self._digest(key, value, None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

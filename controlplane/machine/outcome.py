@@ -35,6 +35,9 @@ class Code(StrEnum):
     ROLE_NOT_FOUND = "role_not_found"
     ROLE_IN_USE = "role_in_use"
     ROLE_BUILT_IN = "role_built_in"
+    JOIN_REFUSED = "join_refused"
+    """By this token, this one does not join."""
+    CERTIFICATE_REVOKED = "certificate_revoked"
 
 
 class Change(StrEnum):

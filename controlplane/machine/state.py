@@ -16,6 +16,7 @@ from immutables import Map
 from controlplane.machine.table import Table
 from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
+from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
@@ -106,6 +107,11 @@ class State:
     """By sequence, see `audit_key`: the newest of the audit chain. Empty: it has not begun."""
     audit_exports: Table[AuditExport] = Table()
     """By node."""
+    authorities: Table[ClusterAuthority] = Table()
+    """By fingerprint: the cluster's own; none where its certificates come from elsewhere."""
+    join_tokens: Table[JoinToken] = Table()
+    holders: Table[Holder] = Table()
+    """By kind and name (`holder_key`): the certificates that the cluster issued."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -65,6 +65,10 @@ class AccessKind(StrEnum):
     """Garbage collection: plans and runs."""
     AUDIT = "Audit"
     """Who changed or tried what, in every namespace."""
+    JOIN_TOKEN = "JoinToken"  # noqa: S105 - a kind, not a secret
+    """What lets hosts and nodes in that have no certificate yet."""
+    CERTIFICATE = "Certificate"
+    """Those that the cluster's authority issued, and the authority itself."""
     SESSION = "Session"
     """An agent's session; its name is the host's."""
     RELAY = "Relay"
@@ -179,6 +183,8 @@ BUILT_IN: Mapping[str, RoleSpec] = {
         rules=[
             Rule(verbs=[Verb.READ], kinds=[AccessKind.HOST, AccessKind.CLUSTER]),
             Rule(verbs=[Verb.DECLARE, Verb.DELETE, Verb.ACT], kinds=[AccessKind.HOST]),
+            Rule(verbs=[Verb.READ, Verb.DECLARE, Verb.DELETE], kinds=[AccessKind.JOIN_TOKEN]),
+            Rule(verbs=[Verb.READ], kinds=[AccessKind.CERTIFICATE]),
         ]
     ),
     ADMIN: RoleSpec(rules=[Rule(verbs=[Verb.ANY], kinds=[AccessKind.ANY])]),

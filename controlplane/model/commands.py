@@ -16,6 +16,7 @@ from msgspec import field
 from controlplane.model.access import AccessLimit, RoleBindingSpec, RoleSpec
 from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.audit import Origin
+from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Leftover, Subject, Trigger
 from controlplane.model.resources import Bid, Inventory, Observation, Unmanaged
 from controlplane.model.spec import (
@@ -534,6 +535,72 @@ class Adopt:
 
 
 @record
+class EstablishAuthority:
+    """The cluster's own certificate authority, once and for all unless it is rotated."""
+
+    fingerprint: str
+    certificate: str
+    key: Sealed
+
+
+@record
+class CreateJoinToken:
+    id: str
+    sha256: str
+    role: MemberKind
+    ttl_s: int
+    uses: int = 1
+    name: str | None = None
+    macs: list[str] = field(default_factory=list[str])
+    cidrs: list[str] = field(default_factory=list[str])
+
+
+@record
+class RevokeJoinToken:
+    id: str
+
+
+@record
+class Join:
+    """Redeems a token for a certificate that is handed out only if this is accepted."""
+
+    redeems: str
+    """The token's id."""
+    sha256: str
+    """Of the secret that was presented."""
+    role: MemberKind
+    name: str
+    serial: str
+    expires_at: int
+    macs: list[str] = field(default_factory=list[str])
+    address: str = ""
+    """Where the joiner's connection came from."""
+
+
+@record
+class RenewCertificate:
+    """Another certificate for who shows `presented`, handed out only if this is accepted."""
+
+    kind: MemberKind
+    name: str
+    presented: str
+    presented_expires_at: int
+    """Known from now on, if it was not: one from before the state, or from another authority."""
+    serial: str
+    expires_at: int
+
+
+@record
+class RevokeCertificates:
+    """All certificates of a member, or one."""
+
+    kind: MemberKind
+    name: str
+    reason: str
+    serial: str | None = None
+
+
+@record
 class Batch:
     """What a user declares, deletes or asks for together: all of it, or nothing."""
 
@@ -583,6 +650,12 @@ Command = (
     | ExportedAudit
     | DropAudit
     | Adopt
+    | EstablishAuthority
+    | CreateJoinToken
+    | RevokeJoinToken
+    | Join
+    | RenewCertificate
+    | RevokeCertificates
 )
 
 KINDS: dict[str, type[Command]] = {
@@ -628,6 +701,12 @@ KINDS: dict[str, type[Command]] = {
     "exported_audit": ExportedAudit,
     "drop_audit": DropAudit,
     "adopt": Adopt,
+    "establish_authority": EstablishAuthority,
+    "create_join_token": CreateJoinToken,
+    "revoke_join_token": RevokeJoinToken,
+    "join": Join,
+    "renew_certificate": RenewCertificate,
+    "revoke_certificates": RevokeCertificates,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -114,7 +114,7 @@ RUNS = ("running", "")
 
 
 async def worlds(tmp_path: Path, *names: str) -> World:
-    authority = Authority.create(tmp_path / "ca", name="test")
+    authority = Authority.create(tmp_path / "ca", cluster_id="test")
     nodes: dict[str, GrantingNode] = {}
     for name, port in zip(names, free_ports(len(names)), strict=True):
         tls = authority.issue_node(name, tmp_path / name)

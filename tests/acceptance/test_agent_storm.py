@@ -32,7 +32,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Cluster]:
     made = Cluster(
         directory=tmp_path,
         replica=Replica(),
-        authority=Authority.create(tmp_path / "ca", name="test"),
+        authority=Authority.create(tmp_path / "ca", cluster_id="test"),
         ports={"n1": ports[0], "n2": ports[1]},
     )
     try:

@@ -83,7 +83,8 @@ def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.Te
         "the microVM is ready",
     )
     directory = tmp_path_factory.mktemp("bad-input")
-    Authority.create(directory / "other", name="other").issue_host("h1", directory / "other")
+    cluster_id = running_cluster.layout.plan.cluster_id
+    Authority.create(directory / "other", cluster_id=cluster_id).issue_host("h1", directory / "other")
     (directory / "work").mkdir()
     terraform = Terraform(
         "path" if has_path_terraform() else "lib",

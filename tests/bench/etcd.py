@@ -90,7 +90,7 @@ class Etcd:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._program = program()
-        authority = Authority.create(directory / "ca", name="bench etcd")
+        authority = Authority.create(directory / "ca", cluster_id="bench-etcd")
         self.ca = authority.certificate_path
         self.members = ("e1", "e2", "e3")
         self._tls = {name: authority.issue_node(name, directory / name / "pki") for name in self.members}

@@ -114,7 +114,7 @@ class Cluster:
         self.nodes = {name: Node(name, network.add(name), directory / name) for name in names}
         self._made = len(self.nodes)
         self._gone: list[Node] = []
-        self._authority = Authority.create(directory / "pki" / "ca", name="raft-check")
+        self._authority = Authority.create(directory / "pki" / "ca", cluster_id="raft-check")
         tokens.write_tokens(directory / "tokens.json", [tokens.entry_for(token, name="raft-check", roles=["admin"])])
         self._clients = {name: LogClient(node.socket) for name, node in self.nodes.items()}
         self._keepers: dict[str, asyncio.Task[None]] = {}

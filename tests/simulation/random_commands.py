@@ -30,6 +30,7 @@ from controlplane.model.commands import (
     ConfirmFenced,
     ConfirmOff,
     CreateApiToken,
+    CreateJoinToken,
     DeclareFailoverPolicy,
     DeclareGCPolicy,
     DeclareHost,
@@ -42,6 +43,7 @@ from controlplane.model.commands import (
     Destroyed,
     DropAudit,
     Envelope,
+    EstablishAuthority,
     Evict,
     ExportedAudit,
     Hold,
@@ -52,6 +54,7 @@ from controlplane.model.commands import (
     HostFenced,
     HostHeard,
     HostSuspected,
+    Join,
     MarkStaying,
     MarkUnplaced,
     NoteApiTokenUses,
@@ -59,14 +62,18 @@ from controlplane.model.commands import (
     Place,
     Precondition,
     Release,
+    RenewCertificate,
     Report,
     Resurrect,
     RevokeApiToken,
+    RevokeCertificates,
+    RevokeJoinToken,
     RotateApiToken,
     Witnessed,
     WitnessRequests,
     seal,
 )
+from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
 from controlplane.model.resources import (
     Amount,
@@ -184,6 +191,8 @@ class RandomCommands:
             self._api_token,
             self._api_token,
             self._audit,
+            self._credential,
+            self._credential,
         )
 
     def opening(self) -> list[Envelope]:
@@ -332,6 +341,35 @@ class RandomCommands:
                 return ExportedAudit(node=node, through=through)
             case _:
                 return DropAudit(through=through)
+
+    def _credential(self, state: State) -> Command:
+        """About the cluster's authority, who joins, and what was issued."""
+        name, key, kind = self._name(), self._name(), self._pick((MemberKind.HOST, MemberKind.HOST, MemberKind.NODE))
+        serial, expires_at = self._pick(("1", "2", "3")), self._integer(1_000, 2_000_000_000_000)
+        match self._pick(("found", "token", "token", "join", "join", "renew", "revoke", "end")):
+            case "found":
+                sealed = Sealed(key_id="k", wrapped="AA", box="AA")
+                return EstablishAuthority(fingerprint=key, certificate="PEM", key=sealed)
+            case "token":
+                ttl_s = self._pick((0, 60, 86_400, 86_400))
+                return CreateJoinToken(id=key, sha256="1" * 64, role=kind, ttl_s=ttl_s, uses=self._pick((0, 1, 2)))
+            case "join":
+                sha256 = self._pick(("1", "1", "2")) * 64
+                return Join(redeems=key, sha256=sha256, role=kind, name=name, serial=serial, expires_at=expires_at)
+            case "renew":
+                return RenewCertificate(
+                    kind=kind,
+                    name=name,
+                    presented=self._pick(("1", "2", "3")),
+                    presented_expires_at=expires_at,
+                    serial=serial,
+                    expires_at=expires_at,
+                )
+            case "revoke":
+                only = self._pick((None, serial))
+                return RevokeCertificates(kind=kind, name=name, reason=self._pick(("", "lost", "lost")), serial=only)
+            case _:
+                return RevokeJoinToken(id=key)
 
     def _access(self, name: str) -> Command:
         if self._source.chance(50):

@@ -22,15 +22,21 @@ from controlplane.model.commands import (
     Collect,
     Command,
     CreateApiToken,
+    CreateJoinToken,
     Destroyed,
     DropAudit,
+    EstablishAuthority,
     ExportedAudit,
+    Join,
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
+    RenewCertificate,
     Report,
     Resurrect,
     RevokeApiToken,
+    RevokeCertificates,
+    RevokeJoinToken,
     RotateApiToken,
 )
 from controlplane.model.gc import Trigger
@@ -94,6 +100,12 @@ _UNTOLD = (
     | NoteApiTokenUses
     | ExportedAudit
     | DropAudit
+    | EstablishAuthority
+    | CreateJoinToken
+    | RevokeJoinToken
+    | Join
+    | RenewCertificate
+    | RevokeCertificates
 )
 """What changes no declared object, so that no watcher hears of it."""
 

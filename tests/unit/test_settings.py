@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    authority = Authority.create(tmp_path / "pki", name="demo")
+    authority = Authority.create(tmp_path / "pki", cluster_id="demo")
     authority.issue_node("n1", tmp_path / "pki")
     authority.issue_host("h1", tmp_path / "pki")
     (tmp_path / "pki" / "tokens.json").write_text("present")
@@ -264,13 +264,13 @@ TLS = {
     "no key": ({"key": "pki/tokens.json"}, "tls.key: ", "tokens.json holds no PEM key"),
     "another key": ({"key": "pki/h1.key"}, "tls.key: ", "h1.key is not the key of"),
     "another authority": ({"ca": "other/ca.crt"}, "tls.certificate: ", "was not issued by the authority in"),
-    "a host's": (_tls("h1"), "tls.certificate: ", "belongs to host h1, not to node n1"),
+    "a host's": (_tls("h1"), "tls.certificate: ", "belongs to host h1 of cluster demo, not to node n1 of cluster demo"),
 }
 
 
 @pytest.mark.parametrize("case", TLS)
 def test_certificates_that_cannot_work_are_named(files: Path, case: str) -> None:
-    Authority.create(files / "other", name="other")
+    Authority.create(files / "other", cluster_id="other")
     (files / "pki" / "tokens.json").chmod(0o600)
     change, field, words = TLS[case]
     with pytest.raises(SettingsError) as caught:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from controlplane.api.gateway.access import refused
+from controlplane.api.gateway.access import Doorkeeper
 from controlplane.api.gateway.found import decode_definition
 from controlplane.api.gateway.sessions import Sessions
 from controlplane.api.gateway.translate import (
@@ -31,6 +31,7 @@ from controlplane.api.gateway.translate import (
     raise_error,
 )
 from controlplane.identity.files import TlsFiles
+from controlplane.identity.reloading import Stamp, stamp
 from controlplane.model.resources import Bid, Observation
 from controlplane.ports import (
     BidRequestItem,
@@ -89,7 +90,8 @@ class Link:
         self._nodes = nodes
         self._tls = tls
         self._view = view
-        self._channels: dict[str, tuple[str, aio.Channel]] = {}
+        self._channels: dict[str, tuple[tuple[str, Stamp], aio.Channel]] = {}
+        """By node, with the address that was dialled and the files that were shown."""
         self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -213,10 +215,11 @@ class Link:
         address = self._nodes().get(node)
         if not address:
             raise OSError(f"the gateway of node {node} is not known")
-        dialled, channel = self._channels.get(node, ("", None))
-        if channel is None or dialled != address:
+        wanted = (address, stamp(self._tls))
+        dialled, channel = self._channels.get(node, (None, None))
+        if channel is None or dialled != wanted:
             if channel is not None:
-                # Calls that are under way at the old address end by their own deadlines.
+                # Calls that are under way end by their own deadlines.
                 closing = asyncio.create_task(channel.close(grace=MAX_ASK_S))
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
@@ -226,16 +229,25 @@ class Link:
                 certificate_chain=self._tls.certificate.read_bytes(),
             )
             channel = aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-            self._channels[node] = (address, channel)
+            self._channels[node] = (wanted, channel)
         return rpc.NodeRelayStub(channel)
 
 
 class RelayService(rpc.NodeRelayServicer):
     """What this node answers other nodes: only of its own sessions, leases and beliefs."""
 
-    def __init__(self, *, node: str, sessions: Sessions, keeper: LeaseGrantor, view: Callable[[], NodeView]) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        doorkeeper: Doorkeeper,
+        sessions: Sessions,
+        keeper: LeaseGrantor,
+        view: Callable[[], NodeView],
+    ) -> None:
         """`keeper` is this node's own, which grants while it leads; `view`: what it believes."""
         self._node = node
+        self._doorkeeper = doorkeeper
         self._sessions = sessions
         self._keeper = keeper
         self._view = view
@@ -243,7 +255,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Presence(  # noqa: N802 - the wire's name
         self, request: wire.PresenceRequest, context: aio.ServicerContext[wire.PresenceRequest, wire.PresenceReply]
     ) -> wire.PresenceReply:
-        await _permitted(context, "NodeRelay/Presence")
+        await self._permitted(context, "NodeRelay/Presence")
         return wire.PresenceReply(
             node=self._node,
             hosts=[
@@ -259,7 +271,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Ask(  # noqa: N802 - the wire's name
         self, request: wire.AskRequest, context: aio.ServicerContext[wire.AskRequest, wire.AskReply]
     ) -> wire.AskReply:
-        await _permitted(context, "NodeRelay/Ask")
+        await self._permitted(context, "NodeRelay/Ask")
         session = self._sessions.get(request.host)
         if session is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"the agent of host {request.host} has no session here")
@@ -272,7 +284,7 @@ class RelayService(rpc.NodeRelayServicer):
     async def Grant(  # noqa: N802 - the wire's name
         self, request: wire.GrantRequest, context: aio.ServicerContext[wire.GrantRequest, wire.GrantReply]
     ) -> wire.GrantReply:
-        await _permitted(context, "NodeRelay/Grant")
+        await self._permitted(context, "NodeRelay/Grant")
         asked = [Heartbeat(host=each.host, session=each.session, sequence=each.sequence) for each in request.heard]
         try:
             grants = await self._keeper.grant(
@@ -285,8 +297,12 @@ class RelayService(rpc.NodeRelayServicer):
     async def View(  # noqa: N802 - the wire's name
         self, request: wire.ViewRequest, context: aio.ServicerContext[wire.ViewRequest, wire.ViewReply]
     ) -> wire.ViewReply:
-        await _permitted(context, "NodeRelay/View")
+        await self._permitted(context, "NodeRelay/View")
         return encode_view(self._view())
+
+    async def _permitted(self, context: aio.ServicerContext[Any, Any], method: str) -> None:
+        if (reason := self._doorkeeper.refused(context, method)) is not None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
 def local_presence(node: str, sessions: Sessions) -> list[Presence]:
@@ -294,8 +310,3 @@ def local_presence(node: str, sessions: Sessions) -> list[Presence]:
         Presence(node=node, host=each.host, session=each.session, last_heartbeat_age_s=each.heartbeat_age_s)
         for each in sessions
     ]
-
-
-async def _permitted(context: aio.ServicerContext[Any, Any], method: str) -> None:
-    if (reason := refused(context, method)) is not None:
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)

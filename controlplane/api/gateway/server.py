@@ -7,17 +7,21 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
-import grpc
 import structlog
 from grpc import aio
 
+from controlplane.api.gateway.access import Doorkeeper
+from controlplane.api.gateway.credentials import server_credentials
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
+from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
 from controlplane.identity.files import TlsFiles
+from controlplane.machine.certificates import revocation
 from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, NodeView, Proposer, StateReader
+from controlplane.ports.issuance import Issuer
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
@@ -34,6 +38,8 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
 ]
 _STOP_GRACE_S = 1.0
+REVOCATIONS_S = 0.2
+"""A revoked session may go on for so long after this node knows of it."""
 
 
 class GatewayError(Exception):
@@ -43,7 +49,8 @@ class GatewayError(Exception):
 class Gateway:
     """`nodes` gives the gateway of every node as HOST:PORT, this one included; empty where it is not known. Other nodes
     are asked there, and agents are told to dial them. `keeper` grants while this node leads, never longer than
-    `lease_ttl_s`; `leader` names the node that does. `view` is what this node believes.
+    `lease_ttl_s`; `leader` names the node that does. `view` is what this node believes. `issuer` renews
+    certificates; None: nobody does.
     """
 
     def __init__(
@@ -61,15 +68,17 @@ class Gateway:
         leader: Callable[[], str | None],
         lease_ttl_s: float,
         view: Callable[[], NodeView],
+        issuer: Issuer | None = None,
     ) -> None:
         self._node = node
         self._reader = reader
         self._tls = tls
         self._listen = listen
         self._sessions = Sessions()
+        doorkeeper = Doorkeeper(cluster_id, reader, clock)
         self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls, view=view)
         self._renewals = Renewals(LeadersKeeper(node, keeper, self._link, leader), self._sessions, clock)
-        self._relay = RelayService(node=node, sessions=self._sessions, keeper=keeper, view=view)
+        self._relay = RelayService(node=node, doorkeeper=doorkeeper, sessions=self._sessions, keeper=keeper, view=view)
         self._service = SessionService(
             node=node,
             cluster_id=cluster_id,
@@ -78,6 +87,8 @@ class Gateway:
             ids=ids,
             clock=clock,
             nodes=nodes,
+            doorkeeper=doorkeeper,
+            renewing=Renewing(issuer, doorkeeper, self._sessions.get),
             sessions=self._sessions,
             heard=self._renewals.heard,
             lease_ttl_ms=ceil(lease_ttl_s * 1000),
@@ -96,11 +107,7 @@ class Gateway:
     async def start(self) -> None:
         """Raises GatewayError."""
         try:
-            credentials = grpc.ssl_server_credentials(
-                [(self._tls.key.read_bytes(), self._tls.certificate.read_bytes())],
-                root_certificates=self._tls.ca.read_bytes(),
-                require_client_auth=True,
-            )
+            credentials = server_credentials(self._tls)
         except OSError as error:
             raise GatewayError(f"tls: {error}") from error
         server = aio.server(options=_SERVER_OPTIONS)
@@ -112,7 +119,7 @@ class Gateway:
             raise GatewayError(f"listen: {self._listen} cannot be bound: {error}") from error
         await server.start()
         self._server = server
-        loops = (self._wake(), self._watch_leader(), self._renewals.run())
+        loops = (self._wake(), self._watch_leader(), self._watch_revocations(), self._renewals.run())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -151,6 +158,20 @@ class Gateway:
             except Exception:
                 log.exception("cannot tell what agents are to do without a leader")
             await asyncio.sleep(PERIOD_S)
+
+    async def _watch_revocations(self) -> None:
+        """Cut the sessions of whose certificates were revoked; agents that have others come back by those."""
+        looked_at = None
+        while True:
+            await asyncio.sleep(REVOCATIONS_S)
+            state = self._reader.state
+            if state.holders is looked_at:
+                continue
+            looked_at = state.holders
+            for session in self._sessions:
+                for serial in session.serials:
+                    if (reason := revocation(state, "host", session.host, serial)) is not None:
+                        session.end(reason)
 
     def _advise(self, advice: Advice) -> None:
         for session in self._sessions:

@@ -41,15 +41,18 @@ class AgentSession:
         *,
         host: str,
         session: str,
+        serial: str,
         reader: StateReader,
         proposer: Proposer,
         clock: Clock,
         ids: Ids,
         heard: Callable[[Heartbeat], None],
     ) -> None:
-        """`heard` is told of every heartbeat, and its answer comes by `send`."""
+        """`serial`: of the certificate that opened it. `heard` is told of heartbeats; its answers come by `send`."""
         self.host = host
         self.session = session
+        self.serials = {serial}
+        """Of the certificates that the agent has: once one of them is revoked, the session is over."""
         self._reader = reader
         self._proposer = proposer
         self._clock = clock

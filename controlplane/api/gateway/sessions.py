@@ -15,7 +15,10 @@ import grpc
 import structlog
 from grpc import aio
 
-from controlplane.api.gateway.access import SESSION, refused
+from controlplane.api.gateway.access import SESSION, Doorkeeper
+from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.renewing import Context as RenewContext
+from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
 from controlplane.machine.outcome import Rejected
@@ -72,6 +75,8 @@ class SessionService(rpc.AgentGatewayServicer):
         ids: Ids,
         clock: Clock,
         nodes: Callable[[], Mapping[str, str]],
+        doorkeeper: Doorkeeper,
+        renewing: Renewing,
         sessions: Sessions,
         heard: Callable[[Heartbeat], None],
         lease_ttl_ms: int,
@@ -84,6 +89,8 @@ class SessionService(rpc.AgentGatewayServicer):
         self._ids = ids
         self._clock = clock
         self._nodes = nodes
+        self._doorkeeper = doorkeeper
+        self._renewing = renewing
         self._sessions = sessions
         self._heard = heard
         self._lease_ttl_ms = lease_ttl_ms
@@ -99,6 +106,7 @@ class SessionService(rpc.AgentGatewayServicer):
         session = AgentSession(
             host=hello.host,
             session=hello.session,
+            serial=caller(context.auth_context()).serial,
             reader=self._reader,
             proposer=self._proposer,
             clock=self._clock,
@@ -117,12 +125,17 @@ class SessionService(rpc.AgentGatewayServicer):
             self._sessions.remove(session)
             log.info("session closed", host=hello.host, session=hello.session)
 
+    async def Renew(  # noqa: N802 - the wire's name
+        self, request: wire.RenewRequest, context: RenewContext
+    ) -> wire.RenewReply:
+        return await self._renewing.renew(request, context)
+
     async def _receive(
         self, incoming: AsyncIterator[wire.FromAgent], context: _Context
     ) -> tuple[wire.Hello, Inventory, int]:
         """The hello of the host that the certificate names with what it says, or the end of the call."""
         # Whose certificate opens no session at all is not waited for.
-        if (reason := refused(context, SESSION)) is not None:
+        if (reason := self._doorkeeper.refused(context, SESSION)) is not None:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, reason)
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -132,7 +145,7 @@ class SessionService(rpc.AgentGatewayServicer):
         if not first.HasField("hello"):
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: missing; it is the first message")
         hello = first.hello
-        if (reason := refused(context, SESSION, hello.host)) is not None:
+        if (reason := self._doorkeeper.refused(context, SESSION, hello.host)) is not None:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"hello.host: {reason}")
         if hello.cluster_id not in ("", self._cluster_id):
             message = f"hello.cluster_id: the host belongs to {hello.cluster_id!r}, this is {self._cluster_id!r}"

@@ -125,6 +125,13 @@ ROUTES: dict[str, Needs] = {
     "GET /audit": _whole(Verb.READ, AccessKind.AUDIT),
     "GET /auth/whoami": CALLER,
     "GET /auth/decision": CALLER,
+    "GET /jointokens": _whole(Verb.READ, AccessKind.JOIN_TOKEN),
+    "POST /jointokens": _whole(Verb.DECLARE, AccessKind.JOIN_TOKEN),
+    "DELETE /jointokens/{id}": _whole(Verb.DELETE, AccessKind.JOIN_TOKEN),
+    "GET /authority": _whole(Verb.READ, AccessKind.CERTIFICATE),
+    "POST /authority/actions/revoke": _whole(Verb.ACT, AccessKind.CERTIFICATE),
+    "GET /join/authority": OPEN,
+    "POST /join": OPEN,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
 }

@@ -29,6 +29,7 @@ from controlplane.api.http.routes import (
     api_tokens,
     audit,
     auth,
+    authority,
     batch,
     cluster,
     declared,
@@ -36,6 +37,7 @@ from controlplane.api.http.routes import (
     failover,
     gc,
     hosts,
+    joining,
     metrics,
     microvms,
     operations,
@@ -65,6 +67,7 @@ from controlplane.ports import (
     SnapshotSource,
     StateReader,
 )
+from controlplane.ports.issuance import Issuer
 
 PREFIX = "/api/v2"
 _ROUTERS = (
@@ -86,6 +89,8 @@ _ROUTERS = (
     audit,
     metrics,
     adoption,
+    joining,
+    authority,
 )
 
 
@@ -105,6 +110,7 @@ def create_app(
     clock: Clock,
     ids: Ids,
     settings: ApiSettings,
+    signer: Issuer | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
@@ -133,6 +139,7 @@ def create_app(
         clock=clock,
         ids=ids,
         settings=settings,
+        signer=signer,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)

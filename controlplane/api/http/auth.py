@@ -16,8 +16,19 @@ from controlplane.api.http.asgi import header_of
 from controlplane.identity.principal import Principal, UnauthenticatedError
 from controlplane.ports import LogError, StateReader
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/api/v2/openapi.json", "/api/v2/docs"})
-"""Liveness for probes, and the description of the API, which holds no data."""
+OPEN_PATHS = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/api/v2/openapi.json",
+        "/api/v2/docs",
+        "/api/v2/join",
+        "/api/v2/join/authority",
+    }
+)
+"""Liveness for probes, the description of the API, which holds no data, and joining, which has tokens of its own."""
 
 
 class Authenticator(Protocol):

@@ -47,9 +47,9 @@ def describe(app: FastAPI, prefix: str) -> dict[str, Any]:
     }
     for name, path in document["paths"].items():
         for method, operation in path.items():
-            if name.startswith(prefix):
+            access = operation["x-flintlock-access"] = _access(method, name.removeprefix(prefix))
+            if access["about"] != About.OPEN.value:
                 operation["security"] = [{"token": []}]
-            operation["x-flintlock-access"] = _access(method, name.removeprefix(prefix))
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = refusal
     app.openapi_schema = document

@@ -87,6 +87,7 @@ class ApiServer:
         self._grace_s = grace_s
         self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None
         self.address: tuple[str, int] = (host, port)
 
     async def start(self) -> None:
@@ -109,6 +110,7 @@ class ApiServer:
         config.load()
         assert config.ssl is not None
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context = config.ssl
         listener = _listen(self._host, self._port)
         bound = listener.getsockname()
         self.address = (bound[0], bound[1])
@@ -121,6 +123,11 @@ class ApiServer:
             listener.close()
             await self.stop()
             raise OSError(f"the API could not listen at {self.address[0]}:{self.address[1]}")
+
+    def reload_tls(self) -> None:
+        """Show whoever connects from now on the certificate as it is now. Raises OSError (ssl.SSLError included)."""
+        if self._context is not None:
+            self._context.load_cert_chain(self._tls.certificate, self._tls.key)
 
     async def stop(self) -> None:
         """Returns when every connection is closed."""

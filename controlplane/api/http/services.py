@@ -30,6 +30,7 @@ from controlplane.ports import (
     SnapshotSource,
     StateReader,
 )
+from controlplane.ports.issuance import Issuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Services:
     clock: Clock
     ids: Ids
     settings: ApiSettings
+    signer: Issuer | None = None
+    """None where this node cannot sign certificates."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: whoever only waits answers at once."""
 

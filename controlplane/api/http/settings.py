@@ -20,6 +20,8 @@ class ApiSettings:
     version: str
     addresses: Callable[[], Mapping[str, str]] = dict[str, str]
     """Gives the API addresses (`host:port`) of the nodes by name, as `GET /cluster` shows them; empty: not known."""
+    gateways: Callable[[], Mapping[str, str]] = dict[str, str]
+    """The same of their gateways, for who joins."""
     read_timeout_s: float = 5.0
     write_timeout_s: float = 10.0
     preview_timeout_s: float = 2.0

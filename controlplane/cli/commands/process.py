@@ -13,6 +13,7 @@ import typer
 from controlplane import settings
 from controlplane.cli import options
 from controlplane.cli.errors import CliError
+from controlplane.cli.joining import certifying
 from controlplane.settings import SettingsError
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Settings of the process (YAML).")]
@@ -45,6 +46,16 @@ def run_node(config: ConfigOption, check: CheckOption = False) -> None:
     from controlplane import bootstrap  # imports the whole product: only a node needs it
 
     raise typer.Exit(bootstrap.run_node(loaded, config))
+
+
+@node.command("certify")
+def certify_node(config: ConfigOption) -> None:
+    """Give the node a new certificate from its own files, when the old one expired while nothing ran.
+
+    \b
+    It needs no cluster, only the node's key ring and the authority's file.
+    """
+    print(certifying.certify_node(config))
 
 
 @agent.command("run")

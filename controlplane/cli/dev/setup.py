@@ -128,7 +128,7 @@ def agent_settings(layout: Layout, host: HostPlan) -> dict[str, object]:
 
 
 def _certificates(layout: Layout) -> None:
-    authority = Authority.create(layout.authority, name=f"flintlock {layout.plan.cluster_id} (throwaway)")
+    authority = Authority.create(layout.authority, cluster_id=layout.plan.cluster_id)
     for node in layout.plan.nodes:
         authority.issue_node(node.name, layout.pki(node.name), addresses=[LOOPBACK])
     for host in layout.plan.hosts:

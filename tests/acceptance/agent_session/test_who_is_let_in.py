@@ -20,7 +20,7 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as 
 @pytest.mark.parametrize(
     ("message", "code", "says"),
     [
-        (hello("h2"), grpc.StatusCode.PERMISSION_DENIED, "hello.host: .* host h1, which may not act Session h2"),
+        (hello("h2"), grpc.StatusCode.PERMISSION_DENIED, "hello.host: .* host h1 of cluster test, which may not"),
         (hello("h1", cluster_id="other"), grpc.StatusCode.FAILED_PRECONDITION, "hello.cluster_id: the host belongs"),
         (hello("h1", protocol=7), grpc.StatusCode.INVALID_ARGUMENT, "hello.protocol: 7; this node speaks 1"),
         (hello("h1", session=""), grpc.StatusCode.INVALID_ARGUMENT, "hello.session: missing"),
@@ -66,7 +66,7 @@ async def test_a_node_certificate_opens_no_session(cluster: Cluster) -> None:
     await cluster.start_node("n1")
     async with raw_session(cluster, "h1", tls=cluster.certificate("node", "n2")) as stream:
         # It is refused for what it is; a hello could come too late to be written.
-        with pytest.raises(aio.AioRpcError, match="belongs to node n2, which may not act Session") as refused:
+        with pytest.raises(aio.AioRpcError, match="belongs to node n2 of cluster test, which may not act") as refused:
             await asyncio.wait_for(stream.read(), WAIT_S)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
@@ -79,14 +79,16 @@ async def test_a_host_certificate_asks_no_questions(ready: Cluster) -> None:
             stub.Ask(wire.AskRequest(host="h1", question=wire.Question(console=wire.ConsoleRequest(uid="x")))),
             stub.Grant(wire.GrantRequest(heard=[wire.Heard(host="h1", session="s", sequence=1)])),
         ):
-            with pytest.raises(aio.AioRpcError, match=r"belongs to host h1, which may not \w+ Relay") as refused:
+            with pytest.raises(
+                aio.AioRpcError, match=r"belongs to host h1 of cluster test, which may not \w+ Relay"
+            ) as refused:
                 await call
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_certificate_of_another_authority_is_not_let_in(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.start_node("n1")
-    stranger = Authority.create(tmp_path / "other-ca", name="other").issue_host("h1", tmp_path / "other")
+    stranger = Authority.create(tmp_path / "other-ca", cluster_id="other").issue_host("h1", tmp_path / "other")
     mixed = replace(stranger, ca=cluster.certificate("host", "h1").ca)
     async with raw_session(cluster, "h1", tls=mixed) as stream:
         with pytest.raises(aio.AioRpcError) as refused:

@@ -27,6 +27,7 @@ from controlplane.model.commands import Command
 from controlplane.model.resources import MicroVM
 from controlplane.ports import Contact, NoLeaderError
 from controlplane.ports import NodeView as Belief
+from controlplane.ports.issuance import Issuer
 from controlplane.system import SystemClock, Ulids
 
 WAIT_S = 15.0
@@ -100,6 +101,8 @@ class Cluster:
     certificates: dict[str, TlsFiles] = field(default_factory=dict)
     keepers: dict[str, FakeKeeper] = field(default_factory=dict)
     leader: str | None = "n1"
+    issuer: Issuer | None = None
+    """Of every node that is started from then on."""
 
     # -- parts
 
@@ -131,6 +134,7 @@ class Cluster:
             leader=lambda: self.leader,
             lease_ttl_s=10.0,
             view=lambda: Belief(contact=self.views[node].contact, revision=self.replica.state.revision),
+            issuer=self.issuer,
         )
         await gateway.start()
         self.gateways[node] = gateway

@@ -7,12 +7,20 @@ from acceptance.bad_input.cases import AgentCase
 CASES = [
     AgentCase(
         "the certificate of another host",
-        ("tls.certificate: ", "h2.crt belongs to host h2, not to host h1"),
+        (
+            "tls.certificate: ",
+            "h2.crt: the certificate belongs to host h2 of cluster dev-",
+            "not to host h1 of cluster dev-",
+        ),
         {"tls.certificate": "pki/h2/h2.crt", "tls.key": "pki/h2/h2.key"},
     ),
     AgentCase(
         "a node's certificate",
-        ("tls.certificate: ", "n1.crt belongs to node n1, not to host h1"),
+        (
+            "tls.certificate: ",
+            "n1.crt: the certificate belongs to node n1 of cluster dev-",
+            "not to host h1 of cluster dev-",
+        ),
         {"tls.certificate": "pki/n1/n1.crt", "tls.key": "pki/n1/n1.key"},
     ),
     AgentCase(
@@ -29,9 +37,8 @@ CASES = [
     ),
     AgentCase(
         "another cluster",
-        ("hello.cluster_id: the host belongs to 'elsewhere', this is 'dev-",),
+        ("tls.certificate: ", "belongs to host h1 of cluster dev-", "not to host h1 of cluster elsewhere"),
         {"cluster_id": "elsewhere"},
-        ends=False,
     ),
     AgentCase(
         "a state directory of another cluster",

@@ -31,7 +31,7 @@ CASES = [
         "another node's certificate",
         "n1",
         {"tls.certificate": "pki/n2/n2.crt", "tls.key": "pki/n2/n2.key"},
-        ("n1.yaml: tls.certificate: ", "n2.crt belongs to node n2, not to node n1"),
+        ("n1.yaml: tls.certificate: ", "n2.crt: the certificate belongs to node n2 of cluster dev-", "not to node n1"),
     ),
     SettingsCase(
         "a wrong variable",

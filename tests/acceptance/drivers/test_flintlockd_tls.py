@@ -26,10 +26,10 @@ async def listing_error(settings: FlintlockdSettings) -> str | None:
 
 
 async def test_mutual_tls(tmp_path: Path) -> None:
-    authority = Authority.create(tmp_path / "ca", name="hosts")
+    authority = Authority.create(tmp_path / "ca", cluster_id="hosts")
     server = authority.issue_server("flintlock", tmp_path / "server")
     client = authority.issue_host("h1", tmp_path / "client")
-    stranger = Authority.create(tmp_path / "other-ca", name="strangers").issue_host("h1", tmp_path / "stranger")
+    stranger = Authority.create(tmp_path / "other-ca", cluster_id="strangers").issue_host("h1", tmp_path / "stranger")
     tls = ServerTls(server.certificate.read_bytes(), server.key.read_bytes(), client_ca=client.ca.read_bytes())
     async with serving(FlintlockService(), tls=tls) as endpoint:
         state_dir = tmp_path / "state"

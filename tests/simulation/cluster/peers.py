@@ -50,6 +50,7 @@ class SimulatedPeers:
         max_frame_bytes: int,
         events: PeerEvents,
         roster: Roster,
+        revoked: object,
     ) -> None:
         process = CURRENT.get()
         assert process is not None

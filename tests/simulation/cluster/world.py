@@ -79,7 +79,7 @@ class World:
             self.hosts[name] = SimulatedHost(name, self.loop, machine, directory / name, self.seen, self._guest_changed)
         self.agents = {name: AgentHost(self, host) for name, host in self.hosts.items()}
         self.users = Users(self)
-        authority = Authority.create(directory / "ca", name="simulation")
+        authority = Authority.create(directory / "ca", cluster_id="simulation")
         names = (*self.nodes, *self.spare_names)
         files = {name: authority.issue_node(name, directory / "tls" / name) for name in names}
         files |= {name: authority.issue_host(name, directory / "tls" / name) for name in self.hosts}

@@ -7,6 +7,7 @@ proposing commands to the replica.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import re
@@ -56,6 +57,7 @@ from controlplane.ports import (
     Presence,
     Told,
 )
+from controlplane.ports.issuance import Issuer
 from controlplane.replica.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -255,6 +257,10 @@ class Rig:
         self._thread.join(10)
         self.loop.close()
 
+    def give_issuer(self, issuer: Issuer) -> None:
+        """From now on this node signs certificates."""
+        self.server.app.state.services = dataclasses.replace(self.server.app.state.services, signer=issuer)
+
     def reset(self) -> None:
         """An empty state and no faults."""
 
@@ -374,7 +380,7 @@ async def _made(factory: Callable[[], T]) -> T:
 
 @contextmanager
 def served(directory: Path, *, connections: ConnectionLimits | None = None, **settings: Any) -> Iterator[Rig]:
-    authority = Authority.create(directory / "ca", name="test")
+    authority = Authority.create(directory / "ca", cluster_id="test")
     tls = authority.issue_node("n1", directory / "n1")
     unlimited = Rate(per_s=0, burst=1)
     usual = {"identity_rate": unlimited, "stranger_rate": unlimited, "addresses": lambda: {"n1": "127.0.0.1:1"}}

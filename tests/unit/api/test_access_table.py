@@ -61,6 +61,11 @@ ADMINISTERS = {
     "declare RoleBinding",
     "delete RoleBinding",
     "act Cluster",
+    "read JoinToken",
+    "declare JoinToken",
+    "delete JoinToken",
+    "read Certificate",
+    "act Certificate",
     "read Snapshot",
     "read Audit",
 }
@@ -68,7 +73,8 @@ MAY = {
     "viewer": READS,
     "operator": READS | OPERATES,
     "admin": READS | OPERATES | ADMINISTERS,
-    "provisioner": {"read Host", "read Cluster", "declare Host", "delete Host", "act Host"},
+    "provisioner": {"read Host", "read Cluster", "declare Host", "delete Host", "act Host"}
+    | {"read JoinToken", "declare JoinToken", "delete JoinToken", "read Certificate"},
     "host": set[str](),
     "node": set[str](),
 }

@@ -105,7 +105,7 @@ async def serving(directory: Path, status: int) -> AsyncIterator[tuple[Path, int
         except (asyncio.IncompleteReadError, OSError):
             writer.close()
 
-    authority = Authority.create(directory / "ca", name="bench")
+    authority = Authority.create(directory / "ca", cluster_id="bench")
     files = authority.issue_node("n1", directory / "n1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(files.certificate, files.key)

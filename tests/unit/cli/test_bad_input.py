@@ -155,7 +155,7 @@ def test_wrong_connection(cli: Cli, monkeypatch: pytest.MonkeyPatch, case: str) 
 def test_strange_authority_is_not_trusted(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from controlplane.identity.authority import Authority
 
-    other = Authority.create(tmp_path / "other", name="other")
+    other = Authority.create(tmp_path / "other", cluster_id="other")
     monkeypatch.setenv("FLINTLOCK_CA_FILE", str(other.certificate_path))
     answer = cli("vm", "list")
     assert answer.code == 1

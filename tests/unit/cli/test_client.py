@@ -35,7 +35,7 @@ class Script:
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     directory = tmp_path_factory.mktemp("client")
-    return Authority.create(directory / "ca", name="test").issue_server("api", directory / "api")
+    return Authority.create(directory / "ca", cluster_id="test").issue_server("api", directory / "api")
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_answers_of_another_server_are_recognized(script: Script, tls: TlsFiles)
 
 
 def test_other_authorities_are_not_trusted(script: Script, tmp_path: Path) -> None:
-    other = Authority.create(tmp_path / "other", name="other")
+    other = Authority.create(tmp_path / "other", cluster_id="other")
     with pytest.raises(CliError, match="not issued by an authority that you trust"):
         Client([script.url], "t", other.certificate_path).get("/cluster")
 

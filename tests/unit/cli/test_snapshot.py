@@ -35,7 +35,7 @@ def config(tmp_path: Path) -> Path:
     """Settings of n1 in the cluster `test`, which the served API pretends to be."""
     plan = layouts.plan(cluster_id="test", driver="simulated", nodes=3, hosts=0, vcpu=1, memory_in_mb=64)
     layout = Layout(tmp_path / "node", plan)
-    Authority.create(layout.authority, name="test").issue_node("n1", layout.pki("n1"))
+    Authority.create(layout.authority, cluster_id="test").issue_node("n1", layout.pki("n1"))
     layout.tokens_file.write_text('{"tokens": []}')
     path = tmp_path / "n1.yaml"
     path.write_text(yaml.safe_dump(setup.node_settings(layout, plan.nodes[0])))

@@ -153,7 +153,7 @@ class Authority:
     ) -> TlsFiles:
         """A certificate for `node`; `uris` replaces its SAN. Valid from `from_days` to `days` from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.UniformResourceIdentifier(u) for u in uris or [f"flintlock://node/{node}"]]
+        names = [x509.UniformResourceIdentifier(u) for u in uris or [f"spiffe://test-cluster/node/{node}"]]
         certificate = (
             self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)]), key, days, from_days)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

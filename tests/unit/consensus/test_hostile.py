@@ -250,14 +250,14 @@ async def test_certificates_that_name_no_member_get_nothing(siege: Siege, case: 
         issued = other.issue("n2")
         tls = TlsFiles(ours.ca_file, issued.certificate, issued.key)
     else:
-        node = ["flintlock://node/n2"]
+        node = ["spiffe://test-cluster/node/n2"]
         tag = case.replace(" ", "-")
         tls = {
             "expired": lambda: ours.issue("n2", days=-1, tag=tag),
             "not yet valid": lambda: ours.issue("n2", from_days=0.5, tag=tag),
-            "a host": lambda: ours.issue("n2", uris=["flintlock://host/n2"], tag=tag),
+            "a host": lambda: ours.issue("n2", uris=["spiffe://test-cluster/host/n2"], tag=tag),
             "no name": lambda: ours.issue("n2", uris=["spiffe://elsewhere/n2"], tag=tag),
-            "two names": lambda: ours.issue("n2", uris=[*node, "flintlock://node/n3"], tag=tag),
+            "two names": lambda: ours.issue("n2", uris=[*node, "spiffe://test-cluster/node/n3"], tag=tag),
         }[case]()
     assert await answer(siege.port, hello("n2"), tls) == b""
     await siege.unharmed(before)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from unit.consensus.support import Authority, free_ports, until
 
 from controlplane.consensus.framing import FrameDecoder, FrameTooLargeError, encode_frame
@@ -49,9 +50,10 @@ class Events:
 class Station:
     """A PeerTransport with its recorded events."""
 
-    def __init__(self, node: str, ports: dict[str, int], tls: TlsFiles, cluster_id: str = "c") -> None:
+    def __init__(self, node: str, ports: dict[str, int], tls: TlsFiles, cluster_id: str = "test-cluster") -> None:
         self.events = Events()
         self.port = ports[node]
+        self.serial = f"{x509.load_pem_x509_certificate(tls.certificate.read_bytes()).serial_number:x}"
         self.transport = PeerTransport(
             node=node,
             cluster_id=cluster_id,
@@ -77,7 +79,7 @@ async def make(authority: Authority) -> AsyncIterator[Make]:
     ports = dict(zip(("n1", "n2"), free_ports(2), strict=True))
     stations: list[Station] = []
 
-    async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "c") -> Station:
+    async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "test-cluster") -> Station:
         station = Station(node, ports, tls or authority.issue(node), cluster_id)
         await station.transport.start()
         stations.append(station)
@@ -112,7 +114,12 @@ async def refused(port: int, tls: TlsFiles | None, hello: bytes | bytearray) -> 
 
 
 def hello(**changes: object) -> bytearray:
-    fields: dict[str, object] = {"protocol": PROTOCOL_VERSION, "cluster_id": "c", "sender": "n2", "receiver": "n1"}
+    fields: dict[str, object] = {
+        "protocol": PROTOCOL_VERSION,
+        "cluster_id": "test-cluster",
+        "sender": "n2",
+        "receiver": "n1",
+    }
     return encode_frame(Hello(**{**fields, **changes}))  # type: ignore[arg-type]
 
 
@@ -209,15 +216,15 @@ async def test_certificates_that_do_not_name_the_member_are_refused(
     make: Make, authority: Authority, tmp_path: Path, case: str
 ) -> None:
     one = await make("n1")
-    node_uri = "flintlock://node/n2"
+    node_uri = "spiffe://test-cluster/node/n2"
     if case == "other-ca":
         issued = Authority(tmp_path).issue("n2")
         tls = TlsFiles(authority.ca_file, issued.certificate, issued.key)
     elif case == "expired":
         tls = authority.issue("n2", days=-1, tag=case)
     else:
-        uris = {"no-node": ["spiffe://x/y"], "two-nodes": [node_uri, "flintlock://node/n3"]}
-        tls = authority.issue("n2", uris=uris.get(case, ["flintlock://host/n2"]), tag=case)
+        uris = {"no-node": ["spiffe://x/y"], "two-nodes": [node_uri, "spiffe://test-cluster/node/n3"]}
+        tls = authority.issue("n2", uris=uris.get(case, ["spiffe://test-cluster/host/n2"]), tag=case)
     assert await refused(one.port, tls, hello()) == b""
     assert one.events.messages == []
 
@@ -298,3 +305,46 @@ def test_the_announced_length_is_refused_before_anything_is_stored() -> None:
     decoder = FrameDecoder(1000)
     with pytest.raises(FrameTooLargeError):
         list(decoder.feed((1001).to_bytes(4, "big")))
+
+
+async def test_a_revoked_certificate_connects_no_more_and_its_connections_are_cut(
+    make: Make, authority: Authority, tmp_path: Path
+) -> None:
+    one, two = await make("n1"), await make("n2")
+    await connected(one, "n2")
+    await connected(two, "n1")
+    serials: set[str] = set()
+
+    def revoked(node: str, serial: str) -> str | None:
+        return f"{node} was robbed" if serial in serials else None
+
+    await one.transport.stop()
+    one.transport.revoked = revoked
+    await one.transport.start()
+    await connected(one, "n2")
+    stolen = authority.issue("n2", tag="stolen")
+    assert await refused(one.port, stolen, hello(receiver="n9")) != b"", "it is refused by name alone"
+    serials.add(f"{x509.load_pem_x509_certificate(stolen.certificate.read_bytes()).serial_number:x}")
+    assert await refused(one.port, stolen, hello(receiver="n9")) == b"", "it gets no word any more"
+    assert one.transport.is_connected("n2"), "the other certificate of that node still counts"
+
+    serials.add(two.serial)
+
+    async def cut() -> bool:
+        return not one.transport.is_connected("n2") and not one.transport.inbound
+
+    await until(cut, "the connections are cut", 5)
+
+
+async def test_renewed_files_count_from_the_next_connection_on(make: Make, authority: Authority) -> None:
+    """As `reload_tls` does it: connections that there are stay."""
+    one, two = await make("n1"), await make("n2")
+    await connected(one, "n2")
+    serials: list[str] = []
+    two.transport.revoked = lambda _node, serial: serials.append(serial)
+    renewed = authority.issue("n1", tag="renewed")
+    one.transport.tls = load_contexts(renewed)
+    assert one.transport.is_connected("n2")
+    assert await refused(two.port, renewed, hello(sender="n1", receiver="n9")) != b""
+    assert serials[-1] == f"{x509.load_pem_x509_certificate(renewed.certificate.read_bytes()).serial_number:x}"
+    assert one.transport.is_connected("n2")

@@ -34,6 +34,7 @@ class Desk:
         opened = AgentSession(
             host=host,
             session=session,
+            serial="1a",
             reader=replica,
             proposer=replica,
             clock=SystemClock(),

@@ -20,7 +20,7 @@ from controlplane.identity.names import IdentityError, Party
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    return Authority.create(tmp_path / "ca", name="test authority")
+    return Authority.create(tmp_path / "ca", cluster_id="test")
 
 
 def _handshake(server: TlsFiles, client: TlsFiles, *, server_name: str = "127.0.0.1") -> tuple[Party, Party]:
@@ -58,12 +58,12 @@ def _handshake(server: TlsFiles, client: TlsFiles, *, server_name: str = "127.0.
 def test_node_and_host_recognize_each_other_over_tls(authority: Authority, tmp_path: Path) -> None:
     node = authority.issue_node("n1", tmp_path / "n1")
     host = authority.issue_host("h1", tmp_path / "h1")
-    assert _handshake(node, host) == (Party("host", "h1"), Party("node", "n1"))
-    assert _handshake(node, node, server_name="localhost") == (Party("node", "n1"), Party("node", "n1"))
+    assert _handshake(node, host) == (Party("test", "host", "h1"), Party("test", "node", "n1"))
+    assert _handshake(node, node, server_name="localhost") == (Party("test", "node", "n1"), Party("test", "node", "n1"))
 
 
 def test_certificate_of_another_authority_is_refused_by_tls(authority: Authority, tmp_path: Path) -> None:
-    stranger = Authority.create(tmp_path / "other", name="test authority").issue_host("h1", tmp_path / "stranger")
+    stranger = Authority.create(tmp_path / "other", cluster_id="test").issue_host("h1", tmp_path / "stranger")
     node = authority.issue_node("n1", tmp_path / "n1")
     impostor = TlsFiles(ca=authority.certificate_path, certificate=stranger.certificate, key=stranger.key)
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -78,7 +78,7 @@ def test_server_certificate_cannot_act_as_a_client(authority: Authority, tmp_pat
     certificate = x509.load_pem_x509_certificate(proxy.certificate.read_bytes())
     sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert sans.get_values_for_type(x509.DNSName) == ["localhost", "proxy.example"]
-    with pytest.raises(IdentityError, match="no flintlock:// names"):
+    with pytest.raises(IdentityError, match="no spiffe:// names"):
         names.party_from_certificate(certificate)
 
 
@@ -90,7 +90,7 @@ def test_keys_are_private_and_nothing_is_overwritten(authority: Authority, tmp_p
     with pytest.raises(IdentityError, match=r"n1\.key exists already"):
         authority.issue_node("n1", tmp_path / "n1")
     with pytest.raises(IdentityError, match=r"ca\.key exists already"):
-        Authority.create(authority.directory, name="again")
+        Authority.create(authority.directory, cluster_id="again")
     assert files.key.read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "n1").iterdir()) == ["n1.crt", "n1.key"]
 
@@ -98,13 +98,13 @@ def test_keys_are_private_and_nothing_is_overwritten(authority: Authority, tmp_p
 def test_authority_is_loaded_again_and_issues(authority: Authority, tmp_path: Path) -> None:
     again = Authority.load(authority.directory)
     host = again.issue_host("h2", tmp_path / "h2")
-    assert _handshake(authority.issue_node("n1", tmp_path / "n1"), host)[0] == Party("host", "h2")
+    assert _handshake(authority.issue_node("n1", tmp_path / "n1"), host)[0] == Party("test", "host", "h2")
 
 
 def test_damaged_authority_is_named(authority: Authority, tmp_path: Path) -> None:
-    other = Authority.create(tmp_path / "other", name="other")
+    other = Authority.create(tmp_path / "other", cluster_id="other")
     (authority.directory / "ca.key").write_bytes((other.directory / "ca.key").read_bytes())
-    with pytest.raises(IdentityError, match=r"ca\.key does not belong to ca\.crt"):
+    with pytest.raises(IdentityError, match=r"the key does not belong to the certificate"):
         Authority.load(authority.directory)
     with pytest.raises(IdentityError, match="no usable certificate authority"):
         Authority.load(tmp_path / "nowhere")
@@ -116,4 +116,4 @@ def test_a_hosts_certificate_only_calls(authority: Authority, tmp_path: Path) ->
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(name.value) for name in sans] == ["flintlock://host/h1"]
+    assert [str(name.value) for name in sans] == ["spiffe://test/host/h1"]

@@ -6,6 +6,7 @@ is done. A refusal (409 `membership_refused`) changed nothing and says what to d
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -15,8 +16,10 @@ from starlette.responses import Response
 from controlplane.api.http import cluster_shapes, raft_views
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
-from controlplane.api.http.services import Services, With
-from controlplane.ports import Member
+from controlplane.api.http.services import Actor, Services, With
+from controlplane.model.commands import RevokeCertificates
+from controlplane.model.credentials import MemberKind
+from controlplane.ports import LogError, Member
 from controlplane.settings import split_address
 
 NODE_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
@@ -89,9 +92,13 @@ async def promote_member(services: With, node: NodeParam, timeout_s: Timeout = 3
 
 
 @router.delete("/raft/members/{node}", response_model=cluster_shapes.MemberList)
-async def remove_member(services: With, node: NodeParam, timeout_s: Timeout = 30.0) -> Response:
+async def remove_member(services: With, actor: Actor, node: NodeParam, timeout_s: Timeout = 30.0) -> Response:
     """Take a node out for good: its id is never accepted again."""
     await services.members.remove_member(node, timeout_s=timeout_s)
+    # Where this very node was removed the log takes nothing from it any more; its members refuse it anyway.
+    with suppress(LogError):
+        command = RevokeCertificates(kind=MemberKind.NODE, name=node, reason="the node was removed")
+        await services.proposer.propose(command, actor=actor.name, timeout_s=timeout_s)
     return await _members(services)
 
 

@@ -39,6 +39,11 @@ class AgentGatewayStub:
                 request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.FromAgent.SerializeToString,
                 response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ToAgent.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/flintlock.controlplane.agent.v1.AgentGateway/Renew',
+                request_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+                response_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewReply.FromString,
+                _registered_method=True)
 
 
 class AgentGatewayServicer:
@@ -50,6 +55,13 @@ class AgentGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """another certificate for the host that the present one names
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentGatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +69,11 @@ def add_AgentGatewayServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.FromAgent.FromString,
                     response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ToAgent.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewRequest.FromString,
+                    response_serializer=flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +103,33 @@ class AgentGateway:
             '/flintlock.controlplane.agent.v1.AgentGateway/Session',
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.FromAgent.SerializeToString,
             flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.ToAgent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/flintlock.controlplane.agent.v1.AgentGateway/Renew',
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewRequest.SerializeToString,
+            flintlock_dot_controlplane_dot_agent_dot_v1_dot_agent__pb2.RenewReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,11 +36,15 @@ class AgentGatewayStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentGatewayAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_agent_pb2.FromAgent, _agent_pb2.ToAgent]
+    Renew: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RenewRequest, _agent_pb2.RenewReply]
+    """another certificate for the host that the present one names"""
 
 @_typing.type_check_only
 class AgentGatewayAsyncStub(AgentGatewayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_agent_pb2.FromAgent, _agent_pb2.ToAgent]  # type: ignore[assignment]
+    Renew: _aio.UnaryUnaryMultiCallable[_agent_pb2.RenewRequest, _agent_pb2.RenewReply]  # type: ignore[assignment]
+    """another certificate for the host that the present one names"""
 
 class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -49,6 +53,14 @@ class AgentGatewayServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_agent_pb2.FromAgent],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.ToAgent], _abc.AsyncIterator[_agent_pb2.ToAgent]]: ...
+
+    @_abc_1.abstractmethod
+    def Renew(
+        self,
+        request: _agent_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.RenewReply, _abc.Awaitable[_agent_pb2.RenewReply]]:
+        """another certificate for the host that the present one names"""
 
 def add_AgentGatewayServicer_to_server(servicer: AgentGatewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -1,0 +1,104 @@
+"""Certificates at the gateway: renewed beside a session that goes on, revoked with a session that ends."""
+
+from __future__ import annotations
+
+import datetime
+
+import grpc
+import pytest
+from acceptance.agent_session.streams import channel
+from acceptance.agent_session.world import Cluster
+from grpc import aio
+
+from controlplane.identity import issuing, renewing
+from controlplane.identity.files import TlsFiles
+from controlplane.identity.names import Party
+from controlplane.issuance.founding import new_authority
+from controlplane.issuance.issuer import ClusterIssuer
+from controlplane.model.commands import EstablishAuthority, RevokeCertificates
+from controlplane.model.credentials import MemberKind
+from controlplane.ports.issuance import Lives
+from controlplane.sealing import KeyRing
+from controlplane.system import SystemClock
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
+from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
+
+
+def short_lived(cluster: Cluster, host: str, *, life_s: float) -> TlsFiles:
+    """A certificate of the cluster's authority that ends soon."""
+    pair = cluster.authority.directory
+    issuer = issuing.load_issuer((pair / "ca.crt").read_bytes(), (pair / "ca.key").read_bytes())
+    files = cluster.certificate("host", host)
+    soon = issuer.issue(
+        Party("test", "host", host),
+        issuing.requested_key(renewing.request(files)),
+        life=datetime.timedelta(seconds=life_s),
+        now=datetime.datetime.now(datetime.UTC),
+    )
+    renewing.adopt(files, issuing.certificate_pem(soon).decode(), files.ca.read_text())
+    return files
+
+
+async def signing(cluster: Cluster) -> ClusterIssuer:
+    pair = cluster.authority.directory
+    ring = KeyRing.new()
+    file = new_authority(issuing.load_issuer((pair / "ca.crt").read_bytes(), (pair / "ca.key").read_bytes()), ring)
+    await cluster.replica.accept(
+        EstablishAuthority(fingerprint=file.fingerprint, certificate=file.certificate, key=file.sealed)
+    )
+    return ClusterIssuer("test", cluster.replica, cluster.replica, SystemClock(), ring, Lives(host_s=4, node_s=60))
+
+
+async def test_a_session_goes_on_while_its_certificate_is_renewed_again_and_again(cluster: Cluster) -> None:
+    cluster.issuer = await signing(cluster)
+    await cluster.start_node("n1")
+    files = short_lived(cluster, "h1", life_s=4)
+    cluster.start_agent()
+    await cluster.connected()
+    session = cluster.replica.state.hosts["h1"].session
+    first = renewing.load(files)
+
+    def renewed_twice() -> bool:
+        holder = cluster.replica.state.holders.get("host/h1")
+        return holder is not None and renewing.load(files).not_valid_before_utc > first.not_valid_after_utc
+
+    await cluster.reaches(renewed_twice)
+    assert cluster.replica.state.hosts["h1"].session == session
+
+
+async def test_a_revoked_host_loses_its_session_and_opens_no_other(cluster: Cluster) -> None:
+    cluster.issuer = await signing(cluster)
+    await cluster.start_node("n1")
+    files = short_lived(cluster, "h1", life_s=60)
+    cluster.start_agent()
+    await cluster.connected()
+    serial = issuing.serial_text(renewing.load(files))
+    await cluster.replica.accept(
+        RevokeCertificates(kind=MemberKind.HOST, name="h1", serial=serial, reason="the disk was sold")
+    )
+    await cluster.reaches(lambda: cluster.agents["h1"].node is None)
+    async with channel(cluster, files, "n1") as opened:
+        with pytest.raises(aio.AioRpcError, match="was revoked by test: the disk was sold") as refused:
+            await rpc.AgentGatewayStub(opened).Renew(wire.RenewRequest(csr=renewing.request(files)))
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_node_gets_no_certificate_for_a_host_and_a_host_none_without_a_request(cluster: Cluster) -> None:
+    cluster.issuer = await signing(cluster)
+    await cluster.start_node("n1")
+    expected = {"node": grpc.StatusCode.PERMISSION_DENIED, "host": grpc.StatusCode.INVALID_ARGUMENT}
+    for kind, code in expected.items():
+        async with channel(cluster, cluster.certificate(kind, "x1"), "n1") as opened:
+            with pytest.raises(aio.AioRpcError) as refused:
+                await rpc.AgentGatewayStub(opened).Renew(wire.RenewRequest(csr=b"nonsense"))
+        assert refused.value.code() is code
+    assert not cluster.replica.state.holders
+
+
+async def test_a_node_that_signs_nothing_says_so(cluster: Cluster) -> None:
+    await cluster.start_node("n1")
+    files = cluster.certificate("host", "h1")
+    async with channel(cluster, files, "n1") as opened:
+        with pytest.raises(aio.AioRpcError, match="this node signs no certificates") as refused:
+            await rpc.AgentGatewayStub(opened).Renew(wire.RenewRequest(csr=renewing.request(files)))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
