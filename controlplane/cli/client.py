@@ -1,7 +1,8 @@
 """A small client of the HTTP API.
 
-Endpoints are tried in turn; a request that may be repeated is repeated while the cluster has no leader (503) or an
-endpoint does not answer, with the same Idempotency-Key, until a deadline. What may not be repeated blindly (a
+Endpoints are tried in turn; a request that may be repeated is repeated while the cluster has no leader (503), this
+client asks too much (429 `rate_limited`) or an endpoint does not answer, with the same Idempotency-Key, until a
+deadline. What may not be repeated blindly (a
 restart) is only repeated when it was certainly never sent or never committed.
 """
 
