@@ -21,9 +21,9 @@ SEEDS = range(4)
 HOURS = 0.1
 FOUND_BY = {
     "no fence wait": (0, "runs after it was given up"),
-    "no epoch check": (27, "destroyed without an order"),
-    "no tombstone rule": (0, "destroyed without an order"),
-    "no quorum round before a grant": (4, "runs after it was given up"),
+    "no epoch check": (10, "destroyed without an order"),
+    "no tombstone rule": (1, "destroyed without an order"),
+    "no quorum round before a grant": (25, "runs after it was given up"),
     "no term check on late commands": (3, "late command"),
 }
 """A seed that finds each broken build, and what it then says. `make simulate-broken` looks for others."""
