@@ -150,7 +150,7 @@ raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are
 
 .PHONY: security fuzz
 security: $(DEV) ## Attackers at every door, who may do what, almost right input for every decoder, the audit chain
-	$(BIN)/ruff check --select S controlplane provider-shim/provider_shim schemas docs
+	$(BIN)/ruff check $(PACKAGES) schemas docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit/consensus/test_hostile.py tests/unit/fuzz \
 	  tests/unit/api/test_heads.py tests/unit/api/test_rates.py tests/unit/api/test_fuzz.py tests/unit/api/test_auth.py \
 	  tests/unit/api/test_access_table.py tests/unit/gateway/test_access.py tests/unit/api/test_audit.py \

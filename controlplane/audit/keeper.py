@@ -17,6 +17,8 @@ from controlplane.ports import Clock, LogError, Proposer, StateReader
 
 ACTOR = "audit"
 PERIOD_S = 2.0
+BEGINNING_S = 0.1
+"""While there is no chain: what is changed before it begins is not recorded."""
 _SLACK = 0.1
 """Of `keep_records`: what may be there above before it is worth a command."""
 
@@ -57,7 +59,7 @@ class Keeper:
                 await self.round()
             except LogError as error:
                 _log.info("audit.not_committed", error=str(error))
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(PERIOD_S if self._reader.state.audit_head else BEGINNING_S)
 
     async def round(self) -> None:
         if not (self._is_leader() and self._reader.caught_up):

@@ -1,7 +1,8 @@
 """A small client of the HTTP API.
 
-Endpoints are tried in turn; a request that may be repeated is repeated while the cluster has no leader (503) or an
-endpoint does not answer, with the same Idempotency-Key, until a deadline. What may not be repeated blindly (a
+Endpoints are tried in turn; a request that may be repeated is repeated while the cluster has no leader (503), this
+client asks too much (429 `rate_limited`) or an endpoint does not answer, with the same Idempotency-Key, until a
+deadline. What may not be repeated blindly (a
 restart) is only repeated when it was certainly never sent or never committed.
 """
 
@@ -11,8 +12,9 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import requests
@@ -153,9 +155,9 @@ class Client:
         except requests.RequestException as error:
             raise self._nobody(error) from None
 
-    def events(self, path: str, params: Params) -> Iterator[ServerEvent]:
-        """Server-sent events until the connection ends. Raises ProblemError, also for why the node ends the stream, and
-        CliError."""
+    def events(self, path: str, params: Params, *, wanted: Callable[[], bool] = lambda: True) -> Iterator[ServerEvent]:
+        """Server-sent events until the connection ends, or `wanted` says no; it is asked at every heartbeat. Raises
+        ProblemError, also for why the node ends the stream, and CliError."""
         endpoint = self._endpoints[self._current]
         try:
             # Whoever comes back after the end of one stream is better off at another node.
@@ -165,7 +167,8 @@ class Client:
             ) as response:
                 if response.status_code >= 400:
                     raise ProblemError(response.status_code, _answer(response).body)
-                for event in parse_events(response.iter_lines(chunk_size=1, decode_unicode=True)):
+                lines = response.iter_lines(chunk_size=1, decode_unicode=True)
+                for event in parse_events(takewhile(lambda _: wanted(), lines)):
                     if event.event == "error":
                         problem = mapping(json.loads(event.data))
                         raise ProblemError(int(problem.get("status") or 500), problem)

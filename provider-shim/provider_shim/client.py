@@ -1,9 +1,10 @@
 """The HTTP client of the control plane's API v2.
 
 Endpoints are tried in turn: any node answers, so a node that does not is skipped and tried again later. A request is
-repeated, with growing pauses, when the connection failed or the API said 503 (no leader, outcome unknown): with the
-same Idempotency-Key, so that a write whose answer was lost is not made twice. Every request has a deadline and ends
-early when the user interrupts Terraform. `requests` is imported on first use, after the plugin handshake.
+repeated, with growing pauses, when the connection failed or the API said 503 (no leader, outcome unknown) or 429 (too
+many requests): with the same Idempotency-Key, so that a write whose answer was lost is not made twice. Every request
+has a deadline and ends early when the user interrupts Terraform. `requests` is imported on first use, after the plugin
+handshake.
 """
 
 from __future__ import annotations

@@ -32,12 +32,14 @@ def exported(nodes: Nodes, node: str) -> bytes:
     return b"".join(path.read_bytes() for path in exports(nodes, node))
 
 
-def head(nodes: Nodes) -> dict[str, Any]:
+def head(nodes: Nodes) -> dict[str, Any] | None:
+    """None: the chain has not begun."""
     return nodes.cluster.client().get("/audit", {"limit": 1, "newest": "true"}).body["head"]
 
 
 def test_kills_between_apply_and_export_lose_and_double_nothing(nodes: Nodes) -> None:
     client = nodes.cluster.client()
+    within(20, lambda: head(nodes), "the beginning of the chain")
     client.request("PUT", "/namespaces/demo", body={"spec": {}})
     names = [node.name for node in nodes.layout.plan.nodes]
     refused = requests.put(
@@ -59,7 +61,9 @@ def test_kills_between_apply_and_export_lose_and_double_nothing(nodes: Nodes) ->
             nodes.start(names[1])
     client.request("PUT", "/namespaces/demo/microvms/web", body={"spec": SPEC})
 
-    end = head(nodes)["hash"].encode()
+    last = head(nodes)
+    assert last is not None
+    end = str(last["hash"]).encode()
     for name in names:
         within(30, lambda name=name: end in exported(nodes, name), f"all of the chain at {name}")
         shown = nodes.done("audit", "verify", "--live", *map(str, exports(nodes, name)))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperGroup
 
 from controlplane.cli import options, output
+from controlplane.cli.commands import drift_watch
 from controlplane.cli.drift import blocks, junit, markdown, report, sarif, table, terraform
 from controlplane.cli.drift.classes import FAIL_ON_DEFAULT, FROM_PLAN, Class, FailOn
 from controlplane.cli.drift.report import Finding, Report
@@ -35,7 +36,7 @@ class DriftFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
-class DriftCommand(TyperCommand):
+class DriftGroup(TyperGroup):
     """A wrong command line ends with 1, so that 2 means drift alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -45,7 +46,19 @@ class DriftCommand(TyperCommand):
             refusal.exit_code = ERROR
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as refusal:
+            refusal.exit_code = ERROR
+            raise
 
+
+app = typer.Typer(cls=DriftGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("watch")(drift_watch.watch)
+
+
+@app.callback()
 def drift(
     ctx: typer.Context,
     namespace: NamespaceOption = None,
@@ -95,6 +108,11 @@ def drift(
       flintctl drift --fail-on drifted --fail-on unmanaged --write junit=drift.xml --write markdown=drift.md
       terraform show -json plan.out > plan.json; flintctl drift --plan plan.json -o sarif > drift.sarif
     """
+    if ctx.invoked_subcommand is not None:
+        given = [name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")]
+        if given:
+            raise CliError(f"options of {ctx.invoked_subcommand} come after its name")
+        return
     files = [_target(each) for each in write or ()]
     wanted = frozenset(only or Class)
     failing = frozenset(Class(each) for each in fail_on or ()) or FAIL_ON_DEFAULT

@@ -6,6 +6,7 @@ some of them and the formats end up in terminals, comments and dashboards.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,11 @@ class Finding:
     """What Terraform says was done or is to be done: `create`, `update`, `delete`."""
     differences: tuple[Difference, ...] = ()
 
+    def fingerprint(self, difference: Difference | None = None) -> str:
+        """Of class, object and field: the same for as long as the same thing is wrong, whatever its value."""
+        pointer = difference.pointer if difference is not None else ""
+        return hashlib.sha256("\n".join((self.klass, self.identity, pointer)).encode()).hexdigest()
+
     def sentence(self, difference: Difference | None = None) -> str:
         """One line about the finding, or about one field of it."""
         where = (
@@ -70,7 +76,11 @@ class Report:
     @property
     def fails(self) -> bool:
         """Whether something was found that this run is to fail on."""
-        return any(each.klass in self.fail_on for each in self.findings)
+        return bool(self.failing)
+
+    @property
+    def failing(self) -> list[Finding]:
+        return [each for each in self.findings if each.klass in self.fail_on]
 
     def of(self, klass: Class) -> list[Finding]:
         return [each for each in self.findings if each.klass is klass]

@@ -6,7 +6,6 @@ the field, so that the same drift is the same alert in every run, whatever its v
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib import metadata
 from typing import Any
@@ -62,7 +61,6 @@ def _level(klass: Class, report: Report) -> str:
 
 
 def _result(finding: Finding, difference: Difference | None, report: Report, blocks: Blocks) -> dict[str, Any]:
-    pointer = difference.pointer if difference is not None else ""
     location: dict[str, Any] = {
         "logicalLocations": [
             {"fullyQualifiedName": finding.address or finding.resource, "name": finding.resource, "kind": "resource"}
@@ -74,12 +72,11 @@ def _result(finding: Finding, difference: Difference | None, report: Report, blo
             "artifactLocation": {"uri": place.path, "uriBaseId": "%SRCROOT%"},
             "region": {"startLine": place.line},
         }
-    fingerprint = hashlib.sha256("\n".join((finding.klass, finding.identity, pointer)).encode()).hexdigest()
     return {
         "ruleId": f"flintlock/{finding.klass.value}",
         "ruleIndex": _RULES.index(finding.klass),
         "level": _level(finding.klass, report),
         "message": {"text": finding.sentence(difference)},
         "locations": [location],
-        "partialFingerprints": {"flintlock/v1": fingerprint},
+        "partialFingerprints": {"flintlock/v1": finding.fingerprint(difference)},
     }

@@ -1,5 +1,5 @@
 # What an administrator applies once: the namespace, and what the two tokens of the pipelines may do in it. Without these
-# bindings the tokens may do nothing: give them no roles in the nodes' tokens files.
+# bindings the tokens may do nothing.
 
 terraform {
   required_version = ">= 1.8"

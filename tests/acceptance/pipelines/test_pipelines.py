@@ -6,12 +6,15 @@ leaves on its runner must not be what the next one works with.
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import run
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -25,10 +28,10 @@ from support.cluster import make_empty, make_whole, within
 from controlplane.cli.client import Client
 from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.errors import ProblemError
-from controlplane.identity import tokens
 
 FLAVOR: Flavor = "path" if has_path_terraform() else "lib"
 MICROVM = "web-a"
+JOBS = ("detect", "repair")
 
 
 @dataclass
@@ -55,6 +58,12 @@ class World:
         run([*command, f"web/{MICROVM}"], check=True, capture_output=True, timeout=30)
         within(20, lambda: self.status()["drift"]["class"] == "drifted", "the drift is known")
 
+    def repaired(self) -> None:
+        """As an administrator has it repaired, whatever an earlier test left."""
+        if self.is_drifted():
+            self.client.request("POST", f"/namespaces/web/microvms/{MICROVM}/actions/repair", body={})
+        within(20, lambda: self.status()["drift"]["class"] == "in_sync", "there is no drift")
+
     def is_drifted(self) -> bool:
         return self.status()["power_state"] == "stopped"
 
@@ -63,7 +72,6 @@ class World:
 def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     make_whole(running_cluster)
     layout = running_cluster.layout
-    before = layout.tokens_file.read_bytes()
     directory = tmp_path_factory.mktemp("pipelines")
     (directory / "backend.hcl").write_text(f'path = "{directory}/terraform.tfstate"\n')
     variables = {name: layout.environment[name] for name in ("FLINTLOCK_ENDPOINTS", "FLINTLOCK_CA_FILE")}
@@ -74,7 +82,8 @@ def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.Te
         set_up(made)
         yield made
     finally:
-        layout.tokens_file.write_bytes(before)
+        for job in JOBS:
+            made.client.request("DELETE", f"/api-tokens/drift-{job}")
         make_empty(running_cluster)
 
 
@@ -83,12 +92,13 @@ def set_up(world: World) -> None:
     layout = world.cluster.layout
     for host in layout.plan.hosts:
         world.client.request("PUT", f"/hosts/{host.name}", body={"spec": {}})
-    known = tokens.read_tokens(layout.tokens_file)
-    for job in ("detect", "repair"):
-        secret = tokens.new_token()
-        known.append(tokens.entry_for(secret, name=f"drift-{job}", roles=[]))
-        world.tokens[f"FLINTLOCK_{job.upper()}_TOKEN"] = secret
-    tokens.write_tokens(layout.tokens_file, known)
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    made = world.machine()
+    done = made.run(commands, {"FLINTLOCK_TOKEN": layout.environment["FLINTLOCK_TOKEN"]})
+    assert done.code == 0, done.output
+    for job in JOBS:
+        world.tokens[f"FLINTLOCK_{job.upper()}_TOKEN"] = (made.directory / f"drift-{job}.token").read_text().strip()
     access = world.directory / "access"
     access.mkdir()
     admin = {**layout.environment, "TF_CLI_CONFIG_FILE": world.variables["TF_CLI_CONFIG_FILE"]}
@@ -97,10 +107,14 @@ def set_up(world: World) -> None:
     terraform.init()
     terraform.apply()
     machine = world.machine()
-    script = 'terraform init -backend-config="$BACKEND_CONFIG" && terraform apply -auto-approve'
-    repair = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_REPAIR_TOKEN"]}
+    steps = [
+        'terraform fmt -check -diff . "$ACCESS"',
+        'terraform init -backend-config="$BACKEND_CONFIG"',
+        "terraform apply -auto-approve",
+    ]
+    repair = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_REPAIR_TOKEN"], "ACCESS": str(access)}
     within(20, lambda: _may_list(world, repair["FLINTLOCK_TOKEN"]), "every node knows the new token")
-    done = machine.run(script, repair, within="fleet")
+    done = machine.run("\n".join(steps), repair, within="fleet")
     assert done.code == 0, done.output
 
 
@@ -123,6 +137,7 @@ def system(request: pytest.FixtureRequest, world: World) -> System:
 def test_drift_is_found_told_and_repaired_after_the_approval(world: World, system: System) -> None:
     assert system.gate()
     uid = world.client.get(f"/namespaces/web/microvms/{MICROVM}").body["uid"]
+    world.repaired()
     world.drift()
     first = world.machine()
     found = system.detect(first)
@@ -140,6 +155,7 @@ def test_drift_is_found_told_and_repaired_after_the_approval(world: World, syste
 
 
 def test_nothing_to_do_is_zero_and_every_report_is_there(world: World) -> None:
+    world.repaired()
     machine = world.machine()
     done = SYSTEMS["systemd"](world.tokens).detect(machine)
     assert done.code == 0, done.output
@@ -154,6 +170,7 @@ def test_nothing_to_do_is_zero_and_every_report_is_there(world: World) -> None:
 
 
 def test_the_token_of_detection_repairs_nothing(world: World) -> None:
+    world.repaired()
     world.drift()
     machine = world.machine()
     jobs = SYSTEMS["gitlab-ci"]({**world.tokens, "FLINTLOCK_REPAIR_TOKEN": world.tokens["FLINTLOCK_DETECT_TOKEN"]})
@@ -192,3 +209,18 @@ def test_a_control_plane_that_does_not_answer_is_an_error(world: World) -> None:
     done = SYSTEMS["systemd"]({"FLINTLOCK_DETECT_TOKEN": "not-a-token"}).detect(machine)
     assert done.code == 1
     assert not (machine.reports / "drift.md").exists()
+
+
+def test_a_watch_runs_a_program_when_drift_appears(world: World) -> None:
+    world.repaired()
+    machine = world.machine()
+    token = {"FLINTLOCK_TOKEN": world.tokens["FLINTLOCK_DETECT_TOKEN"]}
+    timer = Timer(1.0, world.drift)
+    timer.start()
+    done = machine.run(
+        "flintctl drift watch -n web --exec 'tee notice.json' --debounce 0.1 --every 3600 --limit 1", token
+    )
+    timer.join()
+    assert done.code == 0, done.output
+    notice = json.loads((machine.directory / "notice.json").read_text())
+    assert (notice["what"], notice["findings"][0]["resource"]) == ("appeared", f"MicroVM web/{MICROVM}")

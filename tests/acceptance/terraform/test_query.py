@@ -40,34 +40,28 @@ def listed(output: str) -> list[dict[str, Any]]:
     return [each["list_resource_found"] for each in events if each["type"] == "list_resource_found"]
 
 
-def test_declared_microvms_are_found(newest: Flavor, work: Work, found: Endpoint) -> None:
+def test_what_terraform_does_not_manage_is_found_and_adopted(newest: Flavor, work: Work, found: Endpoint) -> None:
     tf = work(newest, found.environment, HEADER)
-    tf.write(QUERY % ("", ""), "find.tfquery.hcl")
-    everything = listed(tf.run("query", "-json").output)
+
+    def query(more: str = "", config: str = "") -> list[dict[str, Any]]:
+        tf.write(QUERY % (more, config), "find.tfquery.hcl")
+        return listed(tf.run("query", "-json").output)
+
+    everything = query()
     assert [each["display_name"] for each in everything] == ["one/a", "one/b", "two/a", "two/b"]
     assert everything[0]["identity"] == {"namespace": "one", "name": "a"}
-    tf.write(
-        QUERY % ("include_resource = true", 'namespace = "two"\n    labels = { tier = "front" }'), "find.tfquery.hcl"
-    )
-    (only,) = listed(tf.run("query", "-json").output)
+    (only,) = query("include_resource = true", 'namespace = "two"\n    labels = { tier = "front" }')
     assert (only["display_name"], only["resource_object"]["vcpu"]) == ("two/a", 1)
-    tf.write(QUERY % ("limit = 1", ""), "find.tfquery.hcl")
-    assert len(listed(tf.run("query", "-json").output)) == 1
+    assert len(query("limit = 1")) == 1
 
+    tf.write(QUERY % ("", 'namespace = "NO"'), "find.tfquery.hcl")
+    refused = tf.run("query", "-no-color", expect=1).plain
+    assert "Invalid namespace" in refused
+    assert '"NO" is not a name' in refused
 
-def test_what_was_found_is_adopted_as_it_is(newest: Flavor, work: Work, found: Endpoint) -> None:
-    tf = work(newest, found.environment, HEADER)
     tf.write(QUERY % ("", 'namespace = "one"'), "find.tfquery.hcl")
     tf.run("query", "-no-color", "-generate-config-out=adopted.tf")
     planned = tf.plan().plain
     assert "2 to import, 0 to add, 0 to change, 0 to destroy" in planned, planned
     tf.apply()
     assert sorted(each["id"] for each in tf.resources().values()) == ["one/a", "one/b"]
-
-
-def test_a_query_that_cannot_be_is_refused_at_its_argument(newest: Flavor, work: Work, found: Endpoint) -> None:
-    tf = work(newest, found.environment, HEADER)
-    tf.write(QUERY % ("", 'namespace = "NO"'), "find.tfquery.hcl")
-    refused = tf.run("query", "-no-color", expect=1).plain
-    assert "Invalid namespace" in refused
-    assert '"NO" is not a name' in refused

@@ -107,7 +107,11 @@ async def host_deleted(world: World, chance: random.Random) -> None:
         agent.start()
     if chance.random() < 0.3:
         await asyncio.sleep(chance.uniform(0.0, 3.0))
+        agent.down = True
         agent.kill()
+        await asyncio.sleep(chance.uniform(1.0, 40.0))
+        agent.down = False
+        agent.start()
     await asyncio.sleep(HOST_CALM_S)
     world.release_host(name)
     await _declared(world, name)

@@ -103,6 +103,14 @@ def test_repeats_while_there_is_no_leader_with_the_same_key(script: Script, tls:
     assert len({headers["Idempotency-Key"] for _, _, headers in script.seen}) == 1
 
 
+def test_waits_where_it_asks_too_much_and_for_no_other_429(script: Script, tls: TlsFiles) -> None:
+    script.answers = [(429, {"code": "rate_limited", "detail": "slower"}), (200, {"fine": True})]
+    assert _client(script, tls).get("/hosts").body == {"fine": True}
+    script.answers = [(429, {"code": "too_many_watchers", "detail": "1000 are open"})]
+    with pytest.raises(ProblemError, match="1000 are open"):
+        _client(script, tls).get("/watch")
+
+
 def test_two_requests_have_two_keys(script: Script, tls: TlsFiles) -> None:
     client = _client(script, tls)
     client.request("PUT", "/hosts/h1", body={})

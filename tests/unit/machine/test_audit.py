@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import get_args
+
 import pytest
 from simulation.random_commands import RandomCommands
 from simulation.replay import Seeded
@@ -18,12 +22,14 @@ from support.builders import (
 from support.snapshots import dump, load
 
 from controlplane.machine import audit
+from controlplane.machine.audit_targets import target_of
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Applied, Rejected
 from controlplane.machine.state import State
 from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.audit import GENESIS, AuditOutcome, Origin, followed
 from controlplane.model.commands import (
+    KINDS,
     Batch,
     BeginAudit,
     CreateApiToken,
@@ -34,11 +40,14 @@ from controlplane.model.commands import (
     RevokeApiToken,
     Witnessed,
     WitnessRequests,
+    decode_entry,
     encode_entry,
+    open_payload,
     seal,
 )
 from controlplane.model.types import Kind
 
+ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = Origin(address="192.0.2.1", request="r1", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl/1")
 
 
@@ -122,6 +131,17 @@ def test_requests_that_led_to_no_command_are_recorded_as_their_node_saw_them() -
     one, two = machine.chain[1:]
     assert (one.at, one.actor, one.status, one.count, one.node, one.outcome.value) == (7, None, 401, 9, "n2", "refused")
     assert (two.actor, two.address, two.outcome.value) == ("bob", "192.0.2.1", "done")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_command_is_observed_or_names_what_it_is_about(kind: str) -> None:
+    golden = max((ROOT / "schemas" / "log" / "golden").glob(f"{kind}.*.json"))
+    (envelope,) = decode_entry(bytes.fromhex(json.loads(golden.read_text())["entry_hex"]))
+    command = open_payload(envelope)
+    about_nothing = (BeginAudit, DropAudit, ExportedAudit, WitnessRequests, Batch)
+    observed = get_args(audit._Observed)  # pyright: ignore[reportPrivateUsage]
+    target = target_of(State(cluster_id="test"), command)
+    assert isinstance(command, (*about_nothing, *observed)) or target.name or target.uid
 
 
 def test_texts_from_outside_are_bounded() -> None:
