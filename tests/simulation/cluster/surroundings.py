@@ -12,8 +12,8 @@ from simulation.cluster.grpc_aio import Credentials, Exchange
 from simulation.cluster.loop import CURRENT, Machine
 from simulation.raft.clock import Clock, virtual_time
 
-from controlplane.agent import session
-from controlplane.api.gateway import link, server
+from controlplane.agent import dialling, renewal, session
+from controlplane.api.gateway import credentials, link, server
 
 
 class EngineClock(Clock):
@@ -49,9 +49,8 @@ class EngineClock(Clock):
 @contextmanager
 def simulated(exchange: Exchange, world: Machine) -> Generator[None]:
     names: list[tuple[object, str, object]] = [
-        (module, name, value)
-        for module in (session, link, server)
-        for name, value in (("aio", exchange), ("grpc", Credentials))
+        *((module, "aio", exchange) for module in (session, renewal, link, server)),
+        *((module, "grpc", Credentials) for module in (dialling, link, credentials)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in names]
     for module, name, value in names:
