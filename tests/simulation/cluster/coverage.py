@@ -8,14 +8,12 @@ from enum import StrEnum
 
 from controlplane.machine.lifecycle import AVAILABILITY, HOST, MICROVM
 
-OUT_OF_REACH: dict[str, str] = {}
-"""Moves of the tables that no seed makes, and why."""
-
 
 def _moves(what: str, table: Mapping[tuple[StrEnum | None, StrEnum], StrEnum | None]) -> tuple[str, ...]:
     """Every pair of phases that the table connects."""
-    pairs = {f"{what} {old or 'new'} -> {new or 'gone'}": None for (old, _), new in table.items() if old is not new}
-    return tuple(pair for pair in pairs if pair not in OUT_OF_REACH)
+    return tuple(
+        {f"{what} {old or 'new'} -> {new or 'gone'}": None for (old, _), new in table.items() if old is not new}
+    )
 
 
 CLASSES: dict[str, tuple[str, ...]] = {

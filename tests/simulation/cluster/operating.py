@@ -76,7 +76,13 @@ async def host_acted_on(world: World, chance: random.Random) -> None:
     name = chance.choice(list(world.hosts))
     world.count("host acted on again and again")
     for _ in range(chance.randint(3, 8)):
-        await world.users.propose(ActOnHost(host=name, action=chance.choice(list(HostAction))))
+        host = world.checker.state.hosts.get(name)
+        if host is not None and host.declared and chance.random() < 0.3:
+            # No action leads from being emptied straight to being cordoned; another declaration does.
+            cordoned = HostSpec(schedulable=False)
+            await world.users.propose(DeclareHost(name=name, uid=host.meta.uid, spec=cordoned))
+        else:
+            await world.users.propose(ActOnHost(host=name, action=chance.choice(list(HostAction))))
         await asyncio.sleep(0.05 * 200 ** chance.random())
     await world.users.propose(ActOnHost(host=name, action=HostAction.UNCORDON))
 

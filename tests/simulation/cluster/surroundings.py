@@ -12,7 +12,7 @@ from simulation.cluster.grpc_aio import Credentials, Exchange
 from simulation.cluster.loop import CURRENT, Machine
 from simulation.raft.clock import Clock, virtual_time
 
-from controlplane.agent import dialling, session
+from controlplane.agent import dialling, renewal, session
 from controlplane.api.gateway import credentials, link, server
 
 
@@ -49,7 +49,7 @@ class EngineClock(Clock):
 @contextmanager
 def simulated(exchange: Exchange, world: Machine) -> Generator[None]:
     names: list[tuple[object, str, object]] = [
-        *((module, "aio", exchange) for module in (session, link, server)),
+        *((module, "aio", exchange) for module in (session, renewal, link, server)),
         *((module, "grpc", Credentials) for module in (dialling, link, credentials)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in names]
