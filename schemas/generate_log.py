@@ -24,11 +24,12 @@ from log_history import history
 from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
+from controlplane import model
 from controlplane.machine.codec import digest_text
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model import audit, commands, resources
+from controlplane.model.audit import Origin
 from controlplane.model.commands import ENTRY_VERSION, KINDS, Envelope, encode_entry, open_payload
 
 LOG = Path(__file__).resolve().parent / "log"
@@ -38,8 +39,8 @@ CLUSTER_ID = "golden"
 
 def describe_records() -> None:
     """Let pydantic, which knows the constraints of specs, see each record as the dataclass that it would be."""
-    for record in (*vars(resources).values(), *vars(audit).values(), *vars(commands).values()):
-        if isinstance(record, msgspec.StructMeta):
+    for record in msgspec.Struct.__subclasses__():
+        if record.__module__.startswith(f"{model.__name__}."):
             record.__get_pydantic_core_schema__ = classmethod(_as_dataclass)  # pyright: ignore[reportAttributeAccessIssue]  # pydantic's hook
 
 
@@ -75,7 +76,7 @@ def schemas() -> Iterator[tuple[str, Any]]:
             "trace": {"type": ["string", "null"]},
             "origin": {
                 "description": "Where the request came from; what the product decides by itself has none.",
-                **TypeAdapter(audit.Origin).json_schema(),
+                **TypeAdapter(Origin).json_schema(),
             },
         },
         "oneOf": [
