@@ -109,7 +109,7 @@ class ApiServer:
         )
         config.load()
         assert config.ssl is not None
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context = config.ssl
         listener = _listen(self._host, self._port)
         bound = listener.getsockname()

@@ -53,7 +53,7 @@ class Pinned:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # Who answers is said by the name of a node in its certificate, and not by its address.
         context.check_hostname = False
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=self.authority)
         return self._call(context, self.cluster_id, "POST", path, body)
 

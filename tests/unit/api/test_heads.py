@@ -33,14 +33,22 @@ ENDLESS: dict[str, tuple[str, str]] = {
 
 
 @contextmanager
-def connected(api: Rig) -> Iterator[ssl.SSLSocket]:
+def connected(api: Rig, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> Iterator[ssl.SSLSocket]:
     host, port = api.server.address
     context = ssl.create_default_context(cafile=str(api.session.verify))
+    context.maximum_version = newest
     with (
         socket.create_connection((host, port), timeout=10) as plain,
         context.wrap_socket(plain, server_hostname=host) as secure,
     ):
         yield secure
+
+
+def test_nobody_talks_the_api_into_an_older_tls(api: Rig) -> None:
+    with connected(api, newest=ssl.TLSVersion.TLSv1_3) as connection:
+        assert connection.version() == "TLSv1.3"
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"), connected(api, newest=ssl.TLSVersion.TLSv1_2):
+        pass
 
 
 @pytest.mark.parametrize("what", ENDLESS)

@@ -45,7 +45,14 @@ def test_completion_completes() -> None:
 def test_ctrl_c_ends_a_watch_quietly(cli: Callable[..., Any], api: Rig, tmp_path: Path) -> None:
     api.with_host()
     with (tmp_path / "out").open("w") as out:
-        watching = subprocess.Popen([*FLINTCTL, "watch", "--from", "0"], stdout=out, stderr=subprocess.PIPE, text=True)
+        watching = subprocess.Popen(
+            [*FLINTCTL, "watch", "--from", "0"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Where the tests run in the background of a shell, ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads are started
+        )
         give_up = time.monotonic() + 30
         while not (tmp_path / "out").read_text():
             assert time.monotonic() < give_up
