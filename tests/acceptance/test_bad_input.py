@@ -1,7 +1,8 @@
 """Everything that users get wrong, on a real cluster: one precise message that names the field, and nothing changes.
 
-The tables are in `bad_input/`, a module for each way in; a row is what is wrong and what is said. After each row the
-revision and the state's hash are what they were before.
+The tables are in `bad_input/`, a module for each way in; a row is what is wrong and what is said. After each row every
+object that there is has the revision that it had before. (The state itself has one thing more: the audit chain tells of
+the refusal.)
 """
 
 from __future__ import annotations
@@ -20,12 +21,23 @@ from acceptance.bad_input import agents, api, flintctl, hcl, settings
 from acceptance.bad_input.cases import ABSENT, AgentCase, ApiCase, CliCase, HclCase, SettingsCase
 from acceptance.terraform.runner import Terraform, has_path_terraform
 from acceptance.terraform.steps import HEADER
-from support.cluster import make_empty, make_whole, within
+from support.cluster import items, make_empty, make_whole, within
 
 from controlplane.cli.client import Client
 from controlplane.cli.dev.cluster import DevCluster
 from controlplane.cli.errors import ProblemError
 from controlplane.identity.authority import Authority
+
+COLLECTIONS = (
+    "namespaces",
+    "hosts",
+    "placementpolicies",
+    "failoverpolicies",
+    "gcpolicies",
+    "roles",
+    "rolebindings",
+    "microvms",
+)
 
 
 @dataclass(frozen=True)
@@ -99,15 +111,17 @@ def world(running_cluster: DevCluster, mirror: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(autouse=True)
 def unchanged(world: World) -> Iterator[None]:
-    """Whatever a test does, the cluster's state is what it was."""
+    """Whatever a test does, what is there is what was there."""
 
-    def state() -> tuple[int, str]:
-        body = world.client.get("/cluster").body
-        return body["revision"], body["state_hash"]
+    def objects() -> dict[str, list[tuple[str, int]]]:
+        return {
+            collection: [(each["uid"], each["revision"]) for each in items(world.client, f"/{collection}")]
+            for collection in COLLECTIONS
+        }
 
-    before = state()
+    before = objects()
     yield
-    assert state() == before
+    assert objects() == before
 
 
 def named(case: Any) -> str:
