@@ -11,7 +11,7 @@ import structlog
 from grpc import aio
 
 from controlplane.api.gateway.access import Doorkeeper
-from controlplane.api.gateway.credentials import server_credentials
+from controlplane.api.gateway.door import Door, DoorError
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
@@ -72,8 +72,6 @@ class Gateway:
     ) -> None:
         self._node = node
         self._reader = reader
-        self._tls = tls
-        self._listen = listen
         self._sessions = Sessions()
         doorkeeper = Doorkeeper(cluster_id, reader, clock)
         self._link = Link(node=node, reader=reader, sessions=self._sessions, nodes=nodes, tls=tls, view=view)
@@ -93,11 +91,14 @@ class Gateway:
             heard=self._renewals.heard,
             lease_ttl_ms=ceil(lease_ttl_s * 1000),
         )
-        self._server: aio.Server | None = None
+        self._door = Door(listen, tls, _SERVER_OPTIONS, self._furnish)
         self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
-        self.port = 0
+
+    @property
+    def port(self) -> int:
         """The bound port, once started; `listen` may have asked for any."""
+        return self._door.port
 
     @property
     def link(self) -> Link:
@@ -107,33 +108,28 @@ class Gateway:
     async def start(self) -> None:
         """Raises GatewayError."""
         try:
-            credentials = server_credentials(self._tls)
-        except OSError as error:
-            raise GatewayError(f"tls: {error}") from error
-        server = aio.server(options=_SERVER_OPTIONS)
-        rpc.add_AgentGatewayServicer_to_server(self._service, server)
-        rpc.add_NodeRelayServicer_to_server(self._relay, server)
-        try:
-            self.port = server.add_secure_port(self._listen, credentials)
-        except RuntimeError as error:
-            raise GatewayError(f"listen: {self._listen} cannot be bound: {error}") from error
-        await server.start()
-        self._server = server
-        loops = (self._wake(), self._watch_leader(), self._watch_revocations(), self._renewals.run())
+            await self._door.open()
+        except DoorError as error:
+            raise GatewayError(str(error)) from error
+        watching = (self._wake(), self._watch_leader(), self._watch_revocations())
+        loops = (*watching, self._renewals.run(), self._door.follow())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Say goodbye to every agent, so that they dial another node at once."""
         for session in self._sessions:
             session.end(f"node {self._node} is stopping")
-        if self._server is not None:
-            await self._server.stop(_STOP_GRACE_S)
-            self._server = None
+        # One of them may be opening the door anew.
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
+        await self._door.close(_STOP_GRACE_S)
         await self._link.close()
+
+    def _furnish(self, server: aio.Server) -> None:
+        rpc.add_AgentGatewayServicer_to_server(self._service, server)
+        rpc.add_NodeRelayServicer_to_server(self._relay, server)
 
     async def _wake(self) -> None:
         """Events only say whose session should look at the state again."""

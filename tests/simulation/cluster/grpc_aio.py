@@ -65,11 +65,7 @@ class Credentials:
         return None
 
     @staticmethod
-    def ssl_server_certificate_configuration(*_: object, **__: object) -> None:
-        return None
-
-    @staticmethod
-    def dynamic_ssl_server_credentials(*_: object, **__: object) -> None:
+    def ssl_server_credentials(*_: object, **__: object) -> None:
         return None
 
 

@@ -13,7 +13,7 @@ from simulation.cluster.loop import CURRENT, Machine
 from simulation.raft.clock import Clock, virtual_time
 
 from controlplane.agent import dialling, renewal, session
-from controlplane.api.gateway import credentials, link, server
+from controlplane.api.gateway import door, link
 
 
 class EngineClock(Clock):
@@ -49,8 +49,8 @@ class EngineClock(Clock):
 @contextmanager
 def simulated(exchange: Exchange, world: Machine) -> Generator[None]:
     names: list[tuple[object, str, object]] = [
-        *((module, "aio", exchange) for module in (session, renewal, link, server)),
-        *((module, "grpc", Credentials) for module in (dialling, link, credentials)),
+        *((module, "aio", exchange) for module in (session, renewal, link, door)),
+        *((module, "grpc", Credentials) for module in (dialling, link, door)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in names]
     for module, name, value in names:
