@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -73,20 +73,20 @@ class Lister:
             return Stamped(began=began, listing=Listing(found=found, blind=blind, leftovers=leftovers))
 
     async def _leftovers(self) -> list[Remains] | None:
-        answers = await asyncio.gather(*(self._ask(name, driver.leftovers()) for name, driver in self._drivers.items()))
+        answers = await asyncio.gather(*(self._ask(name, driver.leftovers) for name, driver in self._drivers.items()))
         if any(error is not None for _, error in answers):
             return None
         return sorted((each for found, _ in answers for each in found), key=lambda each: (each.driver, each.name))
 
     async def _list(self, name: str, driver: HostDriver) -> tuple[list[Found], str | None]:
-        instances, error = await self._ask(name, driver.list())
+        instances, error = await self._ask(name, driver.list)
         return [Found(driver=name, instance=instance) for instance in instances], error
 
-    async def _ask(self, name: str, answer: Awaitable[Sequence[T]]) -> tuple[Sequence[T], str | None]:
+    async def _ask(self, name: str, asked: Callable[[], Awaitable[Sequence[T]]]) -> tuple[Sequence[T], str | None]:
         """What the driver says, or why it does not."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await answer, None
+                return await asked(), None
         except TimeoutError:
             return (), f"no answer within {self._timeout_s:g} s"
         except DriverError as error:
