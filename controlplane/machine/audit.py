@@ -97,6 +97,8 @@ _DECIDED = frozenset(
 )
 """Recorded where they change something."""
 
+_OUTCOMES = {change: AuditOutcome(change.value) for change in Change}
+
 Result = Applied | Rejected
 
 
@@ -210,7 +212,7 @@ def _of_change(
         target,
         unsealed,
         action=action,
-        outcome=AuditOutcome(outcome.change),
+        outcome=_OUTCOMES[outcome.change],
         uid=target.uid or outcome.uid,
         before=before,
         after=after,
