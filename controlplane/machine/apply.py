@@ -16,6 +16,7 @@ from controlplane.machine import (
     adopt,
     api_tokens,
     audit,
+    authorities,
     certificates,
     collect,
     declare,
@@ -34,6 +35,7 @@ from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
     Adopt,
@@ -80,10 +82,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     WitnessRequests,
     open_payload,
 )
@@ -103,8 +107,11 @@ _Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUse
 _Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
 """What keeps the audit chain."""
 
-_Belonging = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
+_Belonging = CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
 """Who belongs to the cluster."""
+
+_Authority = EstablishAuthority | RotateAuthority | AbortRotation | RetireAuthority
+"""Who signs that."""
 
 _Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
 """What the leader's runners decide from the state alone."""
@@ -207,15 +214,10 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return _handle_word(draft, command)
         case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
             return _handle_credential(draft, command)
-        case (
-            EstablishAuthority()
-            | CreateJoinToken()
-            | RevokeJoinToken()
-            | Join()
-            | RenewCertificate()
-            | RevokeCertificates()
-        ):
+        case CreateJoinToken() | RevokeJoinToken() | Join() | RenewCertificate() | RevokeCertificates():
             return _handle_belonging(draft, command)
+        case EstablishAuthority() | RotateAuthority() | AbortRotation() | RetireAuthority():
+            return _handle_authority(draft, command)
         case _:
             return _handle_own(draft, command, term=term)
 
@@ -252,8 +254,6 @@ def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
 
 def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
     match command:
-        case EstablishAuthority():
-            return certificates.establish_authority(draft, command)
         case CreateJoinToken():
             return joining.create_join_token(draft, command)
         case RevokeJoinToken():
@@ -264,6 +264,18 @@ def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
             return certificates.renew_certificate(draft, command)
         case RevokeCertificates():
             return certificates.revoke_certificates(draft, command)
+
+
+def _handle_authority(draft: Draft, command: _Authority) -> Outcome:
+    match command:
+        case EstablishAuthority():
+            return authorities.establish(draft, command)
+        case RotateAuthority():
+            return authorities.rotate(draft, command)
+        case AbortRotation():
+            return authorities.abort(draft, command)
+        case RetireAuthority():
+            return authorities.retire(draft, command)
 
 
 def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:

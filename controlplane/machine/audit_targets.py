@@ -8,6 +8,7 @@ from controlplane.machine.draft import Record, digest_of
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
     Adopt,
@@ -36,10 +37,12 @@ from controlplane.model.commands import (
     Place,
     Release,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.credentials import holder_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
@@ -111,8 +114,10 @@ def _credential_of(command: Command) -> Target:
             return Target(CERTIFICATE, name=holder_key(command.role, command.name))
         case RevokeCertificates():
             return Target(CERTIFICATE, name=holder_key(command.kind, command.name))
-        case EstablishAuthority():
+        case EstablishAuthority() | RotateAuthority():
             return Target(CLUSTER, name=f"authority {command.fingerprint}")
+        case AbortRotation() | RetireAuthority():
+            return Target(CLUSTER, name="authority")
         case _:
             return NOTHING
 

@@ -36,7 +36,7 @@ from controlplane.model.resources import (
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 6
+DIGEST_FORMAT = 7
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """
@@ -227,6 +227,10 @@ class Draft:
         old = self.state.authorities.get(value.fingerprint)
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
         self._digest(value.fingerprint, old, value)
+
+    def drop_authority(self, value: ClusterAuthority) -> None:
+        self.state = replace(self.state, authorities=self.state.authorities.delete(value.fingerprint))
+        self._digest(value.fingerprint, value, None)
 
     def put_join_token(self, value: JoinToken) -> None:
         old = self.state.join_tokens.get(value.id)

@@ -16,8 +16,10 @@ from grpc import aio
 
 from controlplane.api.gateway.door import Door, DoorError
 from controlplane.api.gateway.peer import caller
+from controlplane.identity import issuing
 from controlplane.identity.authority import Authority
 from controlplane.identity.files import TlsFiles
+from controlplane.identity.reloading import PERIOD_S
 
 ECHO = "/test.Echo/Stream"
 WITHIN_S = 8.0
@@ -145,16 +147,21 @@ async def test_a_dial_that_says_nothing_holds_up_neither_the_change_nor_the_end(
             assert await lets_in(door, files.host(files.second, trusts=files.second))
 
 
-async def test_files_that_are_half_there_leave_the_door_as_it_is(files: Files) -> None:
+@pytest.mark.parametrize("half", ["no certificate", "another key", "no authority"])
+async def test_files_that_are_half_there_leave_the_door_as_it_is(files: Files, half: str) -> None:
     client = files.host(files.first, trusts=files.first)
     async with opened(files) as door:
-        kept = files.door.certificate.read_bytes()
-        files.door.certificate.unlink()
-        await asyncio.sleep(1.5)
+        match half:
+            case "no certificate":
+                files.door.certificate.unlink()
+            case "another key":
+                files.door.key.write_bytes(issuing.key_pem(issuing.new_key()))
+            case _:
+                files.door.ca.write_text("nonsense")
+        await asyncio.sleep(1.5 * PERIOD_S)
         assert await lets_in(door, client)
-        files.door.certificate.write_bytes(kept)
-        await asyncio.sleep(1.5)
-        assert await lets_in(door, client)
+        files.install(files.second, trusts=[files.second])
+        await until_let_in(door, files.host(files.second, trusts=files.second))
 
 
 async def test_a_port_that_is_taken_is_named(files: Files) -> None:
