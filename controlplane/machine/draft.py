@@ -242,6 +242,10 @@ class Draft:
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
         self._digest(value.fingerprint, old, value)
 
+    def drop_authority(self, value: ClusterAuthority) -> None:
+        self.state = replace(self.state, authorities=self.state.authorities.delete(value.fingerprint))
+        self._digest(value.fingerprint, value, None)
+
     def put_join_token(self, value: JoinToken) -> None:
         old = self.state.join_tokens.get(value.id)
         self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))

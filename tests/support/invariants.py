@@ -16,6 +16,7 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import (
+    AbortRotation,
     Batch,
     BeginIncarnation,
     CancelOverride,
@@ -34,10 +35,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
@@ -106,6 +109,9 @@ _UNTOLD = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
 )
 """What changes no declared object, so that no watcher hears of it."""
 

@@ -133,6 +133,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     Code.ROLE_IN_USE: (409, "The role is in use", "Delete the bindings that give it first."),
     Code.ROLE_BUILT_IN: (409, "The role is built in", ""),
     Code.JOIN_REFUSED: (401, "The join token does not let it in", "Ask for another one: `flintctl token create`."),
+    Code.AUTHORITY_IN_USE: (409, "The authority is in use", "`flintctl ca status` tells who depends on it."),
     Code.CERTIFICATE_REVOKED: (403, "The certificate is revoked", "Join again: `flintctl token create`."),
     Code.STALE: (409, "Decided from a state that has changed since", "Read again and repeat."),
     "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),

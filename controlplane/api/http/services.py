@@ -11,6 +11,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from controlplane.api.http import problems
 from controlplane.api.http.auth import principal_of
 from controlplane.api.http.settings import ApiSettings
 from controlplane.identity.principal import Principal
@@ -62,6 +63,13 @@ def services_in(request: Request) -> Services:
 
 async def services_of(request: Request) -> Services:
     return services_in(request)
+
+
+def signer_of(services: Services) -> Issuer:
+    """Raises ApiError."""
+    if services.signer is None:
+        raise problems.problem("no_authority", "this node has no key ring: its settings have no `authority`")
+    return services.signer
 
 
 With = Annotated[Services, Depends(services_of)]
