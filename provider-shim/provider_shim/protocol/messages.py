@@ -104,7 +104,7 @@ class _Builder:
             message.oneof_decl.add(name=f"_{name}")
         elif marker == "|":
             if not message.oneof_decl:
-                message.oneof_decl.add(name="kind")
+                message.oneof_decl.add(name="type")
             field.oneof_index = 0
 
 
