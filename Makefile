@@ -108,6 +108,9 @@ simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
 
+bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
+	PYTHONPATH=tests $(BIN)/python tests/acceptance/terraform/provider_starts.py --count 200
+
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
 

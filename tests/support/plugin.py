@@ -30,8 +30,9 @@ def channel_of(line: str) -> grpc.Channel:
 @contextmanager
 def served(provider: Provider) -> Iterator[Ask]:
     """`ask("GetMetadata", field=...)`: the response, or the iterator of responses of a stream."""
-    server = PluginServer(provider, with_certificate=True)
+    server = PluginServer(lambda: provider, with_certificate=True)
     server.server.start()
+    server.prepare()
     table: dict[str, Method] = {each.name: each for each in methods()}
     with channel_of(server.handshake_line()) as channel:
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from provider_shim.framework.types import UNKNOWN, Object
 from provider_shim.protocol.convert import read_value, write_value
@@ -15,7 +18,7 @@ from provider_shim.protocol.server import PluginServer, started_by_terraform
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.provider import FlintlockProvider
-from support.plugin import Ask, served, texts
+from support.plugin import Ask, channel_of, served, texts
 
 KIND = NamespaceResource.schema.wire_type
 NOTHING: Object = dict.fromkeys((*NamespaceResource.schema.attributes, *NamespaceResource.schema.blocks))
@@ -185,7 +188,7 @@ def test_only_terraform_starts_a_provider(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_a_client_certificate_none_is_sent() -> None:
-    server = PluginServer(FlintlockProvider(), with_certificate=False)
+    server = PluginServer(FlintlockProvider, with_certificate=False)
     try:
         assert server.handshake_line().endswith("|grpc|")
     finally:
@@ -197,3 +200,48 @@ def test_a_stop_reaches_the_waiting_work() -> None:
     assert not provider.cancel.is_set()
     provider.stop()
     assert provider.cancel.is_set()
+
+
+def test_the_handshake_needs_none_of_what_answers_the_calls() -> None:
+    code = "import sys; import provider_shim.protocol.server, provider_shim.protocol.certificate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "grpc" in loaded
+    late = ("provider_shim.framework", "provider_shim.resources", "provider_shim.protocol.messages", "requests", "yaml")
+    assert not [name for name in loaded if name.startswith(late)]
+
+
+def test_a_call_that_comes_before_the_provider_is_there_waits_for_it() -> None:
+    server = PluginServer(FlintlockProvider, with_certificate=True)
+    server.server.start()
+    try:
+        with channel_of(server.handshake_line()) as channel:
+            ask = channel.unary_unary(
+                "/tfplugin6.Provider/GetMetadata", response_deserializer=message("GetMetadata.Response").FromString
+            )
+            early = ask.future(b"", timeout=20)
+            with pytest.raises(grpc.FutureTimeoutError):
+                early.result(timeout=0.2)
+            server.prepare()
+            assert len(early.result().resources) == len(FlintlockProvider().resources)
+    finally:
+        server.stop()
+        server.remove_socket()
+
+
+def test_a_provider_that_cannot_be_made_ends_the_process_and_the_call() -> None:
+    def broken() -> FlintlockProvider:
+        raise ImportError("half of an installation")
+
+    server = PluginServer(broken, with_certificate=True)
+    server.server.start()
+    try:
+        with channel_of(server.handshake_line()) as channel:
+            early = channel.unary_unary("/tfplugin6.Provider/GetMetadata").future(b"", timeout=20)
+            with pytest.raises(ImportError):
+                server.prepare()
+            with pytest.raises(grpc.RpcError):
+                early.result()
+    finally:
+        server.stop()
+        server.remove_socket()
