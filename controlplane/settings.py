@@ -334,6 +334,8 @@ class NodeSettings(_Settings):
     audit: AuditSettings = AuditSettings()
     oidc: Annotated[list[OidcIssuer], Field(max_length=16)] = []
     """Issuers whose tokens are taken; the same on every node."""
+    providers_dir: Path | None = None
+    """Releases of the Terraform provider, which this node gives to whoever asks."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -132,6 +132,7 @@ async def run_front(settings: NodeSettings) -> None:
             node=settings.node,
             version=version("flintlock-controlplane"),
             addresses=addresses.apis,
+            providers_dir=settings.providers_dir,
             gateways=addresses.gateways,
             failover=limits,
             gc_policy=settings.gc.policy,

@@ -132,6 +132,7 @@ ROUTES: dict[str, Needs] = {
     "POST /authority/actions/revoke": _whole(Verb.ACT, AccessKind.CERTIFICATE),
     "GET /join/authority": OPEN,
     "POST /join": OPEN,
+    "GET /providers/registry.terraform.io/microscaler/flintlock/{document}": OPEN,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
 }
