@@ -266,6 +266,8 @@ class NodeSettings(Settings):
     audit: AuditSettings = AuditSettings()
     oidc: list[OidcIssuer] = Field(default_factory=list, max_length=16)
     """Issuers whose tokens are taken; the same on every node."""
+    providers_dir: Path | None = None
+    """Releases of the Terraform provider, which this node gives to whoever asks."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -135,6 +135,7 @@ ROUTES: dict[str, Needs] = {
     "POST /authority/actions/retire": _whole(Verb.ACT, AccessKind.CLUSTER),
     "GET /join/authority": OPEN,
     "POST /join": OPEN,
+    "GET /providers/registry.terraform.io/microscaler/flintlock/{document}": OPEN,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
 }

@@ -30,6 +30,12 @@ OPEN_PATHS = frozenset(
     }
 )
 """Liveness for probes, the description of the API, which holds no data, and joining, which has tokens of its own."""
+OPEN_PREFIX = "/api/v2/providers/"
+"""Releases of the Terraform provider: `terraform init` comes before any credential, and they are no secret."""
+
+
+def is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
 class Authenticator(Protocol):
@@ -48,7 +54,7 @@ class AuthMiddleware:
         self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         authenticate = partial(self._principal, header_of(scope, b"authorization"))

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from controlplane.api.http import problems
 from controlplane.api.http.auth import principal_of
+from controlplane.api.http.releases import Releases
 from controlplane.api.http.settings import ApiSettings
 from controlplane.identity.principal import Principal
 from controlplane.machine.state import State
@@ -51,6 +52,8 @@ class Services:
     clock: Clock
     ids: Ids
     settings: ApiSettings
+    releases: Releases
+    """Of the Terraform provider."""
     signer: Issuer | None = None
     """None where this node cannot sign certificates."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)

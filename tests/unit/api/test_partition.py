@@ -27,6 +27,7 @@ OWN = {
     ("DELETE", "/api/v2/snapshots/{id}"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}"),
 }
 """What is answered from what this node alone has or believes: such an answer carries its age."""
 NAMES = {
@@ -36,6 +37,7 @@ NAMES = {
     "{id}": "0" * 26,
     "{action}": "restart",
     "{node}": "n2",
+    "{document}": "index.json",
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v2/apply"): {"resources": []},

@@ -14,6 +14,7 @@ from controlplane.api import schema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
+    "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}": {"get"},
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},
     "/api/v2/join": {"post"},
