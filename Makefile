@@ -37,6 +37,7 @@ lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
 	$(UV_COMPILE) pyproject.toml provider-shim/pyproject.toml -c requirements-build.lock -o requirements.lock
 	$(UV_COMPILE) --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group terraform -c requirements.lock -o requirements-terraform.lock
+	$(UV_COMPILE) tests/conformance/requirements.in -o tests/conformance/requirements.lock
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 PACKAGES := controlplane provider-shim/provider_shim
@@ -81,6 +82,10 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
+.PHONY: provider-dist
+provider-dist: $(DEV) ## A release of the Terraform provider in DIST=dist: zip, manifest, SHA256SUMS
+	$(BIN)/python -m provider_shim.release $(or $(DIST),dist)
+
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
 	$(BIN)/python -m pytest tests/acceptance/test_restore_drill.py tests/acceptance/test_s3_store.py
@@ -106,6 +111,9 @@ simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 .PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
+
+bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
+	PYTHONPATH=tests $(BIN)/python tests/acceptance/terraform/provider_starts.py --count 200
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
@@ -158,6 +166,16 @@ security: $(DEV) ## Attackers at every door, who may do what, almost right input
 
 fuzz: $(DEV) ## Almost right input for every decoder, MINUTES=3 of it (ARGS="--seed 100 --only YAML")
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
+CONFORMANCE := .work/conformance
+$(CONFORMANCE)/.installed: tests/conformance/requirements.lock
+	$(PYTHON) -m venv $(CONFORMANCE)
+	$(CONFORMANCE)/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/conformance/requirements.lock
+	@touch $@
+
+.PHONY: provider-conformance
+provider-conformance: $(DEV) $(CONFORMANCE)/.installed ## The provider judged by an independent implementation of its protocol (pyvider, in its own environment)
+	PYTHONPATH=tests $(BIN)/python -m tests.conformance --independent $(CONFORMANCE)/bin/python
 
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)

@@ -18,6 +18,7 @@ from controlplane.machine import (
     adopt,
     api_tokens,
     audit,
+    authorities,
     certificates,
     collect,
     declare,
@@ -37,6 +38,7 @@ from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
     Adopt,
@@ -83,10 +85,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     WitnessRequests,
     open_payload,
 )
@@ -177,12 +181,16 @@ _HANDLERS: dict[type[Command], _Handler] = {
     RevokeApiToken: api_tokens.revoke,
     NoteApiTokenUses: api_tokens.note_uses,
     # Who belongs to the cluster.
-    EstablishAuthority: certificates.establish_authority,
     CreateJoinToken: joining.create_join_token,
     RevokeJoinToken: joining.revoke_join_token,
     Join: joining.join,
     RenewCertificate: certificates.renew_certificate,
     RevokeCertificates: certificates.revoke_certificates,
+    # Who signs that.
+    EstablishAuthority: authorities.establish,
+    RotateAuthority: authorities.rotate,
+    AbortRotation: authorities.abort,
+    RetireAuthority: authorities.retire,
     # What the product itself reports and decides.
     AgentConnected: hosts.agent_connected,
     AgentLost: hosts.agent_lost,

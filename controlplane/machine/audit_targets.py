@@ -9,6 +9,7 @@ from controlplane.machine.effect import Effect
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
     Adopt,
@@ -37,10 +38,12 @@ from controlplane.model.commands import (
     Place,
     Release,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.credentials import holder_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
@@ -113,8 +116,10 @@ def _credential_of(command: Command) -> Target:
             return Target(kind=CERTIFICATE, name=holder_key(command.role, command.name))
         case RevokeCertificates():
             return Target(kind=CERTIFICATE, name=holder_key(command.kind, command.name))
-        case EstablishAuthority():
+        case EstablishAuthority() | RotateAuthority():
             return Target(kind=CLUSTER, name=f"authority {command.fingerprint}")
+        case AbortRotation() | RetireAuthority():
+            return Target(kind=CLUSTER, name="authority")
         case _:
             return NOTHING
 

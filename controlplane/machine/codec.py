@@ -326,6 +326,8 @@ class Loader:
         if isinstance(read, _MicroVMs):
             for _, vm in read.items:
                 self._indexes.add(vm)
+        if isinstance(read, _Hosts):
+            self._indexes.with_strangers.update((name, None) for name, host in read.items if host.unmanaged)
 
     def finish(self) -> State:
         """The state. Raises ValueError if the chunks do not make the one that the header describes."""
@@ -340,6 +342,7 @@ class Loader:
             pending=indexes.pending.finish(),
             failed=indexes.failed.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
+            with_strangers=Map(indexes.with_strangers),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
@@ -374,13 +377,14 @@ class _TableBuilder(Generic[V]):
 
 
 class _Indexes:
-    """What follows from the microVMs, in the shape that State has it; `draft.reindex_microvm` keeps it in step."""
+    """What follows from microVMs and hosts, in the shape that State has it; `draft.reindex_...` keep it in step."""
 
     def __init__(self) -> None:
         self.names = Map[str, str]().mutate()
         self.pending = Map[str, None]().mutate()
         self.failed = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
+        self.with_strangers: dict[str, None] = {}
         self.usage: dict[str, Amount] = {}
         self.policy_users: dict[tuple[Kind, str], int] = {}
 

@@ -136,10 +136,12 @@ class Draft:
         old = self.state.hosts.get(key)
         if (new := self._stamp(old, value)) is not None:
             self.state = replace(self.state, hosts=self.state.hosts.set(key, new))
+            self.state = reindex_host(self.state, old, new)
             self._note(Kind.HOST, key, old, new)
 
     def drop_host(self, value: Host, why: Deletion) -> None:
         self.state = replace(self.state, hosts=self.state.hosts.delete(value.meta.name))
+        self.state = reindex_host(self.state, value, None)
         self._note(Kind.HOST, value.meta.name, value, None, why)
 
     def put_microvm(self, value: MicroVM) -> None:
@@ -240,6 +242,10 @@ class Draft:
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
         self._digest(value.fingerprint, old, value)
 
+    def drop_authority(self, value: ClusterAuthority) -> None:
+        self.state = replace(self.state, authorities=self.state.authorities.delete(value.fingerprint))
+        self._digest(value.fingerprint, value, None)
+
     def put_join_token(self, value: JoinToken) -> None:
         old = self.state.join_tokens.get(value.id)
         self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))
@@ -302,6 +308,16 @@ class Draft:
 
 def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:
     return (vm.placement.host, vm.held) if vm is not None and vm.placement is not None else None
+
+
+def reindex_host(state: State, old: Host | None, new: Host | None) -> State:
+    """The state with its index moved from `old` to `new`."""
+    had, has = old is not None and bool(old.unmanaged), new is not None and bool(new.unmanaged)
+    if new is not None and has and not had:
+        return replace(state, with_strangers=state.with_strangers.set(new.meta.name, None))
+    if old is not None and had and not has:
+        return replace(state, with_strangers=state.with_strangers.delete(old.meta.name))
+    return state
 
 
 def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> State:

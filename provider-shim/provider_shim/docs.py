@@ -48,6 +48,10 @@ def pages(templates: Path, examples: Path) -> Iterator[tuple[str, str]]:
         template = templates / "ephemeral-resource.md"
         text = _page(template, name, ephemeral.schema, folder, "ephemeral-resource.tf")
         yield f"ephemeral-resources/{name.removeprefix('flintlock_')}.md", text
+    for name, action in sorted(provider.actions.items()):
+        folder = examples / "actions" / name
+        text = _page(templates / "action.md", name, action.schema, folder, "action.tf")
+        yield f"actions/{name.removeprefix('flintlock_')}.md", text
 
 
 def _page(template: Path, name: str, schema: Schema, examples: Path, example: str) -> str:

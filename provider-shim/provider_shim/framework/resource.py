@@ -19,6 +19,7 @@ from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
 
 if TYPE_CHECKING:
+    from provider_shim.framework.action import Action
     from provider_shim.framework.ephemeral import EphemeralResource
 
 
@@ -147,6 +148,10 @@ class Provider(ABC):
     @property
     @abstractmethod
     def ephemeral_resources(self) -> Mapping[str, EphemeralResource]: ...
+
+    @property
+    @abstractmethod
+    def actions(self) -> Mapping[str, Action]: ...
 
     @abstractmethod
     def configure(self, config: Object, report: Report) -> None: ...

@@ -19,6 +19,9 @@ _NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 _BLOCK_SINGLE = 1
 _MARKDOWN = 1
 
+PROVIDER_CONFIG_UNKNOWN = 2
+"""Why a call is deferred, as the protocol numbers it."""
+
 
 def read_value(kind: Type, dynamic: Any) -> Value:
     """A DynamicValue message as a value; an absent one is null."""

@@ -1,8 +1,8 @@
 """The calls of `tfplugin6.Provider` on a framework provider.
 
 Each method takes a request message and fills a response; `handlers()` pairs them with the protocol's names. What the
-provider does not declare (actions) is answered as "none" and refused by name
-when asked for. Unexpected exceptions are turned into diagnostics by `guard`, never into gRPC failures.
+provider does not declare is refused by name when asked for. Unexpected exceptions are turned into diagnostics by
+`guard`, never into gRPC failures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from provider_shim.framework.function import FunctionError
 from provider_shim.framework.resource import Call, DataSource, ListResource, Provider, Resource
 from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
 from provider_shim.framework.validate import check
+from provider_shim.protocol.actions import ActionCalls
 from provider_shim.protocol.convert import (
+    PROVIDER_CONFIG_UNKNOWN,
     read_identity,
     read_private,
     read_value,
@@ -35,8 +37,6 @@ from provider_shim.protocol.messages import message
 
 Message: TypeAlias = Any
 Handler: TypeAlias = Callable[[Message, Message], "Iterator[Message] | None"]
-
-_PROVIDER_CONFIG_UNKNOWN = 2
 
 
 class Servicer:
@@ -68,9 +68,7 @@ class Servicer:
             **EphemeralCalls(self._provider).handlers(),
             "ValidateListResourceConfig": self._validate_list_resource,
             "ListResource": self._list_resource,
-            "ValidateActionConfig": _undeclared("action", "type_name"),
-            "PlanAction": _undeclared("action", "action_type"),
-            "InvokeAction": _invoke_action,
+            **ActionCalls(self._provider).handlers(),
         }
 
     # -- what there is ------------------------------------------------------------------------------------------------
@@ -87,6 +85,8 @@ class Servicer:
             response.list_resources.add(type_name=name)
         for name in sorted(self._provider.ephemeral_resources):
             response.ephemeral_resources.add(type_name=name)
+        for name in sorted(self._provider.actions):
+            response.actions.add(type_name=name)
 
     def _get_provider_schema(self, _request: Message, response: Message) -> None:
         _write_capabilities(response)
@@ -99,6 +99,8 @@ class Servicer:
             response.ephemeral_resource_schemas[name].CopyFrom(write_schema(ephemeral.schema))
         for name, listing in self._provider.list_resources.items():
             response.list_resource_schemas[name].CopyFrom(write_schema(listing.schema))
+        for name, action in self._provider.actions.items():
+            response.action_schemas[name].schema.CopyFrom(write_schema(action.schema))
         self._get_functions(_request, response)
 
     def _get_identity_schemas(self, _request: Message, response: Message) -> None:
@@ -168,7 +170,7 @@ class Servicer:
         state: Object = read_value(resource.schema.wire_type, request.current_state)
         new_state: Object | None
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
-            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             new_state = state
         else:
             new_state = engine.read(resource, call, state)
@@ -255,7 +257,7 @@ class Servicer:
         kind = source.schema.wire_type
         config: Object = read_value(kind, request.config)
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
-            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             response.state.CopyFrom(request.config)
             return
         call = self._call()
@@ -316,16 +318,3 @@ def _write_identity(target: Message, identity: Mapping[str, str] | None) -> None
 
 def _refusal(what: str, name: str) -> Diagnostic:
     return Diagnostic("error", f"There is no {what} {name}", f"This provider declares no {what} of that name.")
-
-
-def _undeclared(what: str, name_field: str) -> Handler:
-    def answer(request: Message, response: Message) -> None:
-        response.diagnostics.extend(write_diagnostics([_refusal(what, getattr(request, name_field))]))
-
-    return answer
-
-
-def _invoke_action(request: Message, _response: Message) -> Iterator[Message]:
-    event = message("InvokeAction.Event")()
-    event.completed.diagnostics.extend(write_diagnostics([_refusal("action", request.action_type)]))
-    yield event
