@@ -41,6 +41,7 @@ from controlplane.api.http.routes import (
     metrics,
     microvms,
     operations,
+    purging,
     raft,
     snapshots,
     watch,
@@ -89,6 +90,7 @@ _ROUTERS = (
     audit,
     metrics,
     adoption,
+    purging,
     joining,
     authority,
 )
