@@ -57,6 +57,8 @@ from controlplane.sealing import KeyRing, SealingError
 from controlplane.settings import NodeSettings, dialled_at, split_address
 from controlplane.supervisor import STOP_GRACE_S
 from controlplane.system import SystemClock, Ulids
+from controlplane.vault.resealing import Resealer
+from controlplane.vault.vault import ClusterVault
 
 API_GRACE_S = STOP_GRACE_S - 3.0
 """For writes in flight; the rest is for saying goodbye to agents and nodes before the parent's patience ends."""
@@ -76,7 +78,9 @@ async def run_front(settings: NodeSettings) -> None:
     ledger = Ledger()
     keeper = LeaseKeeper(replica, clock, ledger, settings.lease)
     watch = HostWatch(replica, replica, clock, ledger, reign=lambda: replica.reign, lease=settings.lease)
-    issuer, file = _authority(settings, replica, clock)
+    ring = _key_ring(settings)
+    issuer, file = _authority(settings, ring, replica, clock)
+    vault = ClusterVault(replica, replica, ring) if ring is not None else None
     gateway = Gateway(
         node=settings.node,
         cluster_id=settings.cluster_id,
@@ -92,6 +96,7 @@ async def run_front(settings: NodeSettings) -> None:
         lease_ttl_s=settings.lease.ttl_s,
         view=lambda: NodeView(contact=replica.contact, revision=replica.state.revision, waits_s=watch.waits_s),
         issuer=issuer,
+        vault=vault,
     )
     snapshots = Snapshots(
         fresh=replica.fresh_at,
@@ -144,6 +149,7 @@ async def run_front(settings: NodeSettings) -> None:
             stranger_rate=Rate(settings.http.limits.stranger_per_s, settings.http.limits.stranger_burst),
         ),
         signer=issuer,
+        vault=vault,
     )
     connections = ConnectionLimits(
         connections=settings.http.limits.connections,
@@ -172,6 +178,7 @@ async def run_front(settings: NodeSettings) -> None:
             token_uses.run(),
             follow(settings.tls, http.reload_tls),
             *_certifiers(settings, replica, clock, issuer, file),
+            *_resealers(replica, vault),
         )
         for runner in (replica.run(), *runners, *_auditors(settings, replica, clock, app.state.trail)):
             tasks.create_task(runner)
@@ -213,6 +220,11 @@ def _certifiers(
         yield NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, replica, clock).run()
 
 
+def _resealers(replica: Replica, vault: ClusterVault | None) -> Iterator[Coroutine[None, None, None]]:
+    if vault is not None:
+        yield Resealer(replica, replica, vault, lambda: replica.is_leader).run()
+
+
 def _auditors(
     settings: NodeSettings, replica: Replica, clock: Clock, trail: Trail
 ) -> Iterator[Coroutine[None, None, None]]:
@@ -231,19 +243,30 @@ def _auditors(
         yield Exporter(replica, replica, clock, node=settings.node, directory=directory).run()
 
 
+def _key_ring(settings: NodeSettings) -> KeyRing | None:
+    """Raises StartError when it cannot be used."""
+    if settings.authority is not None:
+        field, path = "authority.keys_file", settings.authority.keys_file
+    elif settings.keys_file is not None:
+        field, path = "keys_file", settings.keys_file
+    else:
+        return None
+    try:
+        return KeyRing.load(path)
+    except SealingError as error:
+        raise StartError(f"{field}: {error}") from None
+
+
 def _authority(
-    settings: NodeSettings, replica: Replica, clock: Clock
+    settings: NodeSettings, ring: KeyRing | None, replica: Replica, clock: Clock
 ) -> tuple[ClusterIssuer | None, AuthorityFile | None]:
-    """Raises StartError when the key ring or the authority's file cannot be used."""
+    """Raises StartError when the authority's file cannot be used."""
     authority = settings.authority
-    if authority is None:
+    if authority is None or ring is None:
         return None, None
     try:
-        ring = KeyRing.load(authority.keys_file)
         file = AuthorityFile.load(authority.file)
         file.issuer(ring)
-    except SealingError as error:
-        raise StartError(f"authority.keys_file: {error}") from None
     except IdentityError as error:
         raise StartError(f"authority.file: {error}") from None
     lives = Lives(host_s=authority.host_life_s, node_s=authority.node_life_s)

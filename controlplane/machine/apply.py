@@ -27,6 +27,7 @@ from controlplane.machine import (
     lost_hosts,
     overrides,
     placing,
+    secrets,
 )
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
@@ -36,6 +37,7 @@ from controlplane.machine.state import State
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    AddDataKey,
     Adopt,
     AgentConnected,
     AgentLost,
@@ -60,6 +62,7 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     DropAudit,
+    DropDataKey,
     Envelope,
     EstablishAuthority,
     Evict,
@@ -79,6 +82,7 @@ from controlplane.model.commands import (
     Release,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
     RevokeApiToken,
     RevokeCertificates,
@@ -97,8 +101,8 @@ _BATCHED = Declaration | Delete | Act
 _Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride | Adopt
 """What operators say of a host, an object or the cluster, beside what they declare."""
 
-_Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
-"""About the credentials that the state holds."""
+_Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses | AddDataKey | Reseal | DropDataKey
+"""About the credentials and the secrets that the state holds."""
 
 _Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
 """What keeps the audit chain."""
@@ -130,6 +134,7 @@ _ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
         ("recovery", "on_detach", None),
         ("recovery", "allow_data_loss", False),
         ("recovery", "policy", None),
+        ("", "sensitive_metadata", {}),
     ),
     DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
     DeclareGCPolicy: (
@@ -205,7 +210,15 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             | Adopt()
         ):
             return _handle_word(draft, command)
-        case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
+        case (
+            CreateApiToken()
+            | RotateApiToken()
+            | RevokeApiToken()
+            | NoteApiTokenUses()
+            | AddDataKey()
+            | Reseal()
+            | DropDataKey()
+        ):
             return _handle_credential(draft, command)
         case (
             EstablishAuthority()
@@ -248,6 +261,12 @@ def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
             return api_tokens.revoke(draft, command)
         case NoteApiTokenUses():
             return api_tokens.note_uses(draft, command)
+        case AddDataKey():
+            return secrets.add_data_key(draft, command)
+        case Reseal():
+            return secrets.reseal(draft, command)
+        case DropDataKey():
+            return secrets.drop_data_key(draft, command)
 
 
 def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
@@ -370,6 +389,7 @@ def _fingerprint_of_one(command: Command) -> str:
 def _as_of_old(command: DeclareMicroVM | DeclareHost | DeclareGCPolicy) -> bytes:
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
+    plain.pop("sealed", None)  # sealed twice, one value differs; its digest, in the spec, does not
     for part, name, unset in _ADDED[type(command)]:
         fields: dict[str, object] = plain["spec"][part] if part else plain["spec"]
         if fields[name] == unset:

@@ -40,6 +40,7 @@ from controlplane.model.commands import (
     Collect,
     Command,
     DropAudit,
+    DropDataKey,
     Envelope,
     Evict,
     ExportedAudit,
@@ -54,6 +55,7 @@ from controlplane.model.commands import (
     Place,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
     Witnessed,
     WitnessRequests,
@@ -89,6 +91,8 @@ _Decided = (
     | BeginIncarnation
     | BeginAudit
     | DropAudit
+    | Reseal
+    | DropDataKey
 )
 
 Result = Applied | Rejected

@@ -10,6 +10,7 @@ from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
     Act,
     ActOnHost,
+    AddDataKey,
     Adopt,
     BeginIncarnation,
     CancelOverride,
@@ -24,6 +25,7 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     Delete,
+    DropDataKey,
     EstablishAuthority,
     Evict,
     Hold,
@@ -35,6 +37,7 @@ from controlplane.model.commands import (
     OverrideBreaker,
     Place,
     Release,
+    Reseal,
     Resurrect,
     RevokeApiToken,
     RevokeCertificates,
@@ -113,6 +116,10 @@ def _credential_of(command: Command) -> Target:
             return Target(CERTIFICATE, name=holder_key(command.kind, command.name))
         case EstablishAuthority():
             return Target(CLUSTER, name=f"authority {command.fingerprint}")
+        case AddDataKey() | DropDataKey():
+            return Target(CLUSTER, name=f"data key {command.id}")
+        case Reseal():
+            return Target(CLUSTER, name="secrets")
         case _:
             return NOTHING
 

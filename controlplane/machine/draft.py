@@ -33,10 +33,11 @@ from controlplane.model.resources import (
     Override,
     Policy,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 6
+DIGEST_FORMAT = 7
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """
@@ -58,6 +59,7 @@ Untold = (
     | ClusterAuthority
     | JoinToken
     | Holder
+    | DataKey
 )
 """Records whose changes are no events."""
 Record = Host | Namespace | Policy | MicroVM | Operation | Untold
@@ -247,6 +249,15 @@ class Draft:
         key = holder_key(value.kind, value.name)
         self.state = replace(self.state, holders=self.state.holders.delete(key))
         self._digest(key, value, None)
+
+    def put_data_key(self, value: DataKey) -> None:
+        old = self.state.data_keys.get(value.id)
+        self.state = replace(self.state, data_keys=self.state.data_keys.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_data_key(self, value: DataKey) -> None:
+        self.state = replace(self.state, data_keys=self.state.data_keys.delete(value.id))
+        self._digest(value.id, value, None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -130,6 +130,8 @@ ROUTES: dict[str, Needs] = {
     "DELETE /jointokens/{id}": _whole(Verb.DELETE, AccessKind.JOIN_TOKEN),
     "GET /authority": _whole(Verb.READ, AccessKind.CERTIFICATE),
     "POST /authority/actions/revoke": _whole(Verb.ACT, AccessKind.CERTIFICATE),
+    "GET /secrets": _whole(Verb.READ, AccessKind.CLUSTER),
+    "POST /secrets/actions/rotate": _whole(Verb.ACT, AccessKind.CLUSTER),
     "GET /join/authority": OPEN,
     "POST /join": OPEN,
     "GET /healthz": OPEN,

@@ -42,6 +42,7 @@ from controlplane.api.http.routes import (
     microvms,
     operations,
     raft,
+    secrets,
     snapshots,
     watch,
 )
@@ -68,6 +69,7 @@ from controlplane.ports import (
     StateReader,
 )
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault
 
 PREFIX = "/api/v2"
 _ROUTERS = (
@@ -91,6 +93,7 @@ _ROUTERS = (
     adoption,
     joining,
     authority,
+    secrets,
 )
 
 
@@ -111,6 +114,7 @@ def create_app(
     ids: Ids,
     settings: ApiSettings,
     signer: Issuer | None = None,
+    vault: Vault | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
@@ -140,6 +144,7 @@ def create_app(
         ids=ids,
         settings=settings,
         signer=signer,
+        vault=vault,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)

@@ -158,3 +158,18 @@ class RevokeBody(Input):
     name: Name
     serial: Serial | None = Field(default=None, description="Null: every certificate that it has.")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=LINE_PATTERN)]
+
+
+class DataKeyShape(Shape):
+    id: str
+    created_by: str
+    created_at: Timestamp
+    seals: bool = Field(description="The newest one does.")
+    sealed_with: str = Field(description="Id of the key of the key ring that seals it.")
+    microvms: int = Field(description="With a secret that it encrypts.")
+
+
+class SecretsStatus(Shape):
+    revision: int
+    microvms: int = Field(description="With secrets.")
+    data_keys: list[DataKeyShape] = Field(description="Newest first; more than one while a rotation goes on.")

@@ -54,6 +54,7 @@ from controlplane.model.commands.hosts import (
 )
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
+from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal
 from controlplane.model.types import DECODE_ERRORS, record
 
 ENTRY_VERSION = 1
@@ -119,6 +120,9 @@ Command = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | AddDataKey
+    | Reseal
+    | DropDataKey
 )
 
 
@@ -171,6 +175,9 @@ KINDS: dict[str, type[Command]] = {
     "join": Join,
     "renew_certificate": RenewCertificate,
     "revoke_certificates": RevokeCertificates,
+    "add_data_key": AddDataKey,
+    "reseal": Reseal,
+    "drop_data_key": DropDataKey,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -16,6 +16,8 @@ SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},
+    "/api/v2/secrets": {"get"},
+    "/api/v2/secrets/actions/rotate": {"post"},
     "/api/v2/join": {"post"},
     "/api/v2/join/authority": {"get"},
     "/api/v2/authority": {"get"},
