@@ -1,4 +1,4 @@
-"""Sensitive metadata in Terraform's hands, against the real API: kept while it is as declared, else shown as changed."""
+"""Sensitive metadata in Terraform's hands, against the real API: kept while it is as declared, else shown changed."""
 
 from __future__ import annotations
 
