@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import requests
 from acceptance.terraform.runner import Terraform, has_path_terraform
-from support.cluster import within
 from support.scanner import found_below, found_in
 
 from controlplane.cli.dev import processes, setup
