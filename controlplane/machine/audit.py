@@ -41,6 +41,7 @@ from controlplane.model.commands import (
     Collect,
     Command,
     DropAudit,
+    DropDataKey,
     Envelope,
     Evict,
     ExportedAudit,
@@ -55,6 +56,7 @@ from controlplane.model.commands import (
     Place,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
     Witnessed,
     WitnessRequests,
@@ -93,6 +95,8 @@ _DECIDED = frozenset(
         BeginIncarnation,
         BeginAudit,
         DropAudit,
+        Reseal,
+        DropDataKey,
     }
 )
 """Recorded where they change something."""

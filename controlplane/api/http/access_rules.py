@@ -134,6 +134,8 @@ ROUTES: dict[str, Needs] = {
     "POST /authority/actions/rotate": _whole(Verb.ACT, AccessKind.CLUSTER),
     "POST /authority/actions/abort": _whole(Verb.ACT, AccessKind.CLUSTER),
     "POST /authority/actions/retire": _whole(Verb.ACT, AccessKind.CLUSTER),
+    "GET /secrets": _whole(Verb.READ, AccessKind.CLUSTER),
+    "POST /secrets/actions/rotate": _whole(Verb.ACT, AccessKind.CLUSTER),
     "GET /join/authority": OPEN,
     "POST /join": OPEN,
     "GET /providers/registry.terraform.io/microscaler/flintlock/{document}": OPEN,

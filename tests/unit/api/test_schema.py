@@ -17,6 +17,8 @@ PATHS = {
     "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}": {"get"},
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},
+    "/api/v2/secrets": {"get"},
+    "/api/v2/secrets/actions/rotate": {"post"},
     "/api/v2/join": {"post"},
     "/api/v2/join/authority": {"get"},
     "/api/v2/authority": {"get"},
