@@ -82,6 +82,10 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
+.PHONY: provider-dist
+provider-dist: $(DEV) ## A release of the Terraform provider in DIST=dist: zip, manifest, SHA256SUMS
+	$(BIN)/python -m provider_shim.release $(or $(DIST),dist)
+
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
 	$(BIN)/python -m pytest tests/acceptance/test_restore_drill.py tests/acceptance/test_s3_store.py

@@ -130,8 +130,12 @@ ROUTES: dict[str, Needs] = {
     "DELETE /jointokens/{id}": _whole(Verb.DELETE, AccessKind.JOIN_TOKEN),
     "GET /authority": _whole(Verb.READ, AccessKind.CERTIFICATE),
     "POST /authority/actions/revoke": _whole(Verb.ACT, AccessKind.CERTIFICATE),
+    "POST /authority/actions/rotate": _whole(Verb.ACT, AccessKind.CLUSTER),
+    "POST /authority/actions/abort": _whole(Verb.ACT, AccessKind.CLUSTER),
+    "POST /authority/actions/retire": _whole(Verb.ACT, AccessKind.CLUSTER),
     "GET /join/authority": OPEN,
     "POST /join": OPEN,
+    "GET /providers/registry.terraform.io/microscaler/flintlock/{document}": OPEN,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
 }

@@ -13,16 +13,19 @@ import msgspec
 from controlplane.model.audit import Origin
 from controlplane.model.commands.auditing import BeginAudit, DropAudit, ExportedAudit, WitnessRequests
 from controlplane.model.commands.credentials import (
+    AbortRotation,
     CreateApiToken,
     CreateJoinToken,
     EstablishAuthority,
     Join,
     NoteApiTokenUses,
     RenewCertificate,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.commands.declaring import (
     Act,
@@ -119,6 +122,9 @@ Command = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
 )
 
 
@@ -171,6 +177,9 @@ KINDS: dict[str, type[Command]] = {
     "join": Join,
     "renew_certificate": RenewCertificate,
     "revoke_certificates": RevokeCertificates,
+    "rotate_authority": RotateAuthority,
+    "abort_rotation": AbortRotation,
+    "retire_authority": RetireAuthority,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

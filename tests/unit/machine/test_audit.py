@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from simulation.random_commands import RandomCommands
@@ -139,7 +138,7 @@ def test_every_kind_of_command_is_observed_or_names_what_it_is_about(kind: str) 
     (envelope,) = decode_entry(bytes.fromhex(json.loads(golden.read_text())["entry_hex"]))
     command = open_payload(envelope)
     about_nothing = (BeginAudit, DropAudit, ExportedAudit, WitnessRequests, Batch)
-    observed = get_args(audit._Observed)  # pyright: ignore[reportPrivateUsage]
+    observed = audit._OBSERVED  # pyright: ignore[reportPrivateUsage]
     target = target_of(State(cluster_id="test"), command)
     assert isinstance(command, (*about_nothing, *observed)) or target.name or target.uid
 
