@@ -98,6 +98,11 @@ JOBS ?= $(shell nproc)
 raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
+RUNS ?= 200
+.PHONY: terraform-kills
+terraform-kills: $(DEV) ## kill -9 of Terraform, provider, API node, leader at random points of RUNS=200 applies [FROM=N]; goes on where it was interrupted
+	PYTHONPATH=tests $(BIN)/python -m kills --runs $(RUNS) $(if $(filter file,$(origin FROM)),,--from $(FROM))
+
 HOURS ?= 1
 .PHONY: simulate simulate-broken
 simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; goes on where it was interrupted
