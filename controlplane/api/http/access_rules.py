@@ -85,6 +85,7 @@ ROUTES: dict[str, Needs] = {
     "POST /hosts/{name}/actions/drain": _one(Verb.ACT, AccessKind.HOST),
     "POST /hosts/{name}/actions/maintenance": _one(Verb.ACT, AccessKind.HOST),
     "POST /hosts/{name}/actions/adopt": _one(Verb.ACT, AccessKind.HOST),
+    "POST /hosts/{name}/actions/purge": _one(Verb.ACT, AccessKind.HOST),
     "POST /hosts/{name}/actions/confirm-fenced": _one(Verb.CONFIRM, AccessKind.HOST),
     f"GET {_VM}": _one(Verb.READ, AccessKind.MICROVM),
     f"PUT {_VM}": _one(Verb.DECLARE, AccessKind.MICROVM),

@@ -68,6 +68,7 @@ PATHS = {
     "/api/v2/gc/plan": {"get"},
     "/api/v2/metrics": {"get"},
     "/api/v2/hosts/{name}/actions/adopt": {"post"},
+    "/api/v2/hosts/{name}/actions/purge": {"post"},
     "/api/v2/gc/run": {"post"},
     "/api/v2/gc/status": {"get"},
     "/api/v2/gc/holds": {"get"},
