@@ -52,8 +52,9 @@ def served(provider: Provider) -> Iterator[Ask]:
 
 
 def config(schema: Schema, **values: Any) -> Object:
-    """What Terraform sends of a configuration: every attribute, null where nothing was written."""
-    return {**dict.fromkeys((*schema.attributes, *schema.blocks)), **values}
+    """What Terraform sends of a configuration: every attribute and block, also where nothing was written."""
+    blocks = {name: block.absent for name, block in schema.blocks.items()}
+    return {**dict.fromkeys(schema.attributes), **blocks, **values}
 
 
 def wire(schema: Schema, value: Object | None) -> Any:

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 from provider_shim.framework import engine
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.function import FunctionError
+from provider_shim.framework.plan import refined
 from provider_shim.framework.resource import Call, DataSource, ListResource, Provider, Resource
 from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
-from provider_shim.framework.validate import check
+from provider_shim.framework.validate import check, check_write_only
 from provider_shim.protocol.actions import ActionCalls
 from provider_shim.protocol.convert import (
     PROVIDER_CONFIG_UNKNOWN,
@@ -151,6 +152,8 @@ class Servicer:
         config: Object | None = read_value(resource.schema.wire_type, request.config)
         if config is not None:
             engine.validate(resource, config, report)
+            if not request.client_capabilities.write_only_attributes_allowed:
+                report.extend(check_write_only(resource.schema, config))
         response.diagnostics.extend(write_diagnostics(report.items))
 
     def _upgrade_state(self, request: Message, response: Message) -> None:
@@ -189,8 +192,10 @@ class Servicer:
         config: Object | None = (
             read_value(kind, request.config) if read_value(kind, request.proposed_new_state) is not None else None
         )
+        call.config = config or {}
         plan = engine.plan(resource, call, prior, config)
-        response.planned_state.CopyFrom(write_value(kind, plan.planned))
+        planned = None if plan.planned is None else refined(resource.schema, plan.planned)
+        response.planned_state.CopyFrom(write_value(kind, planned))
         response.requires_replace.extend(write_path(path) for path in plan.replace)
         response.planned_private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))
@@ -207,6 +212,7 @@ class Servicer:
         response.new_state.CopyFrom(request.prior_state)
         prior: Object | None = read_value(kind, request.prior_state)
         planned: Object | None = read_value(kind, request.planned_state)
+        call.config = read_value(kind, request.config) or {}
         try:
             new_state = engine.apply(resource, call, prior, planned)
         except Exception:

@@ -135,5 +135,9 @@ class FlintlockProvider(Provider):
     def deferred(self) -> bool:
         return self.connection.deferred
 
+    def stop(self) -> None:
+        super().stop()
+        self.connection.interrupt()
+
     def configure(self, config: Object, report: Report) -> None:
         self.connection.configure(config, report)
