@@ -29,7 +29,7 @@ HOSTS = ("h1", "h2")
 NODES = ("n1", "n2", "n3")
 RENEWED_S = 40.0
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 class Load:
