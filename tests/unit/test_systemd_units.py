@@ -43,3 +43,11 @@ def test_systemd_understands_every_line(installed: Path) -> None:
 def test_a_node_is_exposed_to_little(installed: Path) -> None:
     found = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", installed)
     assert found.returncode == 0, found.stdout
+
+
+def test_a_node_can_renew_its_certificates_where_nothing_else_is_written() -> None:
+    unit = next(each for each in UNITS if "node" in each.name).read_text()
+    config = re.search(r"(?m)^ExecStart=.* --config (\S+)$", unit)
+    assert config is not None
+    assert "ProtectSystem=strict" in unit
+    assert f"\nReadWritePaths=-{Path(config[1]).parent}\n" in unit
