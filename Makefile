@@ -37,6 +37,7 @@ lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
 	$(UV_COMPILE) pyproject.toml provider-shim/pyproject.toml -c requirements-build.lock -o requirements.lock
 	$(UV_COMPILE) --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group terraform -c requirements.lock -o requirements-terraform.lock
+	$(UV_COMPILE) tests/conformance/requirements.in -o tests/conformance/requirements.lock
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 PACKAGES := controlplane provider-shim/provider_shim
@@ -81,6 +82,10 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
+.PHONY: provider-dist
+provider-dist: $(DEV) ## A release of the Terraform provider in DIST=dist: zip, manifest, SHA256SUMS
+	$(BIN)/python -m provider_shim.release $(or $(DIST),dist)
+
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
 	$(BIN)/python -m pytest tests/acceptance/test_restore_drill.py tests/acceptance/test_s3_store.py
@@ -92,6 +97,11 @@ JOBS ?= $(shell nproc)
 .PHONY: raft-schedules
 raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
+
+RUNS ?= 200
+.PHONY: terraform-kills
+terraform-kills: $(DEV) ## kill -9 of Terraform, provider, API node, leader at random points of RUNS=200 applies [FROM=N]; goes on where it was interrupted
+	PYTHONPATH=tests $(BIN)/python -m kills --runs $(RUNS) $(if $(filter file,$(origin FROM)),,--from $(FROM))
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
@@ -106,6 +116,9 @@ simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 .PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
+
+bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
+	PYTHONPATH=tests $(BIN)/python tests/acceptance/terraform/provider_starts.py --count 200
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
@@ -165,6 +178,15 @@ security: $(DEV) ## Attackers at every door, who may do what, almost right input
 fuzz: $(DEV) ## Almost right input for every decoder, MINUTES=3 of it (ARGS="--seed 100 --only YAML")
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
+CONFORMANCE := .work/conformance
+$(CONFORMANCE)/.installed: tests/conformance/requirements.lock
+	$(PYTHON) -m venv $(CONFORMANCE)
+	$(CONFORMANCE)/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/conformance/requirements.lock
+	@touch $@
+
+.PHONY: provider-conformance
+provider-conformance: $(DEV) $(CONFORMANCE)/.installed ## The provider judged by an independent implementation of its protocol (pyvider, in its own environment)
+	PYTHONPATH=tests $(BIN)/python -m tests.conformance --independent $(CONFORMANCE)/bin/python
 .PHONY: fuzz-guided sbom audit-dependencies
 TOOLS := .work/tools
 fuzz-guided: $(DEV) ## The same, guided by coverage (atheris, in a folder of its own)

@@ -11,6 +11,7 @@ import dataclasses
 from controlplane.model import access, api_tokens
 from controlplane.model.audit import Origin
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     Action,
     ActOnHost,
@@ -65,10 +66,12 @@ from controlplane.model.commands import (
     Reseal,
     Resealed,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     Witnessed,
     WitnessRequests,
     seal,
@@ -505,6 +508,7 @@ _COMMANDS: list[Command] = [
         expires_at=START_MS + 86_400_000,
         macs=["02:00:00:00:00:01"],
         address="10.1.2.3",
+        authority="ab" * 32,
     ),
     RenewCertificate(
         kind=MemberKind.HOST,
@@ -513,10 +517,20 @@ _COMMANDS: list[Command] = [
         presented_expires_at=START_MS + 86_400_000,
         serial="1b",
         expires_at=START_MS + 2 * 86_400_000,
+        authority="ab" * 32,
     ),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", serial="1a", reason="the disk was sold"),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),
     RevokeJoinToken(id="token-2"),
+    RotateAuthority(
+        fingerprint="12" * 32,
+        certificate="-----BEGIN CERTIFICATE-----\n",
+        key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"),
+        succeeds="ab" * 32,
+        crossed="-----BEGIN CERTIFICATE-----\n",
+    ),
+    AbortRotation(fingerprint="ab" * 32),
+    RetireAuthority(fingerprint="12" * 32),
     AddDataKey(id="dk-1", key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"), replaces=None),
     DeclareNamespace(name="secret", uid="uid-of-secret", spec=NamespaceSpec()),
     DeclareMicroVM(

@@ -100,6 +100,7 @@ def _api_settings(core: Core) -> ApiSettings:
         node=settings.node,
         version=version("flintlock-controlplane"),
         addresses=core.addresses.apis,
+        providers_dir=settings.providers_dir,
         gateways=core.addresses.gateways,
         failover=core.limits,
         gc_policy=settings.gc.policy,

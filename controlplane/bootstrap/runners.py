@@ -99,10 +99,18 @@ def open_authority(core: Core, ring: KeyRing | None) -> tuple[ClusterIssuer | No
 
 def certifiers(core: Core, issuer: ClusterIssuer | None, file: AuthorityFile | None) -> Iterator[Runner]:
     """Nobody where the certificates come from elsewhere."""
-    if issuer is not None and file is not None:
-        settings = core.settings
+    settings = core.settings
+    if issuer is not None and file is not None and settings.authority is not None:
         yield establish(file, core.replica, core.replica)
-        yield NodeRenewal(settings.node, settings.tls, dialled_at(settings), issuer, core.replica, core.clock).run()
+        yield NodeRenewal(
+            settings.node,
+            settings.tls,
+            settings.authority.file,
+            dialled_at(settings),
+            issuer,
+            core.replica,
+            core.clock,
+        ).run()
 
 
 def resealers(core: Core, vault: ClusterVault | None) -> Iterator[Runner]:

@@ -17,6 +17,7 @@ from controlplane.cli.commands import (
     apply,
     audit,
     auth,
+    authority,
     cluster,
     drift,
     failover,
@@ -89,7 +90,7 @@ app.add_typer(image.app, name="image")
 app.command("init")(joining.init)
 app.command("join")(joining.join)
 app.add_typer(joining.token_app, name="token")
-app.add_typer(joining.ca_app, name="ca")
+app.add_typer(authority.app, name="ca")
 app.add_typer(provider.app, name="provider")
 app.add_typer(process.node, name="node")
 app.add_typer(process.agent, name="agent")

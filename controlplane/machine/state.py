@@ -124,6 +124,8 @@ class State:
     """Index: uids of the microVMs whose host cannot run them."""
     on_host: Map[str, Map[str, None]] = Map()
     """Index: host to the uids placed on it, tombstones included."""
+    with_strangers: Map[str, None] = Map()
+    """Index: hosts that tell of microVMs that nobody declares."""
     usage: Map[str, Amount] = Map()
     """Index: namespace to what its microVMs ask for."""
     policy_users: Map[tuple[Kind, str], int] = Map()

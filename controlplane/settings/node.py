@@ -266,6 +266,8 @@ class NodeSettings(Settings):
     audit: AuditSettings = AuditSettings()
     oidc: list[OidcIssuer] = Field(default_factory=list, max_length=16)
     """Issuers whose tokens are taken; the same on every node."""
+    providers_dir: Path | None = None
+    """Releases of the Terraform provider, which this node gives to whoever asks."""
     keys_file: Path | None = None
     """The key ring for secrets where no authority of the cluster brings one; the same on every node, mode 0600."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

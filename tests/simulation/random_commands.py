@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from controlplane.decide.gc import plan
+from controlplane.machine.authorities import trusted
 from controlplane.machine.secrets import active_key
 from controlplane.machine.state import State
 from controlplane.model import access
 from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     Action,
     ActOnHost,
@@ -70,10 +72,12 @@ from controlplane.model.commands import (
     Reseal,
     Resealed,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     Witnessed,
     WitnessRequests,
     seal,
@@ -355,10 +359,25 @@ class RandomCommands:
         """About the cluster's authority, who joins, and what was issued."""
         name, key, kind = self._name(), self._name(), self._pick((MemberKind.HOST, MemberKind.HOST, MemberKind.NODE))
         serial, expires_at = self._pick(("1", "2", "3")), self._integer(1_000, 2_000_000_000_000)
-        match self._pick(("found", "token", "token", "join", "join", "renew", "renew", "revoke", "revoke", "end")):
+        sealed = Sealed(key_id="k", wrapped="AA", box="AA")
+        signs = trusted(state)[0].fingerprint if trusted(state) else key
+        steps = ("found", "token", "join", "join", "renew", "renew", "revoke", "end", "rotate", "abort", "retire")
+        match self._pick(steps):
             case "found":
-                sealed = Sealed(key_id="k", wrapped="AA", box="AA")
                 return EstablishAuthority(fingerprint=key, certificate="PEM", key=sealed)
+            case "rotate":
+                return RotateAuthority(
+                    fingerprint=key,
+                    certificate="PEM",
+                    key=sealed,
+                    succeeds=self._pick((signs, signs, key)),
+                    crossed="X",
+                )
+            case "abort":
+                return AbortRotation(fingerprint=trusted(state)[-1].fingerprint if trusted(state) else key)
+            case "retire":
+                last = trusted(state)[-1].fingerprint if trusted(state) else key
+                return RetireAuthority(fingerprint=last, force=self._source.chance(50))
             case "token":
                 ttl_s = self._pick((0, 60, 86_400, 86_400))
                 return CreateJoinToken(id=key, sha256="1" * 64, role=kind, ttl_s=ttl_s, uses=self._pick((0, 1, 2)))
@@ -376,6 +395,7 @@ class RandomCommands:
                     presented_expires_at=expires_at,
                     serial=serial,
                     expires_at=expires_at,
+                    authority=signs,
                 )
             case "revoke":
                 only = self._pick((None, serial))

@@ -17,6 +17,7 @@ from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
+from controlplane.api.gateway.trusting import TrustTeller
 from controlplane.identity.files import TlsFiles
 from controlplane.machine.certificates import revocation
 from controlplane.model.resources import Host, MicroVM
@@ -95,6 +96,7 @@ class Gateway:
             opened=vault.open if vault is not None else _no_vault,
         )
         self._door = Door(listen, tls, _SERVER_OPTIONS, self._furnish)
+        self._trust = TrustTeller(reader, self._sessions, clock)
         self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -115,7 +117,7 @@ class Gateway:
         except DoorError as error:
             raise GatewayError(str(error)) from error
         watching = (self._wake(), self._watch_leader(), self._watch_revocations())
-        loops = (*watching, self._renewals.run(), self._door.follow())
+        loops = (*watching, self._renewals.run(), self._door.follow(), self._trust.run())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:

@@ -23,6 +23,7 @@ from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.rates import Buckets, IdentityRateMiddleware, StrangerRateMiddleware
+from controlplane.api.http.releases import Releases
 from controlplane.api.http.routes import (
     actions,
     adoption,
@@ -41,6 +42,8 @@ from controlplane.api.http.routes import (
     metrics,
     microvms,
     operations,
+    providers,
+    purging,
     raft,
     secrets,
     snapshots,
@@ -91,8 +94,10 @@ _ROUTERS = (
     audit,
     metrics,
     adoption,
+    purging,
     joining,
     authority,
+    providers,
     secrets,
 )
 
@@ -143,6 +148,7 @@ def create_app(
         clock=clock,
         ids=ids,
         settings=settings,
+        releases=Releases(settings.providers_dir),
         signer=signer,
         vault=vault,
     )

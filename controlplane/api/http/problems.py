@@ -133,6 +133,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     Code.ROLE_IN_USE: (409, "The role is in use", "Delete the bindings that give it first."),
     Code.ROLE_BUILT_IN: (409, "The role is built in", ""),
     Code.JOIN_REFUSED: (401, "The join token does not let it in", "Ask for another one: `flintctl token create`."),
+    Code.AUTHORITY_IN_USE: (409, "The authority is in use", "`flintctl ca status` tells who depends on it."),
     Code.CERTIFICATE_REVOKED: (403, "The certificate is revoked", "Join again: `flintctl token create`."),
     Code.STALE: (409, "Decided from a state that has changed since", "Read again and repeat."),
     "unauthenticated": (401, "Authentication is required", "Send `Authorization: Bearer TOKEN` with a valid token."),
@@ -151,6 +152,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     "too_many_watchers": (429, "Too many watchers at this node", "Watch at another node, or try again later."),
     "rate_limited": (429, "Too many requests", "Nothing was done: repeat the request after the time that is named."),
     "too_many_snapshots": (429, "Too many snapshots are being read", "Wait until one is done, or ask another node."),
+    "too_many_downloads": (429, "Too many downloads from this node", "Try again later, or at another node."),
     "snapshot_gone": (410, "That snapshot is not held any more", "Take another one: chunks you have are still good."),
     "too_slow": (429, "The watcher is too slow", "Watch again from the last revision that was seen."),
     "no_authority": (

@@ -100,6 +100,11 @@ class Layout:
         return self.directory / "images"
 
     @property
+    def providers(self) -> Path:
+        """Releases of the provider that the nodes offer; there once something is put there."""
+        return self.directory / "providers"
+
+    @property
     def mirror(self) -> Path:
         return self.directory / "terraform-mirror"
 

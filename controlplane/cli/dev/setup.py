@@ -112,6 +112,7 @@ def node_settings(layout: Layout, node: NodePlan) -> dict[str, object]:
         },
         "tls": _tls(layout, node.name),
         "tokens_file": str(layout.tokens_file),
+        "providers_dir": str(layout.providers),
         "keys_file": str(layout.keys_file),
     }
 

@@ -2,16 +2,19 @@
 
 from controlplane.model.commands.auditing import BeginAudit, DropAudit, ExportedAudit, Witnessed, WitnessRequests
 from controlplane.model.commands.credentials import (
+    AbortRotation,
     CreateApiToken,
     CreateJoinToken,
     EstablishAuthority,
     Join,
     NoteApiTokenUses,
     RenewCertificate,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.commands.declaring import (
     POWER_OF_ACTION,
@@ -69,6 +72,7 @@ __all__ = [
     "ENTRY_VERSION",
     "KINDS",
     "POWER_OF_ACTION",
+    "AbortRotation",
     "Act",
     "ActOnHost",
     "Action",
@@ -126,10 +130,12 @@ __all__ = [
     "Reseal",
     "Resealed",
     "Resurrect",
+    "RetireAuthority",
     "RevokeApiToken",
     "RevokeCertificates",
     "RevokeJoinToken",
     "RotateApiToken",
+    "RotateAuthority",
     "UnknownEntryError",
     "WitnessRequests",
     "Witnessed",

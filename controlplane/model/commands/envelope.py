@@ -13,16 +13,19 @@ import msgspec
 from controlplane.model.audit import Origin
 from controlplane.model.commands.auditing import BeginAudit, DropAudit, ExportedAudit, WitnessRequests
 from controlplane.model.commands.credentials import (
+    AbortRotation,
     CreateApiToken,
     CreateJoinToken,
     EstablishAuthority,
     Join,
     NoteApiTokenUses,
     RenewCertificate,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.commands.declaring import (
     Act,
@@ -120,6 +123,9 @@ Command = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
     | AddDataKey
     | Reseal
     | DropDataKey
@@ -175,6 +181,9 @@ KINDS: dict[str, type[Command]] = {
     "join": Join,
     "renew_certificate": RenewCertificate,
     "revoke_certificates": RevokeCertificates,
+    "rotate_authority": RotateAuthority,
+    "abort_rotation": AbortRotation,
+    "retire_authority": RetireAuthority,
     "add_data_key": AddDataKey,
     "reseal": Reseal,
     "drop_data_key": DropDataKey,

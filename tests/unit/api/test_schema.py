@@ -14,6 +14,7 @@ from controlplane.api import schema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
+    "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}": {"get"},
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},
     "/api/v2/secrets": {"get"},
@@ -22,6 +23,9 @@ PATHS = {
     "/api/v2/join/authority": {"get"},
     "/api/v2/authority": {"get"},
     "/api/v2/authority/actions/revoke": {"post"},
+    "/api/v2/authority/actions/rotate": {"post"},
+    "/api/v2/authority/actions/abort": {"post"},
+    "/api/v2/authority/actions/retire": {"post"},
     "/api/v2/namespaces": {"get"},
     "/api/v2/namespaces/{name}": {"put", "get", "delete"},
     "/api/v2/hosts": {"get"},
@@ -66,6 +70,7 @@ PATHS = {
     "/api/v2/gc/plan": {"get"},
     "/api/v2/metrics": {"get"},
     "/api/v2/hosts/{name}/actions/adopt": {"post"},
+    "/api/v2/hosts/{name}/actions/purge": {"post"},
     "/api/v2/gc/run": {"post"},
     "/api/v2/gc/status": {"get"},
     "/api/v2/gc/holds": {"get"},
