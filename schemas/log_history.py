@@ -15,6 +15,7 @@ from controlplane.model.commands import (
     Act,
     Action,
     ActOnHost,
+    AddDataKey,
     Adopt,
     AgentConnected,
     AgentLost,
@@ -39,6 +40,7 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     DropAudit,
+    DropDataKey,
     Envelope,
     EstablishAuthority,
     Evict,
@@ -61,6 +63,8 @@ from controlplane.model.commands import (
     Release,
     RenewCertificate,
     Report,
+    Reseal,
+    Resealed,
     Resurrect,
     RetireAuthority,
     RevokeApiToken,
@@ -85,6 +89,7 @@ from controlplane.model.resources import (
     ObservedPower,
     Unmanaged,
 )
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     DriftPolicy,
     Evacuation,
@@ -148,6 +153,7 @@ _KEPT = Leftover(
     bytes=65_536,
     ours=True,
 )
+_DIGEST = "hmac-sha256:" + "5e" * 32
 _BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
 
 
@@ -525,6 +531,25 @@ _COMMANDS: list[Command] = [
     ),
     AbortRotation(fingerprint="ab" * 32),
     RetireAuthority(fingerprint="12" * 32),
+    AddDataKey(id="dk-1", key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"), replaces=None),
+    DeclareNamespace(name="secret", uid="uid-of-secret", spec=NamespaceSpec()),
+    DeclareMicroVM(
+        namespace="secret",
+        name="vault",
+        uid="uid-of-vault",
+        spec=dataclasses.replace(_SMALL, sensitive_metadata={"user-data": _DIGEST}),
+        sealed={"user-data": SealedValue(key_id="dk-1", box="BwgJ")},
+    ),
+    AddDataKey(id="dk-2", key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"), replaces="dk-1"),
+    DropDataKey(id="dk-1"),
+    Reseal(
+        values={
+            "uid-of-vault": {
+                "user-data": Resealed(digest=_DIGEST, sealed=SealedValue(key_id="dk-2", box="CgsM")),
+            }
+        }
+    ),
+    DropDataKey(id="dk-1"),
 ]
 _AUDITED = _COMMANDS.index(BeginAudit(node="n1"))
 _ORIGIN = Origin(address="192.0.2.1", request="r-2", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl")

@@ -20,13 +20,14 @@ from controlplane.identity.oidc import OidcTokens
 from controlplane.identity.tokens import TokenAuthenticator
 from controlplane.issuance.issuer import ClusterIssuer
 from controlplane.ports import NodeView
+from controlplane.ports.secrets import Vault
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.replica.snapshots import Snapshots
 from controlplane.settings import split_address
 
 
-def open_gateway(core: Core, watch: HostWatch, issuer: ClusterIssuer | None) -> Gateway:
+def open_gateway(core: Core, watch: HostWatch, issuer: ClusterIssuer | None, vault: Vault | None) -> Gateway:
     settings, replica = core.settings, core.replica
     return Gateway(
         node=settings.node,
@@ -43,6 +44,7 @@ def open_gateway(core: Core, watch: HostWatch, issuer: ClusterIssuer | None) -> 
         lease_ttl_s=settings.lease.ttl_s,
         view=lambda: NodeView(contact=replica.contact, revision=replica.state.revision, waits_s=watch.waits_s),
         issuer=issuer,
+        vault=vault,
     )
 
 
@@ -62,6 +64,7 @@ def open_app(
     snapshots: Snapshots,
     backups: BackupSchedule | None,
     issuer: ClusterIssuer | None,
+    vault: Vault | None,
     token_uses: TokenUses,
 ) -> Application:
     settings, replica = core.settings, core.replica
@@ -87,6 +90,7 @@ def open_app(
         ids=core.ids,
         settings=_api_settings(core),
         signer=issuer,
+        vault=vault,
     )
 
 

@@ -22,13 +22,16 @@ from controlplane.bootstrap.runners import (
     certifiers,
     open_authority,
     open_backups,
+    open_ring,
     reconcilers,
+    resealers,
 )
 from controlplane.identity.reloading import follow
 from controlplane.model.commands import UnknownEntryError
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.settings import NodeSettings
 from controlplane.supervisor import STOP_GRACE_S
+from controlplane.vault.vault import ClusterVault
 
 API_GRACE_S = STOP_GRACE_S - 3.0
 """For writes in flight; the rest is for saying goodbye to agents and nodes before the parent's patience ends."""
@@ -38,12 +41,14 @@ REFUSALS = (GatewayError, StartError, UnknownEntryError)
 async def run_front(settings: NodeSettings) -> None:
     core = Core.of(settings)
     replica = core.replica
-    issuer, authority = open_authority(core)
+    ring = open_ring(settings)
+    issuer, authority = open_authority(core, ring)
+    vault = ClusterVault(replica, replica, ring) if ring is not None else None
     watch = HostWatch(replica, replica, core.clock, core.ledger, reign=lambda: replica.reign, lease=settings.lease)
-    gateway = open_gateway(core, watch, issuer)
+    gateway = open_gateway(core, watch, issuer, vault)
     snapshots, token_uses = open_snapshots(core), TokenUses(replica)
     backups = open_backups(core, snapshots)
-    app = open_app(core, gateway, snapshots, backups, issuer, token_uses)
+    app = open_app(core, gateway, snapshots, backups, issuer, vault, token_uses)
     http = open_server(core, app, API_GRACE_S)
     async with asyncio.TaskGroup() as tasks:
         for runner in (
@@ -53,6 +58,7 @@ async def run_front(settings: NodeSettings) -> None:
             follow(settings.tls, http.reload_tls),
             *reconcilers(core, gateway.link),
             *certifiers(core, issuer, authority),
+            *resealers(core, vault),
             *auditors(core, app.state.trail),
             *([backups.run()] if backups is not None else ()),
         ):

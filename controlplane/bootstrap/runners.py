@@ -28,7 +28,9 @@ from controlplane.reconcile.gc import GCRunner
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica.addresses import Announcer
 from controlplane.sealing import KeyRing, SealingError
-from controlplane.settings import dialled_at
+from controlplane.settings import NodeSettings, dialled_at
+from controlplane.vault.resealing import Resealer
+from controlplane.vault.vault import ClusterVault
 
 Runner = Coroutine[None, None, None]
 
@@ -67,17 +69,28 @@ def auditors(core: Core, trail: Trail) -> Iterator[Runner]:
         yield Exporter(replica, replica, core.clock, node=node, directory=directory).run()
 
 
-def open_authority(core: Core) -> tuple[ClusterIssuer | None, AuthorityFile | None]:
-    """Raises StartError when the key ring or the authority's file cannot be used."""
+def open_ring(settings: NodeSettings) -> KeyRing | None:
+    """Raises StartError when it cannot be used."""
+    if settings.authority is not None:
+        field, path = "authority.keys_file", settings.authority.keys_file
+    elif settings.keys_file is not None:
+        field, path = "keys_file", settings.keys_file
+    else:
+        return None
+    try:
+        return KeyRing.load(path)
+    except SealingError as error:
+        raise StartError(f"{field}: {error}") from None
+
+
+def open_authority(core: Core, ring: KeyRing | None) -> tuple[ClusterIssuer | None, AuthorityFile | None]:
+    """Raises StartError when the authority's file cannot be used."""
     authority = core.settings.authority
-    if authority is None:
+    if authority is None or ring is None:
         return None, None
     try:
-        ring = KeyRing.load(authority.keys_file)
         file = AuthorityFile.load(authority.file)
         file.issuer(ring)
-    except SealingError as error:
-        raise StartError(f"authority.keys_file: {error}") from None
     except IdentityError as error:
         raise StartError(f"authority.file: {error}") from None
     lives = Lives(host_s=authority.host_life_s, node_s=authority.node_life_s)
@@ -98,6 +111,11 @@ def certifiers(core: Core, issuer: ClusterIssuer | None, file: AuthorityFile | N
             core.replica,
             core.clock,
         ).run()
+
+
+def resealers(core: Core, vault: ClusterVault | None) -> Iterator[Runner]:
+    if vault is not None:
+        yield Resealer(core.replica, core.replica, vault, core.is_leader).run()
 
 
 def open_backups(core: Core, source: SnapshotSource) -> BackupSchedule | None:

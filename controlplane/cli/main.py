@@ -31,6 +31,7 @@ from controlplane.cli.commands import (
     provider,
     raft,
     resources,
+    secrets,
     snapshot,
 )
 from controlplane.cli.context import Connection, Flags
@@ -74,6 +75,7 @@ app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(api_token.app, name="api-token")
 app.add_typer(audit.app, name="audit")
+app.add_typer(secrets.app, name="secrets")
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.add_typer(resources.operations, name="operation")

@@ -57,8 +57,9 @@ class Fleet:
 
     def others(self, groups: Sequence[Sequence[str]]) -> Iterator[str]:
         """The hosts that are in none of `groups`."""
-        met = {name for group in groups for name in group}
-        return (name for name in self.names if name not in met)
+        met: set[str] = set()
+        met.update(*groups)
+        yield from (name for name in self.names if name not in met)
 
 
 class Shortlist:

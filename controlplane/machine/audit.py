@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from controlplane.machine.audit_targets import CLUSTER, Target, digests_of, target_of
+from controlplane.machine.audit_targets import CLUSTER, digests_of, target_of
 from controlplane.machine.draft import DIGEST_MODULUS, Draft, digest_of
 from controlplane.machine.effect import Effect
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
@@ -41,6 +41,7 @@ from controlplane.model.commands import (
     Collect,
     Command,
     DropAudit,
+    DropDataKey,
     Envelope,
     Evict,
     ExportedAudit,
@@ -55,6 +56,7 @@ from controlplane.model.commands import (
     Place,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
     Witnessed,
     WitnessRequests,
@@ -93,6 +95,8 @@ _DECIDED = frozenset(
         BeginIncarnation,
         BeginAudit,
         DropAudit,
+        Reseal,
+        DropDataKey,
     }
 )
 """Recorded where they change something."""
@@ -172,8 +176,9 @@ def _append(state: State, unsealed: Sequence[AuditRecord]) -> State:
 
 
 def _beginning(effect: Effect) -> AuditRecord:
-    target = Target(kind=CLUSTER, name=effect.after.cluster_id)
-    return _about(target, _unsealed(effect.envelope), action=effect.envelope.kind, outcome=AuditOutcome.DONE)
+    unsealed = _unsealed(effect.envelope)
+    name = _bounded(effect.after.cluster_id)
+    return msgspec.structs.replace(unsealed, action=effect.envelope.kind, kind=CLUSTER, name=name)
 
 
 def _records(effect: Effect) -> Iterator[AuditRecord]:
@@ -208,11 +213,13 @@ def _of_change(
 ) -> AuditRecord:
     target = target_of(effect.before, command)
     before, after = digests_of(effect, target)
-    return _about(
-        target,
+    return msgspec.structs.replace(
         unsealed,
         action=action,
         outcome=_OUTCOMES[outcome.change],
+        kind=target.kind,
+        namespace=_bounded(target.namespace),
+        name=_bounded(target.name),
         uid=target.uid or outcome.uid,
         before=before,
         after=after,
@@ -224,11 +231,14 @@ def _of_change(
 def _of_refusal(effect: Effect, action: str, command: Command, refused: Rejected) -> AuditRecord:
     target = target_of(effect.before, command)
     before, after = digests_of(effect, target)
-    return _about(
-        target,
+    return msgspec.structs.replace(
         _unsealed(effect.envelope),
         action=action,
         outcome=AuditOutcome.REFUSED,
+        kind=target.kind,
+        namespace=_bounded(target.namespace),
+        name=_bounded(target.name),
+        uid=target.uid,
         before=before,
         after=after,
         reason=_reason(command),
@@ -239,9 +249,10 @@ def _of_refusal(effect: Effect, action: str, command: Command, refused: Rejected
 
 
 def _of_request(request: Witnessed, node: str, envelope: Envelope) -> AuditRecord:
-    return _about(
-        Target(namespace=request.namespace, name=request.name),
+    return msgspec.structs.replace(
         _unsealed(envelope, request.origin),
+        namespace=_bounded(request.namespace),
+        name=_bounded(request.name),
         action=_bounded(request.action) or envelope.kind,
         outcome=AuditOutcome.DONE if request.status < 400 else AuditOutcome.REFUSED,
         at=request.at,
@@ -268,19 +279,6 @@ def _unsealed(envelope: Envelope, origin: Origin | None = None) -> AuditRecord:
         trace=_bounded(origin.trace or envelope.trace),
         agent=_bounded(origin.agent),
         previous="",
-    )
-
-
-def _about(target: Target, unsealed: AuditRecord, **said: object) -> AuditRecord:
-    return msgspec.structs.replace(
-        unsealed,
-        **{
-            "kind": target.kind,
-            "namespace": _bounded(target.namespace),
-            "name": _bounded(target.name),
-            "uid": target.uid,
-            **said,
-        },
     )
 
 

@@ -12,6 +12,7 @@ from controlplane.model.commands import (
     AbortRotation,
     Act,
     ActOnHost,
+    AddDataKey,
     Adopt,
     BeginIncarnation,
     CancelOverride,
@@ -26,6 +27,7 @@ from controlplane.model.commands import (
     DeclareMicroVM,
     DeclareNamespace,
     Delete,
+    DropDataKey,
     EstablishAuthority,
     Evict,
     Hold,
@@ -37,6 +39,7 @@ from controlplane.model.commands import (
     OverrideBreaker,
     Place,
     Release,
+    Reseal,
     Resurrect,
     RetireAuthority,
     RevokeApiToken,
@@ -120,6 +123,10 @@ def _credential_of(command: Command) -> Target:
             return Target(kind=CLUSTER, name=f"authority {command.fingerprint}")
         case AbortRotation() | RetireAuthority():
             return Target(kind=CLUSTER, name="authority")
+        case AddDataKey() | DropDataKey():
+            return Target(kind=CLUSTER, name=f"data key {command.id}")
+        case Reseal():
+            return Target(kind=CLUSTER, name="secrets")
         case _:
             return NOTHING
 

@@ -42,6 +42,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import DECODE_ERRORS, Kind
 
 FORMAT = 2
@@ -130,6 +131,9 @@ class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
 class _Holders(_Records[Holder], tag="holders", frozen=True): ...
 
 
+class _DataKeys(_Records[DataKey], tag="data_keys", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -162,6 +166,7 @@ _TableChunk = (
     | _Authorities
     | _JoinTokens
     | _Holders
+    | _DataKeys
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -185,6 +190,7 @@ TABLES: tuple[str, ...] = (
     "authorities",
     "join_tokens",
     "holders",
+    "data_keys",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 

@@ -33,6 +33,7 @@ from controlplane.model.resources import (
     Override,
     Policy,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
@@ -58,6 +59,7 @@ Untold = (
     | ClusterAuthority
     | JoinToken
     | Holder
+    | DataKey
 )
 """Records whose changes are no events."""
 Record = Host | Namespace | Policy | MicroVM | Operation | Untold
@@ -265,6 +267,15 @@ class Draft:
         key = holder_key(value.kind, value.name)
         self.state = replace(self.state, holders=self.state.holders.delete(key))
         self._digest(key, value, None)
+
+    def put_data_key(self, value: DataKey) -> None:
+        old = self.state.data_keys.get(value.id)
+        self.state = replace(self.state, data_keys=self.state.data_keys.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_data_key(self, value: DataKey) -> None:
+        self.state = replace(self.state, data_keys=self.state.data_keys.delete(value.id))
+        self._digest(value.id, value, None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -268,10 +268,14 @@ class NodeSettings(Settings):
     """Issuers whose tokens are taken; the same on every node."""
     providers_dir: Path | None = None
     """Releases of the Terraform provider, which this node gives to whoever asks."""
+    keys_file: Path | None = None
+    """The key ring for secrets where no authority of the cluster brings one; the same on every node, mode 0600."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.keys_file is not None and self.authority is not None:
+            raise ValueError("keys_file: authority.keys_file is the key ring already")
         for field, server in (("raft", self.raft), ("gateway", self.gateway)):
             if self.node in server.peers:
                 raise ValueError(f"{field}.peers: lists this node ({self.node}); it holds the other nodes only")

@@ -17,6 +17,7 @@ from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import (
     AbortRotation,
+    AddDataKey,
     Batch,
     BeginIncarnation,
     CancelOverride,
@@ -26,6 +27,7 @@ from controlplane.model.commands import (
     CreateJoinToken,
     Destroyed,
     DropAudit,
+    DropDataKey,
     EstablishAuthority,
     ExportedAudit,
     Join,
@@ -73,6 +75,13 @@ def check_state(state: State) -> None:
     _check_phases(state)
     _check_copies(state)
     _check_incarnations(state)
+    _check_secrets(state)
+
+
+def _check_secrets(state: State) -> None:
+    for vm in state.microvms.values():
+        assert vm.sealed.keys() == vm.spec.sensitive_metadata.keys(), "a secret is a digest and a value"
+        assert {each.key_id for each in vm.sealed.values()} <= state.data_keys.keys(), "what is sealed can be opened"
 
 
 def check_snapshot(state: State) -> None:
@@ -112,6 +121,8 @@ _UNTOLD = (
     | RotateAuthority
     | AbortRotation
     | RetireAuthority
+    | AddDataKey
+    | DropDataKey
 )
 """What changes no declared object, so that no watcher hears of it."""
 

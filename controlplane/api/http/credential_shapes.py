@@ -187,3 +187,18 @@ class RetireBody(Input):
         default=False,
         description="Whoever still depends on it loses its certificates: it has to join or be certified again.",
     )
+
+
+class DataKeyShape(Shape):
+    id: str
+    created_by: str
+    created_at: Timestamp
+    seals: bool = Field(description="The newest one does.")
+    sealed_with: str = Field(description="Id of the key of the key ring that seals it.")
+    microvms: int = Field(description="With a secret that it encrypts.")
+
+
+class SecretsStatus(Shape):
+    revision: int
+    microvms: int = Field(description="With secrets.")
+    data_keys: list[DataKeyShape] = Field(description="Newest first; more than one while a rotation goes on.")

@@ -160,6 +160,11 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
         "The cluster signs no certificates",
         "Its certificates come from an authority elsewhere: docs/guides/certificates.md.",
     ),
+    "secrets_unavailable": (
+        409,
+        "This node can seal no secrets",
+        "Give every node the key ring: docs/guides/security.md.",
+    ),
     "internal": (500, "An error of the server", "Report it with the request id; the server's log has the cause."),
     "driver_error": (502, "The host could not answer", ""),
     "no_leader": (503, "The cluster has no leader", f"{_RETRY_SAFE} An election takes a second or two."),

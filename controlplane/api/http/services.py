@@ -33,6 +33,7 @@ from controlplane.ports import (
     StateReader,
 )
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ class Services:
     """Of the Terraform provider."""
     signer: Issuer | None = None
     """None where this node cannot sign certificates."""
+    vault: Vault | None = None
+    """None where this node cannot seal secrets."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: whoever only waits answers at once."""
 

@@ -66,6 +66,7 @@ from controlplane.model.commands.hosts import (
 )
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, HoldKind, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
+from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal, Resealed
 
 __all__ = [
     "ENTRY_VERSION",
@@ -75,6 +76,7 @@ __all__ = [
     "Act",
     "ActOnHost",
     "Action",
+    "AddDataKey",
     "Adopt",
     "AgentConnected",
     "AgentLost",
@@ -101,6 +103,7 @@ __all__ = [
     "Delete",
     "Destroyed",
     "DropAudit",
+    "DropDataKey",
     "Entry",
     "Envelope",
     "EstablishAuthority",
@@ -124,6 +127,8 @@ __all__ = [
     "Release",
     "RenewCertificate",
     "Report",
+    "Reseal",
+    "Resealed",
     "Resurrect",
     "RetireAuthority",
     "RevokeApiToken",

@@ -57,6 +57,7 @@ from controlplane.model.commands.hosts import (
 )
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
+from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal
 from controlplane.model.types import DECODE_ERRORS, record
 
 ENTRY_VERSION = 1
@@ -125,6 +126,9 @@ Command = (
     | RotateAuthority
     | AbortRotation
     | RetireAuthority
+    | AddDataKey
+    | Reseal
+    | DropDataKey
 )
 
 
@@ -180,6 +184,9 @@ KINDS: dict[str, type[Command]] = {
     "rotate_authority": RotateAuthority,
     "abort_rotation": AbortRotation,
     "retire_authority": RetireAuthority,
+    "add_data_key": AddDataKey,
+    "reseal": Reseal,
+    "drop_data_key": DropDataKey,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

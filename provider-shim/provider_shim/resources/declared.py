@@ -234,7 +234,9 @@ class DeclaredResource(Resource):
             report.warn(f"The control plane warns about {self.label} {self.show(state)}", detail, path)
 
     def _create_key(self, planned: Object, body: Mapping[str, Any]) -> str:
-        text = json.dumps([self.type_name, self.show(planned), body], sort_keys=True, separators=(",", ":"))
+        # The key is no place for anything that follows from a secret.
+        shown = {name: value for name, value in body.items() if name != "sensitive_metadata"}
+        text = json.dumps([self.type_name, self.show(planned), shown], sort_keys=True, separators=(",", ":"))
         return f"tf-create-{hashlib.sha256(text.encode()).hexdigest()}"
 
     def _declare_new(

@@ -50,6 +50,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
     ("POST", "/api/v2/hosts/{name}/actions/adopt"): {"instance": "x", "namespace": "demo", "name": "web"},
+    ("POST", "/api/v2/hosts/{name}/actions/purge"): {"left": "quarantine/x-1", "reason": "no longer needed"},
     ("POST", "/api/v2/jointokens"): {"role": "host"},
     ("POST", "/api/v2/join"): {"token": f"flj_{'0' * 26}.{'x' * 43}.{'0' * 64}", "name": "h1", "csr": "PEM"},
     ("POST", "/api/v2/authority/actions/rotate"): {},

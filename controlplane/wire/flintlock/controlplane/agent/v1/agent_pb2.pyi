@@ -835,6 +835,26 @@ class Assignment(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SensitiveEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     UID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -846,6 +866,7 @@ class Assignment(_message.Message):
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     HALT_FIELD_NUMBER: _builtins.int
+    SENSITIVE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     namespace: _builtins.str
@@ -864,6 +885,10 @@ class Assignment(_message.Message):
     """of a tombstone: who ordered it, and why"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def sensitive(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """values of the spec's sensitive_metadata; travel with spec_json, for the guest alone"""
+
     def __init__(
         self,
         *,
@@ -878,11 +903,12 @@ class Assignment(_message.Message):
         spec_json: _builtins.bytes = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         halt: _builtins.bool = ...,
+        sensitive: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "halt", b"halt", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "halt", b"halt", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "sensitive", b"sensitive", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
