@@ -43,7 +43,9 @@ from controlplane.api.http.routes import (
     microvms,
     operations,
     providers,
+    purging,
     raft,
+    secrets,
     snapshots,
     watch,
 )
@@ -70,6 +72,7 @@ from controlplane.ports import (
     StateReader,
 )
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault
 
 PREFIX = "/api/v2"
 _ROUTERS = (
@@ -91,9 +94,11 @@ _ROUTERS = (
     audit,
     metrics,
     adoption,
+    purging,
     joining,
     authority,
     providers,
+    secrets,
 )
 
 
@@ -114,6 +119,7 @@ def create_app(
     ids: Ids,
     settings: ApiSettings,
     signer: Issuer | None = None,
+    vault: Vault | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
@@ -144,6 +150,7 @@ def create_app(
         settings=settings,
         releases=Releases(settings.providers_dir),
         signer=signer,
+        vault=vault,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)

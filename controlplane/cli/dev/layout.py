@@ -3,6 +3,7 @@
 DIR/dev.json                  this layout
 DIR/pki/ca, DIR/pki/<name>    throwaway authority and certificates
 DIR/token, DIR/tokens.json    the operator's token, and its digest as the nodes read it
+DIR/sealing-keys.json         the key ring of the nodes
 DIR/n1.yaml, DIR/h1.yaml      settings of each process
 DIR/n1/, DIR/h1/              its data
 DIR/run/, DIR/logs/           who runs, and what they said
@@ -89,6 +90,10 @@ class Layout:
     @property
     def tokens_file(self) -> Path:
         return self.directory / "tokens.json"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.directory / "sealing-keys.json"
 
     @property
     def images(self) -> Path:

@@ -102,6 +102,13 @@ class Connection:
                 self._client = Client(self._settings, self._cancel)
             return self._client
 
+    def interrupt(self) -> None:
+        """Terraform is interrupted: whoever waits for the API is woken."""
+        with self._lock:
+            client = self._client
+        if client is not None:
+            client.interrupt()
+
     def _value(self, config: Object, name: str) -> Any:
         value: Any = config.get(name)
         if any(part is UNKNOWN for part in as_list(value) or ()):

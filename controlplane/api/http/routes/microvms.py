@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, problems, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, problems, reads, sealing, shapes, views, writes
 from controlplane.api.http.access import Asker, Asking
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
@@ -44,6 +44,7 @@ async def declare_microvm(
     """Create or change a microVM."""
     command = body.command(namespace, name, uid=asked.new_uid(), when=asked.when)
     warnings = writes.warnings_for(body.spec)
+    command = await sealing.sealed(asked.services, command, body.sensitive_metadata)
     return await declaring.declare(asked, command, warnings=warnings)
 
 
