@@ -22,7 +22,7 @@ from controlplane.machine.state import BLOCK, Queue, State, audit_key
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
 from controlplane.model.api_tokens import ApiToken
-from controlplane.model.audit import AuditExport, AuditRecord
+from controlplane.model.audit import AuditExport, AuditRecord, hash_of
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.policies import policies_named
@@ -42,6 +42,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import DECODE_ERRORS, Kind
 
 FORMAT = 2
@@ -130,6 +131,9 @@ class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
 class _Holders(_Records[Holder], tag="holders", frozen=True): ...
 
 
+class _DataKeys(_Records[DataKey], tag="data_keys", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -162,6 +166,7 @@ _TableChunk = (
     | _Authorities
     | _JoinTokens
     | _Holders
+    | _DataKeys
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -185,6 +190,7 @@ TABLES: tuple[str, ...] = (
     "authorities",
     "join_tokens",
     "holders",
+    "data_keys",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 
@@ -317,6 +323,11 @@ class Loader:
 
     def _take(self, read: _TableChunk) -> None:
         self._tables[str(read.__struct_config__.tag)].add(read.items)
+        # The hash of an audit record is its digest: it has to be that of what was read.
+        if isinstance(read, _Audit) and self.header.digest_format == DIGEST_FORMAT:
+            wrong = next((each.sequence for _, each in read.items if hash_of(each) != each.hash), None)
+            if wrong is not None:
+                raise ValueError(f"state snapshot: audit record {wrong} has another hash than its content")
         self._digest += sum([digest_of(key, value) for key, value in read.items])
         if isinstance(read, _MicroVMs):
             for _, vm in read.items:

@@ -33,10 +33,11 @@ from controlplane.model.resources import (
     Override,
     Policy,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 6
+DIGEST_FORMAT = 7
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """
@@ -58,19 +59,29 @@ Untold = (
     | ClusterAuthority
     | JoinToken
     | Holder
+    | DataKey
 )
 """Records whose changes are no events."""
 Record = Host | Namespace | Policy | MicroVM | Operation | Untold
+Place = tuple[type[Record | None], str]
+"""Where a record is: its type says the table."""
+Digests = tuple[int | None, int | None]
+"""Of what is at one place before a command and after it; None: nothing."""
 
 
 def digest_of(key: str, value: Record) -> int:
-    """Digest of one record under its key; the kind is part of it, so equal bytes of two kinds differ."""
+    """Digest of one record under its key; the kind is part of it, so equal bytes of two kinds differ.
+
+    A link of the audit chain has a hash of all it says, its place included, and that is its digest.
+    """
+    if isinstance(value, AuditRecord):
+        return int(value.hash[:32], 16)
     data = type(value).__name__.encode() + b"\0" + key.encode() + b"\0" + _encoder.encode(value)
     return int.from_bytes(blake2b(data, digest_size=16).digest(), "big")
 
 
 class Draft:
-    def __init__(self, state: State, *, at: int, actor: str) -> None:
+    def __init__(self, state: State, *, at: int, actor: str, term: int) -> None:
         self.state = state
         """As edited so far, but for `digest` and `revision`, which `result` puts in."""
         self.digest = state.digest
@@ -78,8 +89,11 @@ class Draft:
         """What `changed` compares with: the digest before the command; in a batch, before each of its commands."""
         self.at = at
         self.actor = actor
+        self.term = term
+        """The log's: what a leader decided from its memory counts in its own alone."""
         self.revision = state.revision + 1
         self.events: list[Event] = []
+        self.digests: dict[Place, Digests] = {}
 
     @property
     def changed(self) -> bool:
@@ -230,6 +244,10 @@ class Draft:
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
         self._digest(value.fingerprint, old, value)
 
+    def drop_authority(self, value: ClusterAuthority) -> None:
+        self.state = replace(self.state, authorities=self.state.authorities.delete(value.fingerprint))
+        self._digest(value.fingerprint, value, None)
+
     def put_join_token(self, value: JoinToken) -> None:
         old = self.state.join_tokens.get(value.id)
         self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))
@@ -249,6 +267,15 @@ class Draft:
         key = holder_key(value.kind, value.name)
         self.state = replace(self.state, holders=self.state.holders.delete(key))
         self._digest(key, value, None)
+
+    def put_data_key(self, value: DataKey) -> None:
+        old = self.state.data_keys.get(value.id)
+        self.state = replace(self.state, data_keys=self.state.data_keys.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_data_key(self, value: DataKey) -> None:
+        self.state = replace(self.state, data_keys=self.state.data_keys.delete(value.id))
+        self._digest(value.id, value, None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -281,12 +308,13 @@ class Draft:
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 
     def _digest(self, key: str, old: Record | None, new: Record | None) -> None:
-        total = self.digest
-        if old is not None:
-            total -= digest_of(key, old)
-        if new is not None:
-            total += digest_of(key, new)
-        self.digest = total % DIGEST_MODULUS
+        place = (type(old) if new is None else type(new), key)
+        known = self.digests.get(place)
+        # What this draft put there before need not be hashed again.
+        first, was = known or ((digest := digest_of(key, old) if old is not None else None), digest)
+        now = digest_of(key, new) if new is not None else None
+        self.digests[place] = (first, now)
+        self.digest = (self.digest - (was or 0) + (now or 0)) % DIGEST_MODULUS
 
 
 def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:

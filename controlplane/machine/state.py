@@ -35,6 +35,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, record, replace
 
 BLOCK = 256
@@ -112,6 +113,8 @@ class State:
     join_tokens: Table[JoinToken] = Table()
     holders: Table[Holder] = Table()
     """By kind and name (`holder_key`): the certificates that the cluster issued."""
+    data_keys: Table[DataKey] = Table()
+    """By id: what secrets are sealed with; none before the first."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

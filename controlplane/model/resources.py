@@ -12,6 +12,7 @@ from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Deletion, Held, Leftover
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -417,6 +418,8 @@ class MicroVM:
     hold: Held | None = None
     move: Move | None = None
     stay: Stay | None = None
+    sealed: dict[str, SealedValue] = field(default_factory=dict[str, SealedValue])
+    """The values that `spec.sensitive_metadata` has the digests of."""
 
     @property
     def is_tombstone(self) -> bool:

@@ -16,6 +16,8 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import (
+    AbortRotation,
+    AddDataKey,
     Batch,
     BeginIncarnation,
     CancelOverride,
@@ -25,6 +27,7 @@ from controlplane.model.commands import (
     CreateJoinToken,
     Destroyed,
     DropAudit,
+    DropDataKey,
     EstablishAuthority,
     ExportedAudit,
     Join,
@@ -34,10 +37,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.gc import Trigger
 from controlplane.model.policies import policies_named
@@ -70,6 +75,13 @@ def check_state(state: State) -> None:
     _check_phases(state)
     _check_copies(state)
     _check_incarnations(state)
+    _check_secrets(state)
+
+
+def _check_secrets(state: State) -> None:
+    for vm in state.microvms.values():
+        assert vm.sealed.keys() == vm.spec.sensitive_metadata.keys(), "a secret is a digest and a value"
+        assert {each.key_id for each in vm.sealed.values()} <= state.data_keys.keys(), "what is sealed can be opened"
 
 
 def check_snapshot(state: State) -> None:
@@ -106,6 +118,11 @@ _UNTOLD = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
+    | AddDataKey
+    | DropDataKey
 )
 """What changes no declared object, so that no watcher hears of it."""
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -110,6 +111,8 @@ class DeclareMicroVM:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     annotations: dict[str, str] = field(default_factory=dict[str, str])
     when: Precondition = Precondition()
+    sealed: dict[str, SealedValue] = field(default_factory=dict[str, SealedValue])
+    """Values of `spec.sensitive_metadata`; those that it has already may be left out."""
 
 
 Declaration = DeclareNamespace | DeclarePolicy | DeclareHost | DeclareMicroVM

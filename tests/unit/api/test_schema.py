@@ -14,12 +14,18 @@ from controlplane.api import schema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
+    "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}": {"get"},
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},
+    "/api/v2/secrets": {"get"},
+    "/api/v2/secrets/actions/rotate": {"post"},
     "/api/v2/join": {"post"},
     "/api/v2/join/authority": {"get"},
     "/api/v2/authority": {"get"},
     "/api/v2/authority/actions/revoke": {"post"},
+    "/api/v2/authority/actions/rotate": {"post"},
+    "/api/v2/authority/actions/abort": {"post"},
+    "/api/v2/authority/actions/retire": {"post"},
     "/api/v2/namespaces": {"get"},
     "/api/v2/namespaces/{name}": {"put", "get", "delete"},
     "/api/v2/hosts": {"get"},
