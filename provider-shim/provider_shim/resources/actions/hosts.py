@@ -46,7 +46,8 @@ class HostDrainAction(ApiAction):
     type_name = "flintlock_host_drain"
     schema = Schema(
         description="Lets nothing new come to a host, moves what may run elsewhere, and waits until the host is empty. "
-        "`flintlock_host_uncordon` ends it.",
+        "`flintlock_host_uncordon` ends it. A `flintlock_host` that declares a `mode` brings that back with the next "
+        "apply.",
         attributes={
             "host": named("Name of the host."),
             "maintenance": Attribute(
