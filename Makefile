@@ -154,6 +154,10 @@ bench-failover: $(DEV) ## How long microVMs are away when their host is lost (AR
 bench-snapshot: $(DEV) ## Snapshots of 1,000,000 objects under a write load: time, bytes, stalls, memory, restart
 	$(BIN)/python -m tests.bench.bench_snapshot
 
+.PHONY: bench-security
+bench-security: $(DEV) ## What TLS and roles cost a read through the API: ratios in one run
+	$(BIN)/python -m tests.bench.bench_security $(ARGS)
+
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot
 
