@@ -82,6 +82,11 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
+.PHONY: acceptance
+acceptance: $(DEV) test-parts ## The provider alone: both Terraforms, every resource, operators' words, faults, kills
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/acceptance/terraform tests/acceptance/test_both_terraforms.py \
+	  tests/acceptance/test_crash_safety.py tests/acceptance/test_terraform_kills.py tests/acceptance/test_tokens_in_terraform.py
+
 .PHONY: provider-dist
 provider-dist: $(DEV) ## A release of the Terraform provider in DIST=dist: zip, manifest, SHA256SUMS
 	$(BIN)/python -m provider_shim.release $(or $(DIST),dist)
@@ -116,6 +121,10 @@ simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 .PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
+
+.PHONY: bench-terraform
+bench-terraform: $(DEV) ## The provider beside terraform_data at n = 1, 100, 1,000 and 5,000: ratios (ARGS="--sizes 1 100")
+	$(BIN)/python -m tests.bench.bench_terraform $(ARGS)
 
 bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
 	PYTHONPATH=tests $(BIN)/python tests/acceptance/terraform/provider_starts.py --count 200

@@ -29,7 +29,7 @@ from controlplane.ports.issuance import Applicant, Issuer, NoAuthorityError, Pre
 
 LOOK_S = 1.0
 """How often the state is asked whether another authority signs."""
-RETRY_S = 30.0
+RETRY_S = 5.0
 LONGEST_WAIT_S = 600.0
 """The clock may be set, and the file replaced, meanwhile."""
 _log = structlog.get_logger(__name__)
@@ -95,8 +95,11 @@ class NodeRenewal:
         if trust.follow(self._files, trusted, authorities.retired_fingerprints(state)):
             _log.info("authorities.trusted", signs=signs.fingerprint)
         file = AuthorityFile.of(signs.certificate, signs.key)
-        if AuthorityFile.load(self._authority_file) != file:
-            storage.replace(self._authority_file, file.model_dump_json(indent=2).encode(), mode=0o600)
+        try:
+            if AuthorityFile.load(self._authority_file) != file:
+                storage.replace(self._authority_file, file.model_dump_json(indent=2).encode(), mode=0o600)
+        except (IdentityError, OSError) as error:  # no reason to let the certificate expire
+            _log.warning("authority.not_kept", reason=str(error))
 
     def _retry_s(self) -> float:
         """Often enough to be tried some times before the certificate expires."""

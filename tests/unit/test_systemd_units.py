@@ -46,6 +46,14 @@ def test_each_is_exposed_to_little(installed: Path) -> None:
     assert found.returncode == 0, found.stdout
 
 
+def test_a_node_can_renew_its_certificates_where_nothing_else_is_written() -> None:
+    unit = next(each for each in UNITS if "node" in each.name).read_text()
+    config = re.search(r"(?m)^ExecStart=.* --config (\S+)$", unit)
+    assert config is not None
+    assert "ProtectSystem=strict" in unit
+    assert f"\nReadWritePaths=-{Path(config[1]).parent}\n" in unit
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=[unit.stem for unit in UNITS])
 def test_none_is_root_and_an_agent_has_one_privilege(unit: Path) -> None:
     said = dict(re.findall(r"(?m)^(\w+)=(.*)$", unit.read_text()))

@@ -165,10 +165,10 @@ async def _permitted(asker: Asker, steps: Sequence[Step], state: State) -> list[
 
 def _questions(step: Step, state: State) -> Iterator[Question]:
     """What its caller has to be allowed: what is there has its labels now, and what is declared those then."""
-    kind, namespace, name = step.about
-    labels = labels_of(state, KIND_OF[kind], namespace, name)
     if step.problem is not None:
         return
+    kind, namespace, name = step.about
+    labels = labels_of(state, KIND_OF[kind], namespace, name)
     if step.command is None or isinstance(step.command, Delete):
         yield about_named(Verb.DELETE, kind, namespace, name, labels or {})
         return

@@ -6,8 +6,8 @@ longer remembered answers 410 before the stream begins, or ends it with an `erro
 again.
 
 A stream of a node that has lost the leader ends with an `error` event, too: its silence would be taken for calm. One
-that was asked to be stale goes on, and its heartbeats tell for how long there has been no leader. So does the stream of
-somebody whose credential has ended, or who may see nothing of it any more (`standing`).
+that was asked to be stale goes on, and its heartbeats tell for how long there has been no leader. The same end comes to
+the stream of somebody whose credential has ended, or who may see nothing of it any more (`standing`).
 
 One command may change several objects. Their events leave together and only the last carries the `id`, so that a stream
 that breaks in between is resumed from before them: an event may come twice, and none is lost.

@@ -150,6 +150,14 @@ async def test_join_tokens_are_of_the_authority_by_which_every_node_is_known(nod
     assert nodes.issuer.fingerprint() == issuing.fingerprint(nodes.signs())
 
 
+async def test_a_file_that_cannot_be_written_keeps_no_node_from_renewing(nodes: Nodes) -> None:
+    nodes.authority_file("n1").unlink()
+    nodes.authority_file("n1").mkdir()
+    await nodes.do(nodes.issuer.successor())
+    async with nodes.running("n1"):
+        await nodes.until_waiting("n2")
+
+
 async def test_an_operators_own_root_stays_in_the_file(nodes: Nodes) -> None:
     other = issuing.new_issuer("test", now=nodes.now).certificate
     with nodes.files("n1").ca.open("ab") as file:

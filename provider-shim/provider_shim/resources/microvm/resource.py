@@ -118,6 +118,12 @@ class MicroVMResource(DeclaredResource):
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def fetch(self, state: Mapping[str, Value], *, deadline: float | None = None) -> dict[str, Any] | None:
+        shared = None
+        if deadline is None:  # a refresh, which is one of many
+            shared = self._connection.reads.microvm(str(state["namespace"]), str(state["name"]))
+        return shared or super().fetch(state, deadline=deadline)
+
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         drift.warn_of_silence(call.report, self.show(stored), stored)
         fields = drift.drifted_fields(stored)
