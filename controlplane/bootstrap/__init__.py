@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from controlplane.identity.grpc_tls import require_tls13
 from controlplane.settings import AgentFileSettings, NodeSettings
+
+# gRPC looks when it is imported, and so would not see what is said later.
+require_tls13()
 
 
 def run_node(settings: NodeSettings, config: Path) -> int:

@@ -30,7 +30,9 @@ PATHS = {
     "Role": "/roles",
     "RoleBinding": "/rolebindings",
 }
-_WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec", "sensitive_metadata"}
+BODY = ("labels", "annotations", "spec", "sensitive_metadata")
+"""What of a document the body of a PUT holds."""
+_WRITTEN = {"kind", "name", "namespace", *BODY}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -132,7 +134,7 @@ def _check(where: str, document: object, namespace: str) -> Json:
         resource.setdefault("namespace", namespace)
     elif "namespace" in resource:
         raise CliError(f"{where}: /namespace: a {kind} is in no namespace")
-    for part in ("spec", "labels", "annotations", "sensitive_metadata"):
+    for part in BODY:
         if part in resource and not isinstance(resource[part], dict):
             raise CliError(f"{where}: /{part}: must be a mapping")
     for part in ("name", "namespace"):

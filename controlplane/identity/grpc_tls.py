@@ -14,5 +14,5 @@ _NO_KEY_IS_SHARED = "ECDHE-PSK-AES128-CBC-SHA"
 
 
 def require_tls13() -> None:
-    """For this process. Called before its first connection; what the environment says already stays."""
+    """For this process. Called before gRPC is imported; what the environment says already stays."""
     os.environ.setdefault(VARIABLE, _NO_KEY_IS_SHARED)

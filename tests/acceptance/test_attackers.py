@@ -125,7 +125,7 @@ def test_pickles_are_data_at_every_port(cluster: DevCluster, door: str, tmp_path
 def test_nobody_is_talked_into_an_older_tls(cluster: DevCluster, door: str) -> None:
     old = context(cluster, member="n2")
     old.minimum_version = ssl.TLSVersion.TLSv1
-    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
     old.set_ciphers("ALL:@SECLEVEL=0")
     with (
         socket.create_connection(("127.0.0.1", port_of(cluster, door)), timeout=5) as plain,

@@ -196,7 +196,7 @@ def _happened(client: Client, document: Document, before: Json | None) -> list[s
 
 
 def _planned(client: Client, document: Document) -> list[str]:
-    body = {part: document.resource[part] for part in ("labels", "annotations", "spec") if part in document.resource}
+    body = {part: document.resource[part] for part in documents.BODY if part in document.resource}
     plan = client.request("PUT", document.path, params={"dry_run": "true"}, body=body).body
     lines = [
         f"{c['pointer']}: {diff.shown(c.get('from'))} -> {diff.shown(c.get('to'))} ({c.get('effect')})"
