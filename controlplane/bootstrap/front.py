@@ -46,6 +46,7 @@ from controlplane.ports.issuance import Lives
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
+from controlplane.reconcile.groups import GroupRunner
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.reconcile.ledger import Ledger
@@ -155,6 +156,8 @@ async def run_front(settings: NodeSettings) -> None:
     scheduler = Scheduler(replica, replica, gateway.link, lambda: replica.is_leader)
     evacuation = EvacuationRunner(replica, replica, gateway.link, lambda: replica.is_leader)
 
+    groups = GroupRunner(replica, replica, clock, ids, is_leader=lambda: replica.is_leader)
+
     def leading_term() -> int | None:
         return replica.reign.term if replica.reign is not None else None
 
@@ -167,6 +170,7 @@ async def run_front(settings: NodeSettings) -> None:
             scheduler.run(),
             failover.run(),
             evacuation.run(),
+            groups.run(),
             collector.run(),
             announcer.run(),
             token_uses.run(),

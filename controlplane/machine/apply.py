@@ -20,6 +20,7 @@ from controlplane.machine import (
     collect,
     declare,
     evacuation,
+    groups,
     holding,
     hosts,
     incarnations,
@@ -54,6 +55,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
@@ -84,6 +86,7 @@ from controlplane.model.commands import (
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    StepGroup,
     WitnessRequests,
     open_payload,
 )
@@ -106,7 +109,7 @@ _Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
 _Belonging = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
 """Who belongs to the cluster."""
 
-_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | _Auditing
+_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | StepGroup | _Auditing
 """What the leader's runners decide from the state alone."""
 
 _Own = (
@@ -188,6 +191,8 @@ def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
             return declare.declare_host(draft, command)
         case DeclareMicroVM():
             return declare.declare_microvm(draft, command)
+        case DeclareMicroVMGroup():
+            return groups.declare_group(draft, command)
         case Delete():
             return delete(draft, command)
         case Act():
@@ -304,6 +309,8 @@ def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
             return evacuation.mark_staying(draft, command)
         case HostEvacuated():
             return evacuation.host_evacuated(draft, command)
+        case StepGroup():
+            return groups.step_group(draft, command)
         case BeginAudit() | WitnessRequests():
             return audit.kept(draft)
         case ExportedAudit():
@@ -409,6 +416,8 @@ def _exists(state: State, known: Made) -> bool:
     match known.kind:
         case Kind.MICROVM:
             return known.uid in state.microvms
+        case Kind.MICROVM_GROUP:
+            return any(each.meta.uid == known.uid for each in state.microvm_groups.values())
         case Kind.NAMESPACE:
             return any(each.meta.uid == known.uid for each in state.namespaces.values())
         case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:

@@ -55,6 +55,7 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    StepGroup,
     Witnessed,
     WitnessRequests,
     open_payload,
@@ -89,6 +90,7 @@ _Decided = (
     | BeginIncarnation
     | BeginAudit
     | DropAudit
+    | StepGroup
 )
 
 Result = Applied | Rejected

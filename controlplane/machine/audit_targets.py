@@ -22,6 +22,7 @@ from controlplane.model.commands import (
     Declaration,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     Delete,
     EstablishAuthority,
@@ -40,8 +41,10 @@ from controlplane.model.commands import (
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    StepGroup,
 )
 from controlplane.model.credentials import holder_key
+from controlplane.model.groups import group_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import BREAKER
 from controlplane.model.types import Kind
@@ -65,6 +68,7 @@ class Target:
 NOTHING = Target()
 _DECLARED: dict[type[Declaration], Kind] = {
     DeclareMicroVM: Kind.MICROVM,
+    DeclareMicroVMGroup: Kind.MICROVM_GROUP,
     DeclareHost: Kind.HOST,
     DeclareNamespace: Kind.NAMESPACE,
     **KIND_DECLARED,
@@ -90,6 +94,8 @@ def target_of(state: State, command: Command) -> Target:
             return Target(Kind.HOST.value, name=command.host)
         case Adopt():
             return target_of(state, command.declaration)
+        case StepGroup():
+            return Target(Kind.MICROVM_GROUP.value, command.namespace, command.name, command.uid)
         case OverrideBreaker() | CancelOverride():
             return Target(CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():
@@ -97,7 +103,7 @@ def target_of(state: State, command: Command) -> Target:
         case CreateApiToken() | RotateApiToken() | RevokeApiToken():
             return Target(API_TOKEN, name=command.name, uid=command.uid)
         case _ if isinstance(command, Declaration):
-            namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
+            namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
             return Target(_DECLARED[type(command)].value, namespace, command.name)
         case _:
             return _credential_of(command)
@@ -131,6 +137,9 @@ def _found(state: State, target: Target) -> tuple[str, Record] | None:
         case "MicroVM":
             key = target.uid or state.names.get(f"{target.namespace}/{key}") or ""
             record = state.microvms.get(key)
+        case "MicroVMGroup":
+            key = group_key(target.namespace or "", key)
+            record = state.microvm_groups.get(key)
         case "Host":
             record = state.hosts.get(key)
         case "Namespace":

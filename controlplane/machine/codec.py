@@ -25,6 +25,7 @@ from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
+from controlplane.model.groups import MicroVMGroup
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -130,6 +131,9 @@ class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
 class _Holders(_Records[Holder], tag="holders", frozen=True): ...
 
 
+class _MicroVMGroups(_Records[MicroVMGroup], tag="microvm_groups", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -162,6 +166,7 @@ _TableChunk = (
     | _Authorities
     | _JoinTokens
     | _Holders
+    | _MicroVMGroups
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -185,6 +190,7 @@ TABLES: tuple[str, ...] = (
     "authorities",
     "join_tokens",
     "holders",
+    "microvm_groups",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 
@@ -335,6 +341,7 @@ class Loader:
             pending=indexes.pending.finish(),
             failed=indexes.failed.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
+            members=Map({group: uids.finish() for group, uids in indexes.members.items()}),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
@@ -376,6 +383,7 @@ class _Indexes:
         self.pending = Map[str, None]().mutate()
         self.failed = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
+        self.members: dict[str, _Uids] = {}
         self.usage: dict[str, Amount] = {}
         self.policy_users: dict[tuple[Kind, str], int] = {}
 
@@ -391,6 +399,8 @@ class _Indexes:
             if uids is None:
                 uids = self.on_host[vm.placement.host] = _Uids()
             uids.add(meta.uid)
+        if vm.group is not None:
+            self.members.setdefault(vm.group, _Uids()).add(meta.uid)
         namespace = str(meta.namespace)
         self.usage[namespace] = self.usage.get(namespace, Amount()) + amount_of(vm.spec)
         for named in policies_named(vm.spec):

@@ -417,6 +417,8 @@ class MicroVM:
     hold: Held | None = None
     move: Move | None = None
     stay: Stay | None = None
+    group: str | None = None
+    """Uid of the group that it is a member of."""
 
     @property
     def is_tombstone(self) -> bool:

@@ -40,6 +40,7 @@ from controlplane.model.commands import (
     RotateApiToken,
 )
 from controlplane.model.gc import Trigger
+from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -80,7 +81,7 @@ def check_snapshot(state: State) -> None:
     assert dump(loaded) == data
     for name in TABLES:
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("names", "pending", "failed", "on_host"):
+    for name in ("names", "pending", "failed", "on_host", "members"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -140,7 +141,7 @@ def _check_indexes(state: State) -> None:
     for uid in sorted(state.microvms):
         assert state.microvms[uid].meta.uid == uid
         rebuilt = reindex_microvm(rebuilt, None, state.microvms[uid])
-    for name in ("names", "pending", "failed", "on_host", "usage", "policy_users"):
+    for name in ("names", "pending", "failed", "on_host", "members", "usage", "policy_users"):
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
     assert sorted(state.key_order) == sorted(state.keys)
@@ -406,12 +407,14 @@ def _still_there(host: Host, after: State) -> bool:
 def _key(value: Declared) -> str:
     if isinstance(value, Operation):
         return value.id
+    if isinstance(value, MicroVMGroup):
+        return group_key(str(value.meta.namespace), value.meta.name)
     return value.meta.uid if isinstance(value, MicroVM) else value.meta.name
 
 
 def _records(
     state: State, kind: Kind
-) -> Table[Host] | Table[Namespace] | Table[Policy] | Table[MicroVM] | Table[Operation]:
+) -> Table[Host] | Table[Namespace] | Table[Policy] | Table[MicroVM] | Table[MicroVMGroup] | Table[Operation]:
     match kind:
         case Kind.HOST:
             return state.hosts
@@ -421,5 +424,7 @@ def _records(
             return state.policies_of(kind)
         case Kind.MICROVM:
             return state.microvms
+        case Kind.MICROVM_GROUP:
+            return state.microvm_groups
         case Kind.OPERATION:
             return state.operations

@@ -8,15 +8,26 @@ come in the request's order. A deletion of what is not there is done already, so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, shapes
 from controlplane.api.http.access import Asker, about_named, labels_of
-from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
+from controlplane.api.http.declarations import (
+    ITEM_OF,
+    ITEMS,
+    ApplyBody,
+    Identity,
+    Item,
+    MicroVMGroupItem,
+    MicroVMItem,
+    Removal,
+)
+from controlplane.api.http.declaring import declares
 from controlplane.api.http.services import Services
+from controlplane.decide.access import Question
 from controlplane.identity.principal import Principal
 from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
 from controlplane.machine.state import State
@@ -31,9 +42,11 @@ _RANK = {
     Kind.GC_POLICY: 1,
     Kind.HOST: 2,
     Kind.MICROVM: 3,
+    Kind.MICROVM_GROUP: 3,
     Kind.ROLE: 4,
     Kind.ROLE_BINDING: 5,
 }
+_NAMESPACED = (Kind.MICROVM, Kind.MICROVM_GROUP)
 _FORBIDDEN = "forbidden"
 _AT_ONCE = 256
 """Items that are checked in one go, and keyed ones that are proposed at the same time."""
@@ -130,14 +143,14 @@ def _declaration(services: Services, pointer: str, raw: object) -> Step:
 
 
 def _declared(services: Services, pointer: str, item: Item) -> Step:
-    about = About(item.kind, item.namespace if isinstance(item, MicroVMItem) else None, item.name)
+    about = About(item.kind, item.namespace if isinstance(item, MicroVMItem | MicroVMGroupItem) else None, item.name)
     return Step(pointer=pointer, about=about, command=item.declare(uid=services.ids.new()))
 
 
 def _deletion(pointer: str, raw: object, state: State) -> Step:
     item = _check(Removal, pointer, raw)
-    if (item.namespace is None) is (item.kind is Kind.MICROVM):
-        raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
+    if (item.namespace is None) is (item.kind in _NAMESPACED):
+        raise problems.invalid(f"{pointer}/namespace", "is required for microVMs and groups, and only for them")
     about = About(item.kind, item.namespace, item.name)
     command = Delete(kind=item.kind, namespace=item.namespace, name=item.name, reason=item.reason)
     there = reads.find_for(state, command) is not None
@@ -147,18 +160,20 @@ def _deletion(pointer: str, raw: object, state: State) -> Step:
 async def _permitted(asker: Asker, step: Step, state: State) -> Step:
     """The step, or that its caller may not do it. What is there has its labels now, and what is declared those then."""
     about, verb = step.about, Verb.DECLARE
-    labels = [labels_of(state, AccessKind(about.kind.value), about.namespace, about.name)]
+    labels = labels_of(state, AccessKind(about.kind.value), about.namespace, about.name)
+    then: Iterable[Question] = ()
     match step.command:
         case None if step.problem is not None:
             return step
         case None | Delete():
             verb = Verb.DELETE
         case command:
-            labels.append(cast("Declaration", command).labels)
+            then = declares(cast("Declaration", command))
     try:
-        for each in labels:
-            if each is not None or verb is Verb.DELETE:
-                await asker.require(about_named(verb, about.kind, about.namespace, about.name, each or {}))
+        if labels is not None or verb is Verb.DELETE:
+            await asker.require(about_named(verb, about.kind, about.namespace, about.name, labels or {}))
+        for question in then:
+            await asker.require(question)
     except problems.ApiError as error:
         pointed = problems.FieldError(pointer=step.pointer, message=error.problem.detail)
         return replace(step, command=None, problem=error.problem.model_copy(update={"errors": [pointed]}))

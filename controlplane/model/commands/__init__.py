@@ -23,6 +23,7 @@ from controlplane.model.commands.declaring import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclarePolicy,
@@ -45,6 +46,7 @@ from controlplane.model.commands.envelope import (
     open_payload,
     seal,
 )
+from controlplane.model.commands.groups import NewMember, Stall, StepGroup
 from controlplane.model.commands.hosts import (
     AgentConnected,
     AgentLost,
@@ -89,6 +91,7 @@ __all__ = [
     "DeclareGCPolicy",
     "DeclareHost",
     "DeclareMicroVM",
+    "DeclareMicroVMGroup",
     "DeclareNamespace",
     "DeclarePlacementPolicy",
     "DeclarePolicy",
@@ -113,6 +116,7 @@ __all__ = [
     "Join",
     "MarkStaying",
     "MarkUnplaced",
+    "NewMember",
     "NoteApiTokenUses",
     "OverrideBreaker",
     "Place",
@@ -125,6 +129,8 @@ __all__ = [
     "RevokeCertificates",
     "RevokeJoinToken",
     "RotateApiToken",
+    "Stall",
+    "StepGroup",
     "UnknownEntryError",
     "WitnessRequests",
     "Witnessed",

@@ -31,12 +31,14 @@ from controlplane.model.commands.declaring import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
     DeclareRoleBinding,
     Delete,
 )
+from controlplane.model.commands.groups import StepGroup
 from controlplane.model.commands.hosts import (
     AgentConnected,
     AgentLost,
@@ -119,6 +121,8 @@ Command = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | DeclareMicroVMGroup
+    | StepGroup
 )
 
 
@@ -171,6 +175,8 @@ KINDS: dict[str, type[Command]] = {
     "join": Join,
     "renew_certificate": RenewCertificate,
     "revoke_certificates": RevokeCertificates,
+    "declare_microvm_group": DeclareMicroVMGroup,
+    "step_group": StepGroup,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 
