@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,13 +31,13 @@ DEADLINE_MS = 60_000
 class Fleet:
     """A group on two hosts, whose guests get ready unless their kernel is the broken one."""
 
-    def __init__(self, **group: object) -> None:
+    def __init__(self, **group: Any) -> None:
         self.machine = DrivenMachine().with_host(vcpu=64, memory_in_mb=64_000)
         self.uids = count(1)
         self.declare(**group)
 
-    def declare(self, **group: object) -> None:
-        self.machine.accept(declare_group(**group))  # pyright: ignore[reportArgumentType]
+    def declare(self, **group: Any) -> None:
+        self.machine.accept(declare_group(**group))
 
     @property
     def group(self) -> MicroVMGroup:
