@@ -37,6 +37,7 @@ lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
 	$(UV_COMPILE) pyproject.toml provider-shim/pyproject.toml -c requirements-build.lock -o requirements.lock
 	$(UV_COMPILE) --group dev pyproject.toml provider-shim/pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group terraform -c requirements.lock -o requirements-terraform.lock
+	$(UV_COMPILE) tests/conformance/requirements.in -o tests/conformance/requirements.lock
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 PACKAGES := controlplane provider-shim/provider_shim
@@ -81,6 +82,15 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
+.PHONY: acceptance
+acceptance: $(DEV) test-parts ## The provider alone: both Terraforms, every resource, operators' words, faults, kills
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/acceptance/terraform tests/acceptance/test_both_terraforms.py \
+	  tests/acceptance/test_crash_safety.py tests/acceptance/test_terraform_kills.py tests/acceptance/test_tokens_in_terraform.py
+
+.PHONY: provider-dist
+provider-dist: $(DEV) ## A release of the Terraform provider in DIST=dist: zip, manifest, SHA256SUMS
+	$(BIN)/python -m provider_shim.release $(or $(DIST),dist)
+
 .PHONY: restore-drill
 restore-drill: $(DEV) ## Back a real cluster up (directory, file, S3), destroy it, restore it, compare
 	$(BIN)/python -m pytest tests/acceptance/test_restore_drill.py tests/acceptance/test_s3_store.py
@@ -92,6 +102,11 @@ JOBS ?= $(shell nproc)
 .PHONY: raft-schedules
 raft-schedules: $(DEV) ## Random schedules of Raft cores: SEEDS=N [FROM=M] [JOBS=J]; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.raft --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
+
+RUNS ?= 200
+.PHONY: terraform-kills
+terraform-kills: $(DEV) ## kill -9 of Terraform, provider, API node, leader at random points of RUNS=200 applies [FROM=N]; goes on where it was interrupted
+	PYTHONPATH=tests $(BIN)/python -m kills --runs $(RUNS) $(if $(filter file,$(origin FROM)),,--from $(FROM))
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
@@ -106,6 +121,13 @@ simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 .PHONY: bench-vms bench-log bench-handover bench-etcd bench-boot bench-starts bench-lost-hosts
 bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,000 held in memory
 	$(BIN)/python -m tests.bench.bench_vms
+
+.PHONY: bench-terraform
+bench-terraform: $(DEV) ## The provider beside terraform_data at n = 1, 100, 1,000 and 5,000: ratios (ARGS="--sizes 1 100")
+	$(BIN)/python -m tests.bench.bench_terraform $(ARGS)
+
+bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
+	PYTHONPATH=tests $(BIN)/python tests/acceptance/terraform/provider_starts.py --count 200
 
 bench-log: $(DEV) ## The replicated log beside PySyncObj as shipped
 	$(BIN)/python -m tests.bench.bench_log
@@ -132,6 +154,10 @@ bench-failover: $(DEV) ## How long microVMs are away when their host is lost (AR
 bench-snapshot: $(DEV) ## Snapshots of 1,000,000 objects under a write load: time, bytes, stalls, memory, restart
 	$(BIN)/python -m tests.bench.bench_snapshot
 
+.PHONY: bench-security
+bench-security: $(DEV) ## What TLS and roles cost a read through the API: ratios in one run
+	$(BIN)/python -m tests.bench.bench_security $(ARGS)
+
 bench-boot: $(DEV) parts ## Boot time of guests beside bare QEMU, memory of an idle one
 	$(BIN)/python -m tests.bench.bench_boot
 
@@ -149,15 +175,40 @@ raft-check-broken: $(DEV) test-parts ## The same check finds out builds that are
 	$(BIN)/python -m tests.linearizability.broken_builds
 
 .PHONY: security fuzz
-security: $(DEV) ## Attackers at every door, who may do what, almost right input for every decoder, the audit chain
+security: $(DEV) ## Attackers at every door, who may do what, almost right input for every decoder, the audit chain, secrets
 	$(BIN)/ruff check $(PACKAGES) schemas docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit/consensus/test_hostile.py tests/unit/fuzz \
 	  tests/unit/api/test_heads.py tests/unit/api/test_rates.py tests/unit/api/test_fuzz.py tests/unit/api/test_auth.py \
 	  tests/unit/api/test_access_table.py tests/unit/gateway/test_access.py tests/unit/api/test_audit.py \
-	  tests/unit/model/test_audit.py tests/unit/machine/test_audit.py tests/unit/audit
+	  tests/unit/model/test_audit.py tests/unit/machine/test_audit.py tests/unit/audit \
+	  tests/unit/machine/test_secrets.py tests/unit/vault tests/unit/api/test_secrets.py
+	$(BIN)/python -m pytest tests/acceptance/test_attackers.py tests/acceptance/test_nothing_secret_lies_open.py
 
 fuzz: $(DEV) ## Almost right input for every decoder, MINUTES=3 of it (ARGS="--seed 100 --only YAML")
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
+CONFORMANCE := .work/conformance
+$(CONFORMANCE)/.installed: tests/conformance/requirements.lock
+	$(PYTHON) -m venv $(CONFORMANCE)
+	$(CONFORMANCE)/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/conformance/requirements.lock
+	@touch $@
+
+.PHONY: provider-conformance
+provider-conformance: $(DEV) $(CONFORMANCE)/.installed ## The provider judged by an independent implementation of its protocol (pyvider, in its own environment)
+	PYTHONPATH=tests $(BIN)/python -m tests.conformance --independent $(CONFORMANCE)/bin/python
+.PHONY: fuzz-guided sbom audit-dependencies
+TOOLS := .work/tools
+fuzz-guided: $(DEV) ## The same, guided by coverage (atheris, in a folder of its own)
+	@test -d $(TOOLS)/atheris || $(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --target $(TOOLS)/atheris atheris==3.0.0
+	PYTHONPATH=$(TOOLS)/atheris $(BIN)/python -m tests.fuzz.guided --minutes $(MINUTES) $(ARGS)
+
+sbom: ## What running needs, as CycloneDX JSON: .work/sbom.cdx.json
+	@test -x $(TOOLS)/sbom/bin/cyclonedx-py || ($(PYTHON) -m venv $(TOOLS)/sbom && $(TOOLS)/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0)
+	$(TOOLS)/sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --validate --of JSON -o .work/sbom.cdx.json
+
+audit-dependencies: ## Known vulnerabilities of what running needs (asks the advisory database of PyPI)
+	@test -x $(TOOLS)/audit/bin/pip-audit || ($(PYTHON) -m venv $(TOOLS)/audit && $(TOOLS)/audit/bin/pip install --quiet pip-audit==2.10.1)
+	$(TOOLS)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)

@@ -107,8 +107,8 @@ class KeyRing:
         data_key = secrets.token_bytes(KEY_BYTES)
         return Sealed(
             key_id=key.id,
-            wrapped=_encrypt(key.secret, data_key, _bound("key", key.id, purpose)),
-            box=_encrypt(data_key, secret, _bound("box", key.id, purpose)),
+            wrapped=encrypt(key.secret, data_key, _bound("key", key.id, purpose)),
+            box=encrypt(data_key, secret, _bound("box", key.id, purpose)),
         )
 
     def open(self, sealed: Sealed, purpose: str) -> bytes:
@@ -117,8 +117,8 @@ class KeyRing:
         if key is None:
             raise SealingError(f"{purpose} is sealed with the key {sealed.key_id}, which this node's key ring lacks")
         try:
-            data_key = _decrypt(key.secret, sealed.wrapped, _bound("key", key.id, purpose))
-            return _decrypt(data_key, sealed.box, _bound("box", key.id, purpose))
+            data_key = decrypt(key.secret, sealed.wrapped, _bound("key", key.id, purpose))
+            return decrypt(data_key, sealed.box, _bound("box", key.id, purpose))
         except (InvalidTag, ValueError):
             raise SealingError(
                 f"{purpose} does not open with the key {key.id}: it was changed, or is not that"
@@ -139,12 +139,13 @@ def _bound(layer: str, key_id: str, purpose: str) -> bytes:
     return f"flintlock sealed 1\0{layer}\0{key_id}\0{purpose}".encode()
 
 
-def _encrypt(key: bytes, data: bytes, bound: bytes) -> str:
+def encrypt(key: bytes, data: bytes, bound: bytes) -> str:
+    """AES-256-GCM: nonce and ciphertext in base64; `bound` has to be given again to decrypt it."""
     nonce = os.urandom(_NONCE_BYTES)
     return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, data, bound)).decode()
 
 
-def _decrypt(key: bytes, text: str, bound: bytes) -> bytes:
+def decrypt(key: bytes, text: str, bound: bytes) -> bytes:
     """Raises InvalidTag, ValueError."""
     data = base64.b64decode(text, validate=True)
     return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], bound)

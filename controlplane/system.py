@@ -14,8 +14,8 @@ from functools import lru_cache
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-_LOW_BITS = 60
-_HIGH_SHIFTS = tuple(range(60, -1, -10))
+_LOW_BITS = 20
+_HIGH_SHIFTS = tuple(range(100, -1, -10))
 _RANDOM_BITS = 80
 _TIME_LIMIT = 1 << 48
 
@@ -54,14 +54,10 @@ class Ulids:
 
 def encode_ulid(value: int) -> str:
     """26 characters for 128 bits, most significant first."""
-    pairs = _PAIRS
-    return (
-        f"{_high_half(value >> _LOW_BITS)}{pairs[value >> 50 & 1023]}{pairs[value >> 40 & 1023]}"
-        f"{pairs[value >> 30 & 1023]}{pairs[value >> 20 & 1023]}{pairs[value >> 10 & 1023]}{pairs[value & 1023]}"
-    )
+    return f"{_high_part(value >> _LOW_BITS)}{_PAIRS[value >> 10 & 1023]}{_PAIRS[value & 1023]}"
 
 
 @lru_cache(maxsize=1)
-def _high_half(value: int) -> str:
-    # Within one millisecond only the low half counts up.
+def _high_part(value: int) -> str:
+    # Within one millisecond only the low bits count up, but for one time in thousands.
     return "".join([_PAIRS[value >> shift & 1023] for shift in _HIGH_SHIFTS])

@@ -11,9 +11,11 @@ import dataclasses
 from controlplane.model import access, api_tokens
 from controlplane.model.audit import Origin
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     Action,
     ActOnHost,
+    AddDataKey,
     Adopt,
     AgentConnected,
     AgentLost,
@@ -39,6 +41,7 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     DropAudit,
+    DropDataKey,
     Envelope,
     EstablishAuthority,
     Evict,
@@ -62,11 +65,15 @@ from controlplane.model.commands import (
     Release,
     RenewCertificate,
     Report,
+    Reseal,
+    Resealed,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     Stall,
     StepGroup,
     Witnessed,
@@ -87,6 +94,7 @@ from controlplane.model.resources import (
     ObservedPower,
     Unmanaged,
 )
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     DriftPolicy,
     Evacuation,
@@ -150,6 +158,7 @@ _KEPT = Leftover(
     bytes=65_536,
     ours=True,
 )
+_DIGEST = "hmac-sha256:" + "5e" * 32
 _BIDS = [Bid(host="h1", score=0.25, parts={"load": 0.25}), Bid(host="h2", refused="the host is unreachable")]
 
 
@@ -504,6 +513,7 @@ _COMMANDS: list[Command] = [
         expires_at=START_MS + 86_400_000,
         macs=["02:00:00:00:00:01"],
         address="10.1.2.3",
+        authority="ab" * 32,
     ),
     RenewCertificate(
         kind=MemberKind.HOST,
@@ -512,6 +522,7 @@ _COMMANDS: list[Command] = [
         presented_expires_at=START_MS + 86_400_000,
         serial="1b",
         expires_at=START_MS + 2 * 86_400_000,
+        authority="ab" * 32,
     ),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", serial="1a", reason="the disk was sold"),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),
@@ -551,6 +562,34 @@ _COMMANDS: list[Command] = [
         generation=1,
         end=["uid-of-fleet-1", "uid-of-fleet-2"],
     ),
+    RotateAuthority(
+        fingerprint="12" * 32,
+        certificate="-----BEGIN CERTIFICATE-----\n",
+        key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"),
+        succeeds="ab" * 32,
+        crossed="-----BEGIN CERTIFICATE-----\n",
+    ),
+    AbortRotation(fingerprint="ab" * 32),
+    RetireAuthority(fingerprint="12" * 32),
+    AddDataKey(id="dk-1", key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"), replaces=None),
+    DeclareNamespace(name="secret", uid="uid-of-secret", spec=NamespaceSpec()),
+    DeclareMicroVM(
+        namespace="secret",
+        name="vault",
+        uid="uid-of-vault",
+        spec=dataclasses.replace(_SMALL, sensitive_metadata={"user-data": _DIGEST}),
+        sealed={"user-data": SealedValue(key_id="dk-1", box="BwgJ")},
+    ),
+    AddDataKey(id="dk-2", key=Sealed(key_id="5f3c", wrapped="AQID", box="BAUG"), replaces="dk-1"),
+    DropDataKey(id="dk-1"),
+    Reseal(
+        values={
+            "uid-of-vault": {
+                "user-data": Resealed(digest=_DIGEST, sealed=SealedValue(key_id="dk-2", box="CgsM")),
+            }
+        }
+    ),
+    DropDataKey(id="dk-1"),
 ]
 _AUDITED = _COMMANDS.index(BeginAudit(node="n1"))
 _ORIGIN = Origin(address="192.0.2.1", request="r-2", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl")

@@ -29,6 +29,8 @@ class Assignment:
     """Of a tombstone: who ordered it, and why."""
     halt: bool = False
     """Keep its guest shut down, whatever the spec's power state: the host is in maintenance."""
+    sensitive: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Values of the spec's `sensitive_metadata`."""
 
     @property
     def is_tombstone(self) -> bool:
@@ -89,4 +91,5 @@ def definition(cluster_id: str, assignment: Assignment) -> VMDefinition:
         generation=assignment.generation,
         labels=assignment.labels,
         spec=assignment.spec,
+        sensitive=assignment.sensitive,
     )

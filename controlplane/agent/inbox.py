@@ -7,6 +7,8 @@ above the agent's own connection when it began, so an older one can only be a mi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from controlplane.agent.assignments import Assignment, Assignments, Clearing
 from controlplane.agent.translate import WireError, decode_assignment, decode_clearing, decode_spec
 from controlplane.model.spec import MicroVMSpec
@@ -22,7 +24,7 @@ class Inbox:
         self._partial: dict[str, Assignment] = {}
         self._partial_revision: int | None = None
         self._clearings: list[Clearing] = []
-        self._specs: dict[_SpecKey, MicroVMSpec] = {}
+        self._specs: dict[_SpecKey, tuple[MicroVMSpec, Mapping[str, str]]] = {}
 
     def take(self, message: wire.Assignments) -> Assignments | None:
         """The assignments that this message completes, if it does. Raises WireError; then nothing was taken."""
@@ -57,8 +59,11 @@ class Inbox:
             return decode_assignment(message, None)
         key = (message.uid, message.epoch, message.generation)
         if message.spec_json:
-            self._specs[key] = decode_spec(message.spec_json, at=f"{at}.spec_json")
-        spec = self._specs.get(key)
-        if spec is None:
+            spec = decode_spec(message.spec_json, at=f"{at}.spec_json")
+            if missing := sorted(spec.sensitive_metadata.keys() - message.sensitive.keys()):
+                raise WireError(f"{at}.sensitive.{missing[0]}: missing, and the spec has it")
+            self._specs[key] = spec, dict(message.sensitive)
+        known = self._specs.get(key)
+        if known is None:
             raise WireError(f"{at}.spec_json: missing, and this session has not carried it before")
-        return decode_assignment(message, spec)
+        return decode_assignment(message, *known)

@@ -3,18 +3,22 @@
 When two thirds of its validity are over, the node of the present session is asked for another one, over a connection of
 its own that shows the certificate as it is then: the session's connection showed an older one after the first renewal.
 The new file counts from the next connection on; the session goes on as it is.
+
+The node also says whom to trust, and to renew at once when another authority signs. It says so again until a request
+has shown it a certificate of that authority, so a host that missed something is asked anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import grpc
 import structlog
 from grpc import aio
 
 from controlplane.agent.dialling import OPTIONS, credentials
-from controlplane.identity import renewing
+from controlplane.identity import renewing, trust
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import IdentityError
 from controlplane.ports import Clock
@@ -35,6 +39,19 @@ class CertificateRenewal:
     def __init__(self, files: TlsFiles, clock: Clock) -> None:
         self._files = files
         self._clock = clock
+        self._asked = asyncio.Event()
+        """The node said to renew."""
+
+    def trust(self, told: wire.Trust) -> None:
+        """What a node says that is wrong changes nothing."""
+        try:
+            if trust.follow(self._files, told.authorities, told.retired):
+                log.info("other authorities are trusted", retired=len(told.retired))
+        except (IdentityError, OSError) as error:
+            log.warning("authorities not taken", reason=str(error))
+            return
+        if told.renew:
+            self._asked.set()
 
     async def keep(self, address: str) -> None:
         """Until cancelled; `address` is the gateway of the session's node."""
@@ -44,12 +61,15 @@ class CertificateRenewal:
             except (IdentityError, OSError) as error:
                 log.warning("certificate not renewed", reason=str(error))
                 left_s = RETRY_S
-            await asyncio.sleep(min(max(left_s, 0.5), LONGEST_WAIT_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(left_s, 0.5), LONGEST_WAIT_S)):
+                    await self._asked.wait()
 
     async def _look(self, address: str) -> float:
-        """Renew it if it is due; gives the seconds until the next look. Raises IdentityError, OSError."""
-        if (left_s := self._left_s()) > 0:
+        """Renew it if it is due or asked for; gives the seconds until the next look. Raises IdentityError, OSError."""
+        if (left_s := self._left_s()) > 0 and not self._asked.is_set():
             return left_s
+        self._asked.clear()
         try:
             await self._renew(address)
         except aio.AioRpcError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,7 @@ class SessionClient:
                     clock=self._clock,
                     rng=self._rng,
                     unfenced=unfenced,
+                    trust=self._renewal.trust,
                 )
                 renewing = asyncio.create_task(self._renewal.keep(endpoint.address))
                 try:
@@ -217,8 +218,10 @@ class _Session:
         clock: Clock,
         rng: random.Random,
         unfenced: frozenset[str],
+        trust: Callable[[wire.Trust], None],
     ) -> None:
         self._stream = stream
+        self._trust = trust
         self._unfenced = unfenced
         self._session_id = session_id
         self._settings = settings
@@ -276,11 +279,7 @@ class _Session:
                 )
             match message.WhichOneof("message"):
                 case "heartbeat_ack":
-                    if message.heartbeat_ack.leaderless:
-                        self._patience.excused(self._clock.monotonic_s())
-                    if message.heartbeat_ack.sequence > self._acknowledged:
-                        self._acknowledged = message.heartbeat_ack.sequence
-                        self._acknowledged_s = self._clock.monotonic_s()
+                    self._hear(message.heartbeat_ack)
                 case "grant":
                     self._take(message.grant)
                 case "assignments":
@@ -292,12 +291,21 @@ class _Session:
                     task = _task(self._answer(message.question))
                     self._questions.add(task)
                     task.add_done_callback(self._answered)
+                case "trust":
+                    self._trust(message.trust)
                 case "goodbye":
                     raise _goodbye(message.goodbye)
                 case "welcome":
                     raise SessionEndedError("the node welcomed twice")
                 case None:
                     log.info("message of a newer protocol ignored")
+
+    def _hear(self, ack: wire.HeartbeatAck) -> None:
+        if ack.leaderless:
+            self._patience.excused(self._clock.monotonic_s())
+        if ack.sequence > self._acknowledged:
+            self._acknowledged = ack.sequence
+            self._acknowledged_s = self._clock.monotonic_s()
 
     def _take(self, grant: wire.Grant) -> None:
         ttl_s, grace_s = grant.ttl_ms / 1000, grant.grace_ms / 1000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,7 +33,9 @@ def decode_spec(data: bytes, *, at: str) -> MicroVMSpec:
         raise WireError(f"{at}: not a spec that this agent knows: {error}") from error
 
 
-def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Assignment:
+def decode_assignment(
+    message: wire.Assignment, spec: MicroVMSpec | None, sensitive: Mapping[str, str] = MappingProxyType({})
+) -> Assignment:
     return Assignment(
         uid=message.uid,
         namespace=message.namespace,
@@ -45,6 +48,7 @@ def decode_assignment(message: wire.Assignment, spec: MicroVMSpec | None) -> Ass
         labels=dict(message.labels),
         reason=message.reason,
         halt=message.halt,
+        sensitive=sensitive,
     )
 
 

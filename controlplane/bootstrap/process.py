@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from controlplane import logs
+from controlplane.identity.grpc_tls import require_tls13
 from controlplane.liveness import beat
 from controlplane.settings import NodeSettings, SettingsError, load_node
 from controlplane.supervisor import EX_CONFIG, parent_is_gone
@@ -72,6 +73,7 @@ def run(
     reasons: list[str] = []
     failed: list[str] = []
     calm_collector()
+    require_tls13()
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_until(work, stop))

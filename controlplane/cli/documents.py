@@ -1,8 +1,9 @@
 """Resources in files: what `apply -f` and `delete -f` read.
 
-A document is `{kind, name, namespace?, labels?, annotations?, spec}` in YAML or JSON, several to a file; a list or
-`{"items": [...]}` of such documents works too. What only the API writes (uid, revision, status, ...) is dropped, so
-that the output of `flintctl ... show -o yaml` can be applied again. Errors name file, document and field.
+A document is `{kind, name, namespace?, labels?, annotations?, spec, sensitive_metadata?}` in YAML or JSON, several to
+a file; a list or `{"items": [...]}` of such documents works too. What only the API writes (uid, revision, status, ...)
+is dropped, so that the output of `flintctl ... show -o yaml` can be applied again. Errors name file, document and
+field.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PATHS = {
     "RoleBinding": "/rolebindings",
 }
 NAMESPACED = {"MicroVM": "microvms", "MicroVMGroup": "microvmgroups"}
-_WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec"}
+_WRITTEN = {"kind", "name", "namespace", "labels", "annotations", "spec", "sensitive_metadata"}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -144,7 +145,7 @@ def _check(where: str, document: object, namespace: str) -> Json:
         resource.setdefault("namespace", namespace)
     elif "namespace" in resource:
         raise CliError(f"{where}: /namespace: a {kind} is in no namespace")
-    for part in ("spec", "labels", "annotations"):
+    for part in ("spec", "labels", "annotations", "sensitive_metadata"):
         if part in resource and not isinstance(resource[part], dict):
             raise CliError(f"{where}: /{part}: must be a mapping")
     for part in ("name", "namespace"):

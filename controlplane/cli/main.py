@@ -17,6 +17,7 @@ from controlplane.cli.commands import (
     apply,
     audit,
     auth,
+    authority,
     cluster,
     drift,
     failover,
@@ -31,6 +32,7 @@ from controlplane.cli.commands import (
     provider,
     raft,
     resources,
+    secrets,
     snapshot,
 )
 from controlplane.cli.context import Connection, Flags
@@ -75,6 +77,7 @@ app.add_typer(resources.role_bindings, name="rolebinding")
 app.add_typer(auth.app, name="auth")
 app.add_typer(api_token.app, name="api-token")
 app.add_typer(audit.app, name="audit")
+app.add_typer(secrets.app, name="secrets")
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.add_typer(resources.operations, name="operation")
@@ -89,7 +92,7 @@ app.add_typer(image.app, name="image")
 app.command("init")(joining.init)
 app.command("join")(joining.join)
 app.add_typer(joining.token_app, name="token")
-app.add_typer(joining.ca_app, name="ca")
+app.add_typer(authority.app, name="ca")
 app.add_typer(provider.app, name="provider")
 app.add_typer(process.node, name="node")
 app.add_typer(process.agent, name="agent")

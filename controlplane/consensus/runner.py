@@ -18,6 +18,7 @@ from functools import partial
 from controlplane.consensus import engine
 from controlplane.consensus.calls import Calls
 from controlplane.consensus.configuration import founding
+from controlplane.consensus.connections import Revoked
 from controlplane.consensus.core import RaftCore
 from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.disk import Disk
@@ -29,7 +30,7 @@ from controlplane.consensus.roster import Roster
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.snapshot import SnapshotDirectory
 from controlplane.consensus.tls import check_validity, load_contexts
-from controlplane.consensus.transport import PeerTransport, Revoked
+from controlplane.consensus.transport import PeerTransport
 from controlplane.ports import NoLeaderError, ReplicatedState
 
 _log = logging.getLogger(__name__)

@@ -153,9 +153,10 @@ class Grants:
                 return scope
         return None
 
-    def any_of(self, verb: Verb, kind: AccessKind) -> bool:
-        """Whether there may be something that it covers."""
-        return (verb, kind) in self._scopes
+    def any_of(self, verb: Verb, kind: AccessKind, *, namespace: str | None = None) -> bool:
+        """Whether there may be something that it covers, in `namespace` or anywhere."""
+        scopes = self._scopes.get((verb, kind), ())
+        return any(namespace is None or each.namespaces is None or namespace in each.namespaces for each in scopes)
 
     def first_outside(self, others: Grants) -> tuple[Verb, AccessKind] | None:
         """A verb and a kind of which `others` may do something that this may not; None: there is nothing."""

@@ -11,6 +11,7 @@ operator's override (docs/adr/0105) lets everything through until it ends, which
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from controlplane.machine.state import State
@@ -53,7 +54,7 @@ class Breaker:
 
 
 def breaker(state: State, limits: FailoverLimits, *, now_ms: int) -> Breaker:
-    there = [host for _, host in sorted(state.hosts.items()) if host.declared and host.inventory is not None]
+    there = [host for host in state.hosts.values() if host.declared and host.inventory is not None]
     override = state.overrides.get(BREAKER)
     if override is not None and now_ms >= override.until:
         override = None
@@ -76,10 +77,11 @@ def breaker(state: State, limits: FailoverLimits, *, now_ms: int) -> Breaker:
 def _mass_losses(there: list[Host], limits: FailoverLimits) -> Iterator[tuple[list[Host], int]]:
     """Each window that begins with a loss and holds too many: its lost hosts, and how many there were then."""
     lost = [host for host in there if host.phase in LOST]
+    created = sorted(host.meta.created_at for host in there) if lost else []
     for begins in sorted({host.since for host in lost}):
         ends = begins + limits.window_s * 1000
         within = [host for host in lost if begins <= host.since <= ends]
-        of = sum(host.meta.created_at <= ends and not (host.phase in LOST and host.since < begins) for host in there)
+        of = bisect_right(created, ends) - sum(host.meta.created_at <= ends and host.since < begins for host in lost)
         if len(within) >= _MANY and len(within) > limits.max_unhealthy * of:
             yield within, of
 

@@ -9,10 +9,11 @@ Nothing is remembered between two rounds but what the state says, so whoever lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from controlplane.decide.placement import candidates, choose
-from controlplane.decide.rounds import decide_round
+from controlplane.decide.placement import choose
+from controlplane.decide.rounds import Answers, decide_round
+from controlplane.decide.shortlist import WIDTH, Fleet, Shortlist
 from controlplane.machine.apply import apply
 from controlplane.machine.evacuation_rules import is_emptied, staying_reason, under_way, waiting_reason
 from controlplane.machine.outcome import Applied
@@ -70,24 +71,23 @@ def with_bids(
     state: State,
     host: Host,
     vms: Sequence[MicroVM],
-    bids: Mapping[str, Mapping[str, Bid]],
-    silent: Mapping[str, str],
+    answers: Answers,
 ) -> list[Step]:
     """What the hosts' answers about `vms` lead to. A host that did not answer might have taken it: no refusal."""
     steps: list[Step] = []
-    working = _landed(state)
+    working = landed(state)
     for vm in vms:
         eviction = Evict(host=host.meta.name, uid=vm.meta.uid, epoch=vm.epoch)
         gone = _ended(_after(working, eviction), vm)
         if gone is None:
             break  # as many as may be are on their way
-        for command in decide_round(gone, [gone.microvms[vm.meta.uid]], bids, silent):
+        for command in decide_round(gone, [gone.microvms[vm.meta.uid]], answers):
             if isinstance(command, Place):
                 steps.append(eviction)
                 working = _after(gone, command) or gone
-            elif not silent and (vm.stay is None or vm.stay.reason != command.message):
+            elif not answers.silent and (vm.stay is None or vm.stay.reason != command.message):
                 steps.append(_staying(host, vm, command.message))
-    if not steps and not silent:
+    if not steps and not answers.silent:
         steps += _halts(state, host)
     return steps
 
@@ -128,7 +128,7 @@ def _ended(state: State | None, vm: MicroVM) -> State | None:
     return _after(state, Report(host=host.meta.name, session=host.session, destroyed=[gone]))
 
 
-def _landed(state: State) -> State:
+def landed(state: State) -> State:
     """`state` with everything that is on its way put somewhere, so that its room is not promised twice."""
     for host in [host for _, host in sorted(state.hosts.items()) if host.evacuating is not None]:
         for uid in under_way(state, host):
@@ -137,7 +137,7 @@ def _landed(state: State) -> State:
                 state = _ended(state, vm) or state
             vm = state.microvms[uid]
             if vm.phase is MicroVMPhase.PENDING:
-                offers = [Bid(host=name, score=0.0) for name in candidates(state, vm)[0]]
+                offers = [Bid(host=name, score=0.0) for name in Shortlist(state, Fleet(state), vm).take(WIDTH)]
                 command = choose(state, vm, offers)
                 state = (_after(state, command) if isinstance(command, Place) else None) or state
     return state

@@ -33,6 +33,8 @@ class Failover:
     resurrect: tuple[Resurrect, ...]
     held: Mapping[str, str]
     """Why each other microVM on a lost host is not resurrected, by uid."""
+    cut: Breaker
+    """As it was found for this."""
 
 
 def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) -> Failover:
@@ -63,7 +65,7 @@ def failover(state: State, *, term: int, limits: FailoverLimits, now_ms: int) ->
             turn.append(_resurrection(vm, host, term))
             if name in left:
                 left[name] -= 1
-    return Failover(resurrect=tuple(turn), held=held)
+    return Failover(resurrect=tuple(turn), held=held, cut=cut)
 
 
 def rank(state: State, vm: MicroVM) -> tuple[int, int, str]:
@@ -117,11 +119,10 @@ def _left_this_minute(state: State, names: Iterable[str | None], now_ms: int) ->
 
 
 def _on_lost_hosts(state: State) -> Iterator[tuple[MicroVM, Host]]:
-    for name in sorted(state.on_host):
-        host = state.hosts[name]
-        if host.declared and host.phase in LOST:
-            for vm in state.microvms_on(name):
-                yield vm, host
+    lost = [host for host in state.hosts.values() if host.declared and host.phase in LOST]
+    for host in sorted(lost, key=lambda host: host.meta.name):
+        for vm in state.microvms_on(host.meta.name):
+            yield vm, host
 
 
 def _resurrection(vm: MicroVM, host: Host, term: int) -> Resurrect:

@@ -130,15 +130,7 @@ def plan(
             if due_at is None or due_at > now_ms or each.obstacle is not None:
                 waiting.append(_waiting(each, due_at, now_ms))
                 continue
-            command = Collect(
-                trigger=each.trigger,
-                subject=each.subject,
-                since=each.since,
-                epoch=each.epoch,
-                reason=each.reason,
-                policy=policy.name,
-                policy_revision=policy.revision,
-            )
+            command = _command(each, policy, each.reason)
             due.append(Collection(due_at=due_at, policy=f"{field_of(each.trigger)} = {after_s}", command=command))
     going = {each.command.subject.name for each in due if each.command.trigger is Trigger.LOST_HOST}
     waiting += [_with_its_host(each) for each in due if _goes_with(each, going)]
@@ -150,6 +142,31 @@ def plan(
         policy=policy,
         collect=tuple(due[:limit]),
         waiting=tuple(waiting),
+    )
+
+
+def purge(state: State, settings: GCPolicySpec, host: str, name: str, reason: str) -> Collect | Obstacle | None:
+    """What ends at once, because somebody says so, what is left behind on `host` as `name`; or what is in the way.
+
+    None: there is no such thing.
+    """
+    policy = in_force(state, settings)
+    for find in (_leftovers(Trigger.LEFTOVER), _leftovers(Trigger.QUARANTINED_VOLUMES)):
+        for each in find(state):
+            if (each.subject.host, each.subject.name) == (host, name):
+                return each.obstacle or _command(each, policy, f"{reason} ({each.reason})")
+    return None
+
+
+def _command(candidate: _Candidate, policy: PolicyInForce, reason: str) -> Collect:
+    return Collect(
+        trigger=candidate.trigger,
+        subject=candidate.subject,
+        since=candidate.since,
+        epoch=candidate.epoch,
+        reason=reason,
+        policy=policy.name,
+        policy_revision=policy.revision,
     )
 
 

@@ -1,8 +1,7 @@
-"""Placement by bids: filter by the rules, let the hosts bid, take the lowest score.
+"""Placement by bids: of the hosts that may, and were asked (`decide.shortlist`), take the lowest score.
 
-The filter runs over the scheduler's snapshot and is verified again by the machine; the bids carry what only hosts know
-(measured load, images present, offers already reserved). Ties go to the host that holds less, then to the name, so that
-the same bids always give the same choice.
+The bids carry what only hosts know (measured load, images present, offers already reserved). Ties go to the host that
+holds less, then to the name, so that the same bids always give the same choice.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from controlplane.machine.placement_rules import label_of, refusal, withheld
+from controlplane.decide.shortlist import hits
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import Bid, MicroVM
@@ -20,22 +19,9 @@ PREFERENCE_BONUS = 0.1
 """Taken off the score for each preferred label that the host has; scores are utilizations, about 0 to 1."""
 
 
-def candidates(state: State, vm: MicroVM) -> tuple[list[str], list[Bid]]:
-    """Hosts that may be asked for a bid, and the others with the reason why not; both in order of name."""
-    eligible: list[str] = []
-    refused: list[Bid] = []
-    everywhere = withheld(state, vm)
-    for name in sorted(state.hosts):
-        reason = everywhere or refusal(state, vm, state.hosts[name])
-        if reason is None:
-            eligible.append(name)
-        else:
-            refused.append(Bid(host=name, refused=reason))
-    return eligible, refused
-
-
 def choose(state: State, vm: MicroVM, bids: Sequence[Bid]) -> Place | MarkUnplaced:
-    """The command that the bids lead to: one bid for each host, the refusals too, so that it can be explained."""
+    """The command that the bids lead to, one for each host; refusals too, and where nobody offers those of all hosts,
+    so that it can be explained."""
     weighed = sorted((_weigh(state, vm, _checked(bid)) for bid in bids), key=lambda bid: bid.host)
     offers = [bid for bid in weighed if bid.refused is None and bid.score is not None]
     if not offers:
@@ -65,11 +51,10 @@ def _weigh(state: State, vm: MicroVM, bid: Bid) -> Bid:
     host = state.hosts.get(bid.host)
     if policy is None or host is None or bid.score is None:
         return bid
-    preferred = policy.spec.preferred_host_labels
-    hits = sum(1 for key, value in preferred.items() if label_of(host, key) == value)
-    if not hits:
+    found = hits(policy.spec.preferred_host_labels, host)
+    if not found:
         return bid
-    bonus = -PREFERENCE_BONUS * hits
+    bonus = -PREFERENCE_BONUS * found
     return replace(bid, score=bid.score + bonus, parts={**bid.parts, "preferred_labels": bonus})
 
 

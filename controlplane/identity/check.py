@@ -47,7 +47,7 @@ def check_member(
     authorities, _ = _certificates("ca", files.ca)
     chain, _ = _certificates("certificate", files.certificate)
     # With intermediate authorities beside the certificate, only a handshake can tell.
-    if len(chain) == 1 and not any(_issued(chain[0], authority) for authority in authorities):
+    if len(chain) == 1 and not any(issued_by(chain[0], authority) for authority in authorities):
         return [("certificate", f"{files.certificate} was not issued by the authority in {files.ca}")]
     try:
         owner = party_from_certificate(chain[0])
@@ -73,7 +73,7 @@ def out_of_date(certificate: x509.Certificate, now: datetime) -> str | None:
     return None
 
 
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

@@ -72,6 +72,19 @@ class Issuer:
         """For an HTTPS server that is no member of the cluster."""
         return self._sign(name, public_key, (_SERVES,), _dialled((_SERVES,), addresses), life=life, now=now)
 
+    def cross(self, other: x509.Certificate, *, now: datetime.datetime) -> x509.Certificate:
+        """Another authority's name and key, signed by this one, for as long as this one is valid: who knows this one
+        alone believes by it what the other signs (RFC 4210, 4.4: the new key's certificate with the old key). Both have
+        one name, so that it counts for no intermediate authority.
+        """
+        key = other.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or other.subject != self.certificate.subject:
+            raise IdentityError("the other authority is none of this cluster")
+        life = self.certificate.not_valid_after_utc - now
+        return _authority(self.certificate.subject, key, self.cluster, self.certificate, life=life, now=now).sign(
+            self.key, hashes.SHA256()
+        )
+
     def _sign(
         self,
         name: str,
@@ -82,16 +95,13 @@ class Issuer:
         life: datetime.timedelta,
         now: datetime.datetime,
     ) -> x509.Certificate:
-        identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-            self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        )
         return (
             _builder(_subject(name), self.certificate.subject, public_key, life=life, now=now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(identifier, critical=False)
+            .add_extension(_signed_by(self.certificate), critical=False)
             .sign(self.key, hashes.SHA256())
         )
 
@@ -100,15 +110,8 @@ def new_issuer(cluster_id: str, *, now: datetime.datetime) -> Issuer:
     """A new authority of a cluster, signed by itself."""
     key = new_key()
     subject = _subject(f"flintlock {cluster_id}")
-    domain = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain(cluster_id))])
-    certificate = (
-        _builder(subject, subject, key.public_key(), life=AUTHORITY_LIFE, now=now)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(domain, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Issuer(certificate, key)
+    unsigned = _authority(subject, key.public_key(), cluster_id, None, life=AUTHORITY_LIFE, now=now)
+    return Issuer(unsigned.sign(key, hashes.SHA256()), key)
 
 
 def load_issuer(certificate_pem: bytes, key_pem: bytes) -> Issuer:
@@ -169,6 +172,32 @@ def requested_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     if not signed:
         raise IdentityError("the signing request is not signed by its own key")
     return key
+
+
+def _authority(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    cluster_id: str,
+    signer: x509.Certificate | None,
+    *,
+    life: datetime.timedelta,
+    now: datetime.datetime,
+) -> x509.CertificateBuilder:
+    """Of an authority of that cluster; `signer` None: signed by itself."""
+    domain = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain(cluster_id))])
+    builder = (
+        _builder(subject, subject, public_key, life=life, now=now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(domain, critical=False)
+    )
+    return builder if signer is None else builder.add_extension(_signed_by(signer), critical=False)
+
+
+def _signed_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """Which of several authorities of one name it was."""
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
 def _dialled(usages: Sequence[x509.ObjectIdentifier], addresses: Sequence[str]) -> list[x509.GeneralName]:

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controlplane.identity import issuing, storage
+from controlplane.identity import issuing, storage, trust
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import IdentityError, party_from_certificate
 
@@ -43,7 +43,10 @@ def request(files: TlsFiles) -> bytes:
 
 
 def adopt(files: TlsFiles, certificate: str, authorities: str) -> None:
-    """Put a new certificate, and what is to be trusted now, in the place of the old. Raises IdentityError, OSError."""
+    """Put a new certificate in the place of the old, once its authority is trusted. Raises IdentityError, OSError.
+
+    `certificate` is PEM, and may be followed by what leads from it to an authority that others know.
+    """
     old = load(files)
     try:
         new = x509.load_pem_x509_certificate(certificate.encode())
@@ -51,6 +54,5 @@ def adopt(files: TlsFiles, certificate: str, authorities: str) -> None:
         raise IdentityError(f"what was issued is no certificate: {error}") from None
     if new.public_key() != old.public_key() or party_from_certificate(new) != party_from_certificate(old):
         raise IdentityError("what was issued is for another key, or another name")
-    if authorities.encode() != files.ca.read_bytes():
-        storage.replace(files.ca, authorities.encode(), mode=0o644)
+    trust.follow(files, authorities)
     storage.replace(files.certificate, certificate.encode(), mode=0o644)

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 
 from controlplane.identity import issuing, join_tokens
 from controlplane.identity.names import IdentityError, Party
+from controlplane.machine import authorities
 from controlplane.machine.joining import UNKNOWN, objection
 from controlplane.machine.outcome import Code, Rejected
-from controlplane.model.commands import Join, RenewCertificate
+from controlplane.model.commands import Join, RenewCertificate, RotateAuthority
 from controlplane.model.credentials import ClusterAuthority, MemberKind, Sealed
 from controlplane.model.types import replace
 from controlplane.ports import Clock, Proposer, StateReader
@@ -44,12 +45,29 @@ class ClusterIssuer:
         self._unsealed: tuple[str, issuing.Issuer] | None = None
 
     def fingerprint(self) -> str:
-        return self._authority().fingerprint
+        """The one before, until every node shows a certificate that is followed by what leads to the new one."""
+        state, authority = self._reader.state, self._authority()
+        trusted = {each.fingerprint for each in authorities.trusted(state)}
+        left = authorities.waiting(state, self._clock.now_ms())
+        if authority.succeeds in trusted and any(each.kind is MemberKind.NODE for each in left):
+            return authority.succeeds
+        return authority.fingerprint
 
     def authorities(self) -> str:
         self._authority()
-        found = sorted(self._reader.state.authorities.values(), key=lambda each: each.at, reverse=True)
-        return "".join(each.certificate for each in found)
+        return "".join(each.certificate for each in authorities.trusted(self._reader.state))
+
+    def successor(self) -> RotateAuthority:
+        old, now = self._authority(), datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        new = issuing.new_issuer(self._cluster_id, now=now)
+        fingerprint = issuing.fingerprint(new.certificate)
+        return RotateAuthority(
+            fingerprint=fingerprint,
+            certificate=issuing.certificate_pem(new.certificate).decode(),
+            key=self._ring.seal(issuing.key_pem(new.key), purpose(fingerprint)),
+            succeeds=old.fingerprint,
+            crossed=issuing.certificate_pem(self._issuer(old).cross(new.certificate, now=now)).decode(),
+        )
 
     def key_ring(self) -> str:
         return self._ring.document()
@@ -77,7 +95,7 @@ class ClusterIssuer:
         if (refusal := objection(self._reader.state, command, at=self._clock.now_ms())) is not None:
             return refusal
         signed = self._sign(applicant)
-        command = replace(command, serial=signed.serial, expires_at=signed.expires_at)
+        command = replace(command, serial=signed.serial, expires_at=signed.expires_at, authority=signed.authority)
         outcome = await self._proposer.propose(command, actor=f"join-token:{given.id}", timeout_s=PROPOSE_TIMEOUT_S)
         return outcome if isinstance(outcome, Rejected) else signed
 
@@ -90,6 +108,7 @@ class ClusterIssuer:
             presented_expires_at=presented.expires_at,
             serial=signed.serial,
             expires_at=signed.expires_at,
+            authority=signed.authority,
         )
         actor = f"{applicant.kind.value}:{applicant.name}"
         outcome = await self._proposer.propose(command, actor=actor, timeout_s=PROPOSE_TIMEOUT_S)
@@ -97,8 +116,8 @@ class ClusterIssuer:
 
     def _sign(self, applicant: Applicant) -> Issued:
         """Raises NoAuthorityError, IdentityError."""
-        public_key = issuing.requested_key(applicant.csr)
-        certificate = self._issuer().issue(
+        public_key, authority = issuing.requested_key(applicant.csr), self._authority()
+        certificate = self._issuer(authority).issue(
             Party(self._cluster_id, applicant.kind.value, applicant.name),
             public_key,
             life=timedelta(seconds=self.lives.host_s if applicant.kind is MemberKind.HOST else self.lives.node_s),
@@ -106,22 +125,27 @@ class ClusterIssuer:
             addresses=applicant.addresses,
         )
         return Issued(
-            certificate=issuing.certificate_pem(certificate).decode(),
+            certificate=issuing.certificate_pem(certificate).decode() + self._crossed(authority),
+            authority=authority.fingerprint,
             authorities=self.authorities(),
             serial=issuing.serial_text(certificate),
             expires_at=round(certificate.not_valid_after_utc.timestamp() * 1000),
         )
 
     def _authority(self) -> ClusterAuthority:
-        """The newest one. Raises NoAuthorityError."""
-        newest = max(self._reader.state.authorities.values(), key=lambda each: each.at, default=None)
-        if newest is None:
+        """The one that signs. Raises NoAuthorityError."""
+        trusted = authorities.trusted(self._reader.state)
+        if not trusted:
             raise NoAuthorityError("this cluster has no authority of its own: its certificates come from elsewhere")
-        return newest
+        return trusted[0]
 
-    def _issuer(self) -> issuing.Issuer:
+    def _crossed(self, authority: ClusterAuthority) -> str:
+        """What leads from `authority` to the one before, for as long as somebody may know only that one."""
+        before = self._reader.state.authorities.get(authority.succeeds)
+        return authority.crossed if before is not None and before.retired_at is None else ""
+
+    def _issuer(self, authority: ClusterAuthority) -> issuing.Issuer:
         """Raises NoAuthorityError."""
-        authority = self._authority()
         if self._unsealed is None or self._unsealed[0] != authority.fingerprint:
             try:
                 key = self._ring.open(authority.key, purpose(authority.fingerprint))

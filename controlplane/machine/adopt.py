@@ -16,6 +16,7 @@ from controlplane.machine.placement_rules import capacity_refusal, unheard_of
 from controlplane.machine.policy_rules import reference_refusal
 from controlplane.machine.recovery_rules import fencing_refusal, is_off, recovery_refusal
 from controlplane.machine.refusals import amount_refusal, declaration_refusal, missing, quota_refusal
+from controlplane.machine.secrets import sealed_values
 from controlplane.machine.state import State
 from controlplane.machine.steps import Result, move, stale
 from controlplane.model.commands import Adopt, DeclareMicroVM
@@ -96,6 +97,8 @@ def _refusal(draft: Draft, declared: DeclareMicroVM, host: Host) -> Rejected | N
     )
     if refused is not None:
         return refused
+    if isinstance(sealed := sealed_values(draft.state, declared, None), Rejected):
+        return sealed
     if (reason := fencing_refusal(declared.spec, host) or capacity_refusal(host, amount)) is not None:
         message = f"host {host.meta.name}: {reason}"
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=message, pointer="/instance", uid=host.meta.uid)

@@ -7,8 +7,10 @@ this build is older than the cluster, and the node has to stop rather than diver
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -16,6 +18,7 @@ from controlplane.machine import (
     adopt,
     api_tokens,
     audit,
+    authorities,
     certificates,
     collect,
     declare,
@@ -28,15 +31,19 @@ from controlplane.machine import (
     lost_hosts,
     overrides,
     placing,
+    secrets,
 )
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
+from controlplane.machine.effect import Effect
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
+    AddDataKey,
     Adopt,
     AgentConnected,
     AgentLost,
@@ -62,6 +69,7 @@ from controlplane.model.commands import (
     DeclareRoleBinding,
     Delete,
     DropAudit,
+    DropDataKey,
     Envelope,
     EstablishAuthority,
     Evict,
@@ -81,11 +89,14 @@ from controlplane.model.commands import (
     Release,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     StepGroup,
     WitnessRequests,
     open_payload,
@@ -94,45 +105,15 @@ from controlplane.model.resources import IdempotencyRecord, Made
 from controlplane.model.spec import Evacuation, GCPolicySpec
 from controlplane.model.types import Kind, replace
 
-_BATCHED = Declaration | Delete | Act
+_BATCHED = frozenset((*get_args(Declaration), Delete, Act))
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
-
-_Word = ConfirmFenced | ConfirmOff | Hold | Release | ActOnHost | OverrideBreaker | CancelOverride | Adopt
-"""What operators say of a host, an object or the cluster, beside what they declare."""
-
-_Credential = CreateApiToken | RotateApiToken | RevokeApiToken | NoteApiTokenUses
-"""About the credentials that the state holds."""
-
-_Auditing = BeginAudit | WitnessRequests | ExportedAudit | DropAudit
-"""What keeps the audit chain."""
-
-_Belonging = EstablishAuthority | CreateJoinToken | RevokeJoinToken | Join | RenewCertificate | RevokeCertificates
-"""Who belongs to the cluster."""
-
-_Upkeep = Collect | Evict | MarkStaying | HostEvacuated | StepGroup | _Auditing
-"""What the leader's runners decide from the state alone."""
-
-_Own = (
-    AgentConnected
-    | AgentLost
-    | Report
-    | Place
-    | MarkUnplaced
-    | HostSuspected
-    | HostHeard
-    | HostDetached
-    | HostFenced
-    | Resurrect
-    | BeginIncarnation
-    | _Upkeep
-)
-"""What the product itself reports and decides."""
 
 _ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
     DeclareMicroVM: (
         ("recovery", "on_detach", None),
         ("recovery", "allow_data_loss", False),
         ("recovery", "policy", None),
+        ("", "sensitive_metadata", {}),
     ),
     DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
     DeclareGCPolicy: (
@@ -155,188 +136,121 @@ def apply(state: State, envelope: Envelope, *, index: int, term: int) -> tuple[S
 
     `index` and `term` are the log's; a command decided from a leader's memory is refused in another term.
     """
+    effect = effect_of(state, envelope, index=index, term=term)
+    return effect.after, effect.outcome, tuple(effect.events)
+
+
+def effect_of(state: State, envelope: Envelope, *, index: int, term: int) -> Effect:
+    """As `apply`, with what else there is to know of it."""
     command = open_payload(envelope)
-    if (repeated := _repetition(state, envelope, command)) is not None:
-        return state, repeated, ()
-    draft = Draft(state, at=envelope.at, actor=envelope.actor)
-    outcome = (
-        _handle_batch(draft, command, term=term) if isinstance(command, Batch) else _handle(draft, command, term=term)
-    )
+    parts = [open_payload(part) for part in command.commands] if isinstance(command, Batch) else []
+    effect = partial(Effect, before=state, envelope=envelope, command=command, parts=parts)
+    if envelope.key is not None and (repeated := _repetition(state, envelope, command, parts)) is not None:
+        return effect(after=state, outcome=repeated)
+    draft = Draft(state, at=envelope.at, actor=envelope.actor, term=term)
+    outcome = _handle_batch(draft, command, parts) if isinstance(command, Batch) else _handle(draft, command)
     if isinstance(outcome, Rejected):
-        return state, outcome, ()
+        return effect(after=state, outcome=outcome)
     if envelope.key is not None and (made := _made(outcome)):
         remembered = IdempotencyRecord(
-            fingerprint=_fingerprint(command), made=made, at=envelope.at, revision=draft.revision
+            fingerprint=_fingerprint(command, parts), made=made, at=envelope.at, revision=draft.revision
         )
         draft.put_key(_key(envelope), remembered)
         outcome = replace(outcome, revision=draft.revision)
     if draft.digest == state.digest:
-        return state, outcome, ()
-    return draft.result(), outcome, tuple(draft.events)
+        return effect(after=state, outcome=outcome)
+    return effect(after=draft.result(), outcome=outcome, events=draft.events, digests=draft.digests)
 
 
-def _handle(draft: Draft, command: Command, *, term: int) -> Outcome:
-    match command:
-        case DeclareNamespace():
-            return declare.declare_namespace(draft, command)
-        case (
-            DeclarePlacementPolicy()
-            | DeclareFailoverPolicy()
-            | DeclareGCPolicy()
-            | DeclareRole()
-            | DeclareRoleBinding()
-        ):
-            return declare.declare_policy(draft, command)
-        case DeclareHost():
-            return declare.declare_host(draft, command)
-        case DeclareMicroVM():
-            return declare.declare_microvm(draft, command)
-        case DeclareMicroVMGroup():
-            return groups.declare_group(draft, command)
-        case Delete():
-            return delete(draft, command)
-        case Act():
-            return declare.act(draft, command)
-        case Batch():
-            return Rejected(code=Code.INVALID, message="a batch cannot hold a batch")
-        case (
-            ConfirmFenced()
-            | ConfirmOff()
-            | Hold()
-            | Release()
-            | ActOnHost()
-            | OverrideBreaker()
-            | CancelOverride()
-            | Adopt()
-        ):
-            return _handle_word(draft, command)
-        case CreateApiToken() | RotateApiToken() | RevokeApiToken() | NoteApiTokenUses():
-            return _handle_credential(draft, command)
-        case (
-            EstablishAuthority()
-            | CreateJoinToken()
-            | RevokeJoinToken()
-            | Join()
-            | RenewCertificate()
-            | RevokeCertificates()
-        ):
-            return _handle_belonging(draft, command)
-        case _:
-            return _handle_own(draft, command, term=term)
+_Handler = Callable[[Draft, Any], Outcome]
+_HANDLERS: dict[type[Command], _Handler] = {
+    DeclareNamespace: declare.declare_namespace,
+    DeclareHost: declare.declare_host,
+    DeclareMicroVM: declare.declare_microvm,
+    DeclareMicroVMGroup: groups.declare_group,
+    DeclarePlacementPolicy: declare.declare_policy,
+    DeclareFailoverPolicy: declare.declare_policy,
+    DeclareGCPolicy: declare.declare_policy,
+    DeclareRole: declare.declare_policy,
+    DeclareRoleBinding: declare.declare_policy,
+    Delete: delete,
+    Act: declare.act,
+    # What operators say of a host, an object or the cluster, beside what they declare.
+    ConfirmFenced: lost_hosts.confirm_off,
+    ConfirmOff: lost_hosts.confirm_off,
+    Hold: holding.hold,
+    Release: holding.release,
+    ActOnHost: evacuation.act_on_host,
+    OverrideBreaker: overrides.override_breaker,
+    CancelOverride: overrides.cancel_override,
+    Adopt: adopt.adopt,
+    # The credentials that the state holds.
+    CreateApiToken: api_tokens.create,
+    RotateApiToken: api_tokens.rotate,
+    RevokeApiToken: api_tokens.revoke,
+    NoteApiTokenUses: api_tokens.note_uses,
+    # The keys of the secrets that it holds.
+    AddDataKey: secrets.add_data_key,
+    Reseal: secrets.reseal,
+    DropDataKey: secrets.drop_data_key,
+    # Who belongs to the cluster.
+    CreateJoinToken: joining.create_join_token,
+    RevokeJoinToken: joining.revoke_join_token,
+    Join: joining.join,
+    RenewCertificate: certificates.renew_certificate,
+    RevokeCertificates: certificates.revoke_certificates,
+    # Who signs that.
+    EstablishAuthority: authorities.establish,
+    RotateAuthority: authorities.rotate,
+    AbortRotation: authorities.abort,
+    RetireAuthority: authorities.retire,
+    # What the product itself reports and decides.
+    AgentConnected: hosts.agent_connected,
+    AgentLost: hosts.agent_lost,
+    Report: hosts.report,
+    Place: placing.place,
+    MarkUnplaced: placing.mark_unplaced,
+    HostSuspected: lost_hosts.suspected,
+    HostHeard: lost_hosts.heard,
+    HostDetached: lost_hosts.detached,
+    HostFenced: lost_hosts.fenced,
+    Resurrect: lost_hosts.resurrect,
+    BeginIncarnation: incarnations.begin_incarnation,
+    Collect: collect.collect,
+    Evict: evacuation.evict,
+    MarkStaying: evacuation.mark_staying,
+    HostEvacuated: evacuation.host_evacuated,
+    StepGroup: groups.step_group,
+    # What keeps the audit chain.
+    BeginAudit: audit.kept,
+    WitnessRequests: audit.kept,
+    ExportedAudit: audit.exported,
+    DropAudit: audit.drop,
+}
+"""By command, what changes the draft; of all but batches."""
 
 
-def _handle_word(draft: Draft, command: _Word) -> Outcome:
-    match command:
-        case ConfirmFenced() | ConfirmOff():
-            return lost_hosts.confirm_off(draft, command)
-        case Hold():
-            return holding.hold(draft, command)
-        case Release():
-            return holding.release(draft, command)
-        case ActOnHost():
-            return evacuation.act_on_host(draft, command)
-        case OverrideBreaker():
-            return overrides.override_breaker(draft, command)
-        case CancelOverride():
-            return overrides.cancel_override(draft, command)
-        case Adopt():
-            return adopt.adopt(draft, command)
+def _handle(draft: Draft, command: Command) -> Outcome:
+    return _HANDLERS[type(command)](draft, command)
 
 
-def _handle_credential(draft: Draft, command: _Credential) -> Outcome:
-    match command:
-        case CreateApiToken():
-            return api_tokens.create(draft, command)
-        case RotateApiToken():
-            return api_tokens.rotate(draft, command)
-        case RevokeApiToken():
-            return api_tokens.revoke(draft, command)
-        case NoteApiTokenUses():
-            return api_tokens.note_uses(draft, command)
-
-
-def _handle_belonging(draft: Draft, command: _Belonging) -> Outcome:
-    match command:
-        case EstablishAuthority():
-            return certificates.establish_authority(draft, command)
-        case CreateJoinToken():
-            return joining.create_join_token(draft, command)
-        case RevokeJoinToken():
-            return joining.revoke_join_token(draft, command)
-        case Join():
-            return joining.join(draft, command)
-        case RenewCertificate():
-            return certificates.renew_certificate(draft, command)
-        case RevokeCertificates():
-            return certificates.revoke_certificates(draft, command)
-
-
-def _handle_own(draft: Draft, command: _Own, *, term: int) -> Outcome:
-    match command:
-        case AgentConnected():
-            return hosts.agent_connected(draft, command)
-        case AgentLost():
-            return hosts.agent_lost(draft, command)
-        case Report():
-            return hosts.report(draft, command)
-        case Place():
-            return placing.place(draft, command)
-        case MarkUnplaced():
-            return placing.mark_unplaced(draft, command)
-        case HostSuspected():
-            return lost_hosts.suspected(draft, command)
-        case HostHeard():
-            return lost_hosts.heard(draft, command)
-        case HostDetached():
-            return lost_hosts.detached(draft, command, term=term)
-        case HostFenced():
-            return lost_hosts.fenced(draft, command, term=term)
-        case Resurrect():
-            return lost_hosts.resurrect(draft, command, term=term)
-        case BeginIncarnation():
-            return incarnations.begin_incarnation(draft, command, term=term)
-        case _:
-            return _handle_upkeep(draft, command)
-
-
-def _handle_upkeep(draft: Draft, command: _Upkeep) -> Outcome:
-    match command:
-        case Collect():
-            return collect.collect(draft, command)
-        case Evict():
-            return evacuation.evict(draft, command)
-        case MarkStaying():
-            return evacuation.mark_staying(draft, command)
-        case HostEvacuated():
-            return evacuation.host_evacuated(draft, command)
-        case StepGroup():
-            return groups.step_group(draft, command)
-        case BeginAudit() | WitnessRequests():
-            return audit.kept(draft)
-        case ExportedAudit():
-            return audit.exported(draft, command)
-        case DropAudit():
-            return audit.drop(draft, command)
-
-
-def _handle_batch(draft: Draft, batch: Batch, *, term: int) -> Outcome:
+def _handle_batch(draft: Draft, batch: Batch, parts: Sequence[Command]) -> Outcome:
     """Every command of the batch on one draft: all of them, or the first refusal."""
     before = draft.digest
-    parts: list[Applied] = []
-    for number, envelope in enumerate(batch.commands):
+    outcomes: list[Applied] = []
+    for number, command in enumerate(parts):
         draft.base = draft.digest
-        command = open_payload(envelope)
-        if not isinstance(command, _BATCHED):
-            message = f"a batch cannot hold the command {envelope.kind}"
+        if type(command) not in _BATCHED:
+            message = f"a batch cannot hold the command {batch.commands[number].kind}"
             return Rejected(code=Code.INVALID, message=message, part=number)
-        outcome = _handle(draft, command, term=term)
+        outcome = _handle(draft, command)
         if isinstance(outcome, Rejected):
             return replace(outcome, part=number)
-        parts.append(outcome)
+        outcomes.append(outcome)
     draft.base = before
     revision = draft.revision if draft.changed else draft.state.revision
     change = Change.CHANGED if draft.changed else Change.UNCHANGED
-    same = tuple(part if part.revision == revision else replace(part, revision=revision) for part in parts)
+    same = tuple(part if part.revision == revision else replace(part, revision=revision) for part in outcomes)
     return Applied(revision=revision, change=change, parts=same)
 
 
@@ -355,10 +269,10 @@ def _made(outcome: Applied) -> list[Made]:
     ]
 
 
-def _fingerprint(command: Command) -> str:
+def _fingerprint(command: Command, parts: Sequence[Command]) -> str:
     """What must be equal for a repetition to be one: the command without the ids and times its proposer made up."""
-    parts = [open_payload(each) for each in command.commands] if isinstance(command, Batch) else [command]
-    return blake2b("".join(_fingerprint_of_one(part) for part in parts).encode(), digest_size=16).hexdigest()
+    each = parts if isinstance(command, Batch) else [command]
+    return blake2b("".join(map(_fingerprint_of_one, each)).encode(), digest_size=16).hexdigest()
 
 
 def _fingerprint_of_one(command: Command) -> str:
@@ -377,6 +291,7 @@ def _fingerprint_of_one(command: Command) -> str:
 def _as_of_old(command: DeclareMicroVM | DeclareHost | DeclareGCPolicy) -> bytes:
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
+    plain.pop("sealed", None)  # sealed twice, one value differs; its digest, in the spec, does not
     for part, name, unset in _ADDED[type(command)]:
         fields: dict[str, object] = plain["spec"][part] if part else plain["spec"]
         if fields[name] == unset:
@@ -390,17 +305,17 @@ def _without_reason(command: Delete) -> bytes:
     return msgspec.msgpack.encode(plain)
 
 
-def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome | None:
+def _repetition(state: State, envelope: Envelope, command: Command, parts: Sequence[Command]) -> Outcome | None:
     """The first outcome again, if this key was used within its lifetime and what it made is still there.
 
     What it deleted at once stays deleted: that repetition is answered, too.
     """
-    known = state.keys.get(_key(envelope)) if envelope.key is not None else None
+    known = state.keys.get(_key(envelope))
     if known is None or envelope.at - known.at > KEY_LIFETIME_MS:
         return None
     if not all(made.deleted or _exists(state, made) for made in known.made):
         return None
-    if known.fingerprint != _fingerprint(command):
+    if known.fingerprint != _fingerprint(command, parts):
         return Rejected(
             code=Code.IDEMPOTENCY_KEY_REUSED,
             message="this key was used for another request",
@@ -408,8 +323,8 @@ def _repetition(state: State, envelope: Envelope, command: Command) -> Outcome |
             uid=known.made[0].uid,
         )
     answer = Applied(revision=state.revision, change=Change.UNCHANGED)
-    parts = tuple(replace(answer, kind=made.kind, uid=made.uid, operation=made.operation) for made in known.made)
-    return replace(answer, parts=parts) if isinstance(command, Batch) else parts[0]
+    answers = tuple(replace(answer, kind=made.kind, uid=made.uid, operation=made.operation) for made in known.made)
+    return replace(answer, parts=answers) if isinstance(command, Batch) else answers[0]
 
 
 def _exists(state: State, known: Made) -> bool:

@@ -14,13 +14,14 @@ exports the chain has not written them; one that has not said anything for `PATI
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from controlplane.machine.audit_targets import CLUSTER, Target, digest_in, target_of
+from controlplane.machine.audit_targets import CLUSTER, digests_of, target_of
 from controlplane.machine.draft import DIGEST_MODULUS, Draft, digest_of
-from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
+from controlplane.machine.effect import Effect
+from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.state import State, audit_key
 from controlplane.model.audit import (
     GENESIS,
@@ -40,6 +41,7 @@ from controlplane.model.commands import (
     Collect,
     Command,
     DropAudit,
+    DropDataKey,
     Envelope,
     Evict,
     ExportedAudit,
@@ -54,11 +56,11 @@ from controlplane.model.commands import (
     Place,
     RenewCertificate,
     Report,
+    Reseal,
     Resurrect,
     StepGroup,
     Witnessed,
     WitnessRequests,
-    open_payload,
 )
 from controlplane.model.types import replace
 
@@ -67,31 +69,41 @@ MAX_EXPORTS = 64
 """Nodes whose exports are remembered; many more than a cluster has."""
 PATIENCE_MS = 7 * 24 * 3600 * 1000
 
-_Observed = (
-    AgentConnected
-    | AgentLost
-    | Report
-    | HostSuspected
-    | HostHeard
-    | MarkUnplaced
-    | ExportedAudit
-    | NoteApiTokenUses
-    | RenewCertificate
+_OBSERVED = frozenset(
+    {
+        AgentConnected,
+        AgentLost,
+        Report,
+        HostSuspected,
+        HostHeard,
+        MarkUnplaced,
+        ExportedAudit,
+        NoteApiTokenUses,
+        RenewCertificate,
+    }
 )
-_Decided = (
-    Place
-    | Resurrect
-    | Evict
-    | MarkStaying
-    | HostDetached
-    | HostFenced
-    | HostEvacuated
-    | Collect
-    | BeginIncarnation
-    | BeginAudit
-    | DropAudit
-    | StepGroup
+"""Never recorded."""
+_DECIDED = frozenset(
+    {
+        Place,
+        Resurrect,
+        Evict,
+        MarkStaying,
+        HostDetached,
+        HostFenced,
+        HostEvacuated,
+        Collect,
+        BeginIncarnation,
+        BeginAudit,
+        DropAudit,
+        Reseal,
+        DropDataKey,
+        StepGroup,
+    }
 )
+"""Recorded where they change something."""
+
+_OUTCOMES = {change: AuditOutcome(change.value) for change in Change}
 
 Result = Applied | Rejected
 
@@ -99,7 +111,7 @@ Result = Applied | Rejected
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def kept(draft: Draft) -> Result:
+def kept(draft: Draft, _command: BeginAudit | WitnessRequests) -> Result:
     """Of commands that say nothing but what the chain records of them."""
     return Applied(revision=draft.state.revision, change=Change.UNCHANGED)
 
@@ -134,89 +146,103 @@ def drop(draft: Draft, command: DropAudit) -> Result:
 # -- recording ---------------------------------------------------------------------------------------------------------
 
 
-def recorded(before: State, after: State, envelope: Envelope, outcome: Outcome) -> State:
-    """`after` with what the chain says of `envelope`, which led to it from `before`."""
-    command = open_payload(envelope)
-    if isinstance(command, _Observed):
+def recorded(effect: Effect) -> State:
+    """The state after a command, with what the chain says of it."""
+    after, command = effect.after, effect.command
+    if type(command) in _OBSERVED:
         return after
-    if not after.audit_head:
-        return _append(after, [_beginning(after, envelope)]) if isinstance(command, BeginAudit) else after
     if isinstance(command, BeginAudit):
-        return after
-    return _append(after, list(_records(before, after, envelope, command, outcome)))
+        return after if after.audit_head else _append(after, [_beginning(effect)])
+    return _append(after, list(_records(effect))) if after.audit_head else after
 
 
-def _append(state: State, unsealed: list[AuditRecord]) -> State:
+def _append(state: State, unsealed: Sequence[AuditRecord]) -> State:
     """Each with its place in the chain; what is over the limit goes at the other end."""
     if not unsealed:
         return state
-    audit, head, digest = state.audit, state.audit_head, state.digest
-    previous = audit[audit_key(head)].hash if head else GENESIS
+    head, digest = state.audit_head, state.digest
+    previous = state.audit_at(head).hash if head else GENESIS
+    links: list[tuple[str, AuditRecord]] = []
     for each in unsealed:
         head += 1
         key = audit_key(head)
         link = sealed(msgspec.structs.replace(each, sequence=head, previous=previous))
-        audit, previous = audit.set(key, link), link.hash
+        links.append((key, link))
         digest += digest_of(key, link)
-    while len(audit) > MAX_HELD:
-        key = audit_key(head - len(audit) + 1)
-        digest -= digest_of(key, audit[key])
-        audit = audit.delete(key)
+        previous = link.hash
+    audit = state.audit.updated(links)
+    if over := [audit_key(sequence) for sequence in range(state.audit_first, head + 1 - MAX_HELD)]:
+        digest -= sum([digest_of(key, audit[key]) for key in over])
+        audit = audit.without(over)
     return replace(state, audit=audit, audit_head=head, digest=digest % DIGEST_MODULUS)
 
 
-def _beginning(state: State, envelope: Envelope) -> AuditRecord:
-    return _unsealed(envelope, AuditOutcome.DONE, Target(kind=CLUSTER, name=state.cluster_id))
+def _beginning(effect: Effect) -> AuditRecord:
+    unsealed = _unsealed(effect.envelope)
+    name = _bounded(effect.after.cluster_id)
+    return msgspec.structs.replace(unsealed, action=effect.envelope.kind, kind=CLUSTER, name=name)
 
 
-def _records(
-    before: State, after: State, envelope: Envelope, command: Command, outcome: Outcome
-) -> Iterator[AuditRecord]:
+def _records(effect: Effect) -> Iterator[AuditRecord]:
+    command, envelope, outcome = effect.command, effect.envelope, effect.outcome
     if isinstance(command, WitnessRequests):
-        for each in command.requests:
-            yield _of_request(each, command.node, envelope)
+        for request in command.requests:
+            yield _of_request(request, command.node, envelope)
     elif isinstance(command, Batch):
-        yield from _of_batch(before, after, envelope, command, outcome)
+        yield from _of_batch(effect, command)
     elif isinstance(outcome, Rejected):
-        if not isinstance(command, _Decided) or envelope.origin is not msgspec.UNSET:
-            yield _of_refusal(before, envelope, envelope.kind, command, outcome)
-    elif not isinstance(command, _Decided) or after.revision != before.revision:
-        yield _of_change(before, after, envelope, envelope.kind, command, outcome)
+        if type(command) not in _DECIDED or envelope.origin is not msgspec.UNSET:
+            yield _of_refusal(effect, envelope.kind, command, outcome)
+    elif type(command) not in _DECIDED or effect.after.revision != effect.before.revision:
+        yield _of_change(effect, _unsealed(envelope), envelope.kind, command, outcome)
 
 
-def _of_batch(before: State, after: State, envelope: Envelope, batch: Batch, outcome: Outcome) -> Iterator[AuditRecord]:
+def _of_batch(effect: Effect, batch: Batch) -> Iterator[AuditRecord]:
     """One for each part; of a refused one, the part that was."""
-    if isinstance(outcome, Rejected):
-        if outcome.part is None:
-            yield _of_refusal(before, envelope, envelope.kind, batch, outcome)
-        else:
-            part = batch.commands[outcome.part]
-            yield _of_refusal(before, envelope, part.kind, open_payload(part), outcome)
-        return
-    for number, (part, made) in enumerate(zip(batch.commands, outcome.parts, strict=True)):
-        change = _of_change(before, after, envelope, part.kind, open_payload(part), made)
-        yield msgspec.structs.replace(change, part=number)
+    outcome = effect.outcome
+    if isinstance(outcome, Applied):
+        unsealed = _unsealed(effect.envelope)
+        for number, (part, made) in enumerate(zip(batch.commands, outcome.parts, strict=True)):
+            yield _of_change(effect, unsealed, part.kind, effect.parts[number], made, part=number)
+    elif outcome.part is None:
+        yield _of_refusal(effect, effect.envelope.kind, batch, outcome)
+    else:
+        yield _of_refusal(effect, batch.commands[outcome.part].kind, effect.parts[outcome.part], outcome)
 
 
 def _of_change(
-    before: State, after: State, envelope: Envelope, action: str, command: Command, outcome: Applied
+    effect: Effect, unsealed: AuditRecord, action: str, command: Command, outcome: Applied, part: int | None = None
 ) -> AuditRecord:
-    target = target_of(before, command)
-    old, new = digest_in(before, target), digest_in(after, target)
-    record = _unsealed(envelope, AuditOutcome(outcome.change.value), target, action)
+    target = target_of(effect.before, command)
+    before, after = digests_of(effect, target)
     return msgspec.structs.replace(
-        record, uid=target.uid or outcome.uid, before=old, after=new, reason=_reason(command)
+        unsealed,
+        action=action,
+        outcome=_OUTCOMES[outcome.change],
+        kind=target.kind,
+        namespace=_bounded(target.namespace),
+        name=_bounded(target.name),
+        uid=target.uid or outcome.uid,
+        before=before,
+        after=after,
+        reason=_reason(command),
+        part=part,
     )
 
 
-def _of_refusal(before: State, envelope: Envelope, action: str, command: Command, refused: Rejected) -> AuditRecord:
-    target = target_of(before, command)
-    record = _unsealed(envelope, AuditOutcome.REFUSED, target, action)
-    digest = digest_in(before, target)
+def _of_refusal(effect: Effect, action: str, command: Command, refused: Rejected) -> AuditRecord:
+    target = target_of(effect.before, command)
+    before, after = digests_of(effect, target)
     return msgspec.structs.replace(
-        record,
-        before=digest,
-        after=digest,
+        _unsealed(effect.envelope),
+        action=action,
+        outcome=AuditOutcome.REFUSED,
+        kind=target.kind,
+        namespace=_bounded(target.namespace),
+        name=_bounded(target.name),
+        uid=target.uid,
+        before=before,
+        after=after,
         reason=_reason(command),
         code=refused.code.value,
         pointer=_bounded(refused.pointer),
@@ -225,11 +251,12 @@ def _of_refusal(before: State, envelope: Envelope, action: str, command: Command
 
 
 def _of_request(request: Witnessed, node: str, envelope: Envelope) -> AuditRecord:
-    outcome = AuditOutcome.DONE if request.status < 400 else AuditOutcome.REFUSED
-    target = Target(namespace=request.namespace, name=request.name)
-    record = _unsealed(envelope, outcome, target, request.action, request.origin)
     return msgspec.structs.replace(
-        record,
+        _unsealed(envelope, request.origin),
+        namespace=_bounded(request.namespace),
+        name=_bounded(request.name),
+        action=_bounded(request.action) or envelope.kind,
+        outcome=AuditOutcome.DONE if request.status < 400 else AuditOutcome.REFUSED,
         at=request.at,
         actor=_bounded(request.actor),
         status=request.status,
@@ -238,23 +265,17 @@ def _of_request(request: Witnessed, node: str, envelope: Envelope) -> AuditRecor
     )
 
 
-def _unsealed(
-    envelope: Envelope, outcome: AuditOutcome, target: Target, action: str | None = None, origin: Origin | None = None
-) -> AuditRecord:
-    """A record whose place in the chain is not known yet."""
+def _unsealed(envelope: Envelope, origin: Origin | None = None) -> AuditRecord:
+    """What all records of one command have in common: who, when and from where."""
     known = envelope.origin if envelope.origin is not msgspec.UNSET else None
     origin = origin or known or Origin()
     return AuditRecord(
         sequence=0,
         at=envelope.at,
         actor=_bounded(envelope.actor),
-        action=_bounded(action or envelope.kind) or "",
-        outcome=outcome,
+        action="",
+        outcome=AuditOutcome.DONE,
         command=envelope.id,
-        kind=target.kind,
-        namespace=_bounded(target.namespace),
-        name=_bounded(target.name),
-        uid=target.uid,
         address=_bounded(origin.address),
         request=_bounded(origin.request),
         trace=_bounded(origin.trace or envelope.trace),

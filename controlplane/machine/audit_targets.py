@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from controlplane.machine.draft import Record, digest_of
+from controlplane.machine.effect import Effect
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     ActOnHost,
+    AddDataKey,
     Adopt,
     BeginIncarnation,
     CancelOverride,
@@ -25,6 +28,7 @@ from controlplane.model.commands import (
     DeclareMicroVMGroup,
     DeclareNamespace,
     Delete,
+    DropDataKey,
     EstablishAuthority,
     Evict,
     Hold,
@@ -36,18 +40,21 @@ from controlplane.model.commands import (
     OverrideBreaker,
     Place,
     Release,
+    Reseal,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     StepGroup,
 )
 from controlplane.model.credentials import holder_key
 from controlplane.model.groups import group_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import BREAKER
-from controlplane.model.types import Kind
+from controlplane.model.types import Kind, record
 
 CLUSTER = "Cluster"
 """What is about no object: the log, an incarnation, the breaker, its authority."""
@@ -57,7 +64,7 @@ CERTIFICATE = "Certificate"
 API_TOKEN = AccessKind.API_TOKEN.value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     kind: str | None = None
     namespace: str | None = None
@@ -66,45 +73,47 @@ class Target:
 
 
 NOTHING = Target()
-_DECLARED: dict[type[Declaration], Kind] = {
-    DeclareMicroVM: Kind.MICROVM,
-    DeclareMicroVMGroup: Kind.MICROVM_GROUP,
-    DeclareHost: Kind.HOST,
-    DeclareNamespace: Kind.NAMESPACE,
-    **KIND_DECLARED,
+_MICROVM = Kind.MICROVM.value
+_DECLARED: dict[type[Declaration], str] = {
+    DeclareMicroVM: _MICROVM,
+    DeclareMicroVMGroup: Kind.MICROVM_GROUP.value,
+    DeclareHost: Kind.HOST.value,
+    DeclareNamespace: Kind.NAMESPACE.value,
+    **{declared: kind.value for declared, kind in KIND_DECLARED.items()},
 }
 _POLICY_KINDS = {kind.value: kind for kind in POLICIES}
 
 
 def target_of(state: State, command: Command) -> Target:
     """By the names that the command gives, or those that its uid has in `state`."""
+    if isinstance(command, Declaration):  # most of what is recorded is
+        namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
+        return Target(kind=_DECLARED[type(command)], namespace=namespace, name=command.name)
     match command:
         case Act():
-            return Target(Kind.MICROVM.value, command.namespace, command.name)
+            return Target(kind=_MICROVM, namespace=command.namespace, name=command.name)
         case Delete() | Hold() | Release():
-            return Target(command.kind.value, command.namespace, command.name)
+            return Target(kind=command.kind.value, namespace=command.namespace, name=command.name)
         case Collect():
             subject = command.subject
-            return Target(subject.kind.value, subject.namespace, subject.name, subject.uid)
+            return Target(kind=subject.kind.value, namespace=subject.namespace, name=subject.name, uid=subject.uid)
         case Place() | Resurrect() | Evict() | MarkStaying():
             vm = state.microvms.get(command.uid)
             namespace, name = (vm.meta.namespace, vm.meta.name) if vm is not None else (None, None)
-            return Target(Kind.MICROVM.value, namespace, name, command.uid)
+            return Target(kind=_MICROVM, namespace=namespace, name=name, uid=command.uid)
         case ActOnHost() | ConfirmFenced() | ConfirmOff() | HostDetached() | HostFenced() | HostEvacuated():
-            return Target(Kind.HOST.value, name=command.host)
+            return Target(kind=Kind.HOST.value, name=command.host)
         case Adopt():
             return target_of(state, command.declaration)
         case StepGroup():
-            return Target(Kind.MICROVM_GROUP.value, command.namespace, command.name, command.uid)
+            kind = Kind.MICROVM_GROUP.value
+            return Target(kind=kind, namespace=command.namespace, name=command.name, uid=command.uid)
         case OverrideBreaker() | CancelOverride():
-            return Target(CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
+            return Target(kind=CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():
-            return Target(CLUSTER, name=f"incarnation {command.incarnation}")
+            return Target(kind=CLUSTER, name=f"incarnation {command.incarnation}")
         case CreateApiToken() | RotateApiToken() | RevokeApiToken():
-            return Target(API_TOKEN, name=command.name, uid=command.uid)
-        case _ if isinstance(command, Declaration):
-            namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
-            return Target(_DECLARED[type(command)].value, namespace, command.name)
+            return Target(kind=API_TOKEN, name=command.name, uid=command.uid)
         case _:
             return _credential_of(command)
 
@@ -112,49 +121,68 @@ def target_of(state: State, command: Command) -> Target:
 def _credential_of(command: Command) -> Target:
     match command:
         case CreateJoinToken() | RevokeJoinToken():
-            return Target(JOIN_TOKEN, name=command.id)
+            return Target(kind=JOIN_TOKEN, name=command.id)
         case Join():
-            return Target(CERTIFICATE, name=holder_key(command.role, command.name))
+            return Target(kind=CERTIFICATE, name=holder_key(command.role, command.name))
         case RevokeCertificates():
-            return Target(CERTIFICATE, name=holder_key(command.kind, command.name))
-        case EstablishAuthority():
-            return Target(CLUSTER, name=f"authority {command.fingerprint}")
+            return Target(kind=CERTIFICATE, name=holder_key(command.kind, command.name))
+        case EstablishAuthority() | RotateAuthority():
+            return Target(kind=CLUSTER, name=f"authority {command.fingerprint}")
+        case AbortRotation() | RetireAuthority():
+            return Target(kind=CLUSTER, name="authority")
+        case AddDataKey() | DropDataKey():
+            return Target(kind=CLUSTER, name=f"data key {command.id}")
+        case Reseal():
+            return Target(kind=CLUSTER, name="secrets")
         case _:
             return NOTHING
 
 
-def digest_in(state: State, target: Target) -> str | None:
-    """The digest that the state's own is a sum of; None where there is no such object."""
-    found = _found(state, target)
-    return f"{digest_of(*found):032x}" if found is not None else None
+def digests_of(effect: Effect, target: Target) -> tuple[str | None, str | None]:
+    """Of the object before and after, as the state's own digest counts it; None where there is no such object."""
+    before, after = _found(effect.before, target), _found(effect.after, target)
+    if before is not None and after is not None and before[1] is after[1]:
+        same = f"{digest_of(*before):032x}"
+        return same, same
+    return _digest(effect, before, 0), _digest(effect, after, 1)
+
+
+def _digest(effect: Effect, found: tuple[str, Record] | None, side: Literal[0, 1]) -> str | None:
+    """Of what was `found` before (0) or after (1)."""
+    if found is None:
+        return None
+    key, record = found
+    known = effect.digests.get((type(record), key))
+    digest = known[side] if known is not None else digest_of(key, record)
+    return f"{digest:032x}"
 
 
 def _found(state: State, target: Target) -> tuple[str, Record] | None:
     """(key in its table, record)."""
     key = target.name or ""
-    record: Record | None
+    found: Record | None
     match target.kind:
         case "MicroVM":
             key = target.uid or state.names.get(f"{target.namespace}/{key}") or ""
-            record = state.microvms.get(key)
+            found = state.microvms.get(key)
         case "MicroVMGroup":
             key = group_key(target.namespace or "", key)
-            record = state.microvm_groups.get(key)
+            found = state.microvm_groups.get(key)
         case "Host":
-            record = state.hosts.get(key)
+            found = state.hosts.get(key)
         case "Namespace":
-            record = state.namespaces.get(key)
+            found = state.namespaces.get(key)
         case "Operation":
-            record = state.operations.get(key)
+            found = state.operations.get(key)
         case "ApiToken":
-            record = state.api_tokens.get(key)
+            found = state.api_tokens.get(key)
         case "JoinToken":
-            record = state.join_tokens.get(key)
+            found = state.join_tokens.get(key)
         case "Certificate":
-            record = state.holders.get(key)
+            found = state.holders.get(key)
         case "Cluster":
-            record = state.overrides.get(key)
+            found = state.overrides.get(key)
         case _:
             kind = _POLICY_KINDS.get(target.kind or "")
-            record = state.policies_of(kind).get(key) if kind is not None else None
-    return (key, record) if record is not None else None
+            found = state.policies_of(kind).get(key) if kind is not None else None
+    return (key, found) if found is not None else None

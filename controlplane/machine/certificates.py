@@ -1,4 +1,4 @@
-"""The commands about the cluster's authority and the certificates that it issued.
+"""The commands about the certificates that the cluster's authority issued.
 
 A certificate is handed out only after its command was accepted, so a revocation has an order with every renewal: what
 was renewed before is revoked with the rest, what comes after is refused. What has expired is forgotten, a holder's
@@ -11,8 +11,8 @@ from controlplane.machine.draft import Draft
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.machine.state import State
 from controlplane.machine.steps import Result, applied
-from controlplane.model.commands import EstablishAuthority, RenewCertificate, RevokeCertificates
-from controlplane.model.credentials import ClusterAuthority, Holder, IssuedCertificate, MemberKind, holder_key
+from controlplane.model.commands import RenewCertificate, RevokeCertificates
+from controlplane.model.credentials import Holder, IssuedCertificate, MemberKind, holder_key
 from controlplane.model.types import replace
 
 MAX_CERTIFICATES = 64
@@ -25,33 +25,18 @@ LAST_MS = 2**63 - 1
 """A proposer's clock may say anything; what follows from it still has to fit into a record."""
 
 
-def establish_authority(draft: Draft, command: EstablishAuthority) -> Result:
-    if command.fingerprint in draft.state.authorities:
-        return applied(draft, command.fingerprint)
-    if len(draft.state.authorities):
-        return Rejected(code=Code.ALREADY_EXISTS, message="the cluster has an authority of its own already")
-    authority = ClusterAuthority(
-        fingerprint=command.fingerprint,
-        certificate=command.certificate,
-        key=command.key,
-        actor=draft.actor,
-        at=draft.at,
-    )
-    draft.put_authority(authority)
-    return applied(draft, command.fingerprint)
-
-
 def renew_certificate(draft: Draft, command: RenewCertificate) -> Result:
     if (reason := revocation(draft.state, command.kind, command.name, command.presented)) is not None:
         return Rejected(code=Code.CERTIFICATE_REVOKED, message=reason)
     holder = draft.state.holders.get(holder_key(command.kind, command.name))
-    if holder is not None and len(_unexpired(holder, draft.at)) >= MAX_CERTIFICATES:
+    if holder is not None and len(unexpired(holder, draft.at)) >= MAX_CERTIFICATES:
         message = f"{command.kind.value} {command.name} has {MAX_CERTIFICATES} certificates that have not expired"
         return Rejected(code=Code.INVALID, message=message)
     known = () if holder is None else [each.serial for each in holder.certificates]
     if command.presented not in known and command.presented_expires_at > draft.at:
         record_issued(draft, command.kind, command.name, command.presented, command.presented_expires_at)
-    record_issued(draft, command.kind, command.name, command.serial, command.expires_at)
+    _note_shown(draft, command)
+    record_issued(draft, command.kind, command.name, command.serial, command.expires_at, command.authority)
     return applied(draft, command.serial)
 
 
@@ -61,7 +46,7 @@ def revoke_certificates(draft: Draft, command: RevokeCertificates) -> Result:
         return Rejected(code=Code.INVALID, message=message, pointer="/reason")
     holder = draft.state.holders.get(holder_key(command.kind, command.name))
     if command.serial is None:
-        if holder is None or not _unexpired(holder, draft.at):
+        if holder is None or not unexpired(holder, draft.at):
             message = f"the cluster issued no certificate to {command.kind.value} {command.name} that is still valid"
             return Rejected(code=Code.NOT_FOUND, message=message, pointer="/name")
         revoke_all(draft, command.kind, command.name, command.reason)
@@ -69,7 +54,7 @@ def revoke_certificates(draft: Draft, command: RevokeCertificates) -> Result:
     holder = holder or Holder(kind=command.kind, name=command.name, certificates=[])
     if not any(each.serial == command.serial for each in holder.certificates):
         foreign = IssuedCertificate(serial=command.serial, at=draft.at, expires_at=later(draft.at, FOREIGN_LIFE_MS))
-        holder = replace(holder, certificates=[*_unexpired(holder, draft.at), foreign])
+        holder = replace(holder, certificates=[*unexpired(holder, draft.at), foreign])
         if len(holder.certificates) > MAX_CERTIFICATES:
             return Rejected(code=Code.INVALID, message=f"a holder has at most {MAX_CERTIFICATES} certificates")
     _revoke(draft, holder, command.reason, command.serial)
@@ -82,17 +67,25 @@ def revoke_all(draft: Draft, kind: MemberKind, name: str, reason: str) -> None:
         _revoke(draft, holder, reason)
 
 
-def record_issued(draft: Draft, kind: MemberKind, name: str, serial: str, expires_at: int) -> None:
+def revoke_others(draft: Draft, holder: Holder, authority: str, reason: str) -> None:
+    """What another authority than this one signed for `holder` counts no more."""
+    for each in holder.certificates:
+        if each.authority != authority:
+            _revoke(draft, draft.state.holders[holder_key(holder.kind, holder.name)], reason, each.serial)
+
+
+def record_issued(draft: Draft, kind: MemberKind, name: str, serial: str, expires_at: int, authority: str = "") -> None:
     holder = draft.state.holders.get(holder_key(kind, name))
-    before = _unexpired(holder, draft.at) if holder is not None else []
-    issued = IssuedCertificate(serial=serial, at=draft.at, expires_at=expires_at)
+    before = unexpired(holder, draft.at) if holder is not None else []
+    known = authority if _was_rotated(draft.state) else ""
+    issued = IssuedCertificate(serial=serial, at=draft.at, expires_at=expires_at, authority=known)
     draft.put_holder(Holder(kind=kind, name=name, certificates=[*before, issued]))
 
 
 def forget_expired(draft: Draft) -> None:
     for key in sorted(draft.state.holders):
         holder = draft.state.holders[key]
-        left = _unexpired(holder, draft.at)
+        left = unexpired(holder, draft.at)
         if not left:
             draft.drop_holder(holder)
         elif len(left) < len(holder.certificates):
@@ -111,15 +104,32 @@ def revocation(state: State, kind: str, name: str, serial: str) -> str | None:
 def holds_valid(state: State, kind: str, name: str, at: int) -> bool:
     """Whether somebody has a certificate of that name that counts."""
     holder = state.holders.get(holder_key(kind, name))
-    return holder is not None and any(each.revoked_at is None for each in _unexpired(holder, at))
+    return holder is not None and any(each.revoked_at is None for each in unexpired(holder, at))
+
+
+def unexpired(holder: Holder, at: int) -> list[IssuedCertificate]:
+    return [each for each in holder.certificates if each.expires_at > at]
 
 
 def later(at: int, ms: int) -> int:
     return min(at + ms, LAST_MS)
 
 
-def _unexpired(holder: Holder, at: int) -> list[IssuedCertificate]:
-    return [each for each in holder.certificates if each.expires_at > at]
+def _was_rotated(state: State) -> bool:
+    """Only then it matters who signed what. Until then records are what builds that know of no rotation made of the
+    same entries, so that nodes agree whichever build applied them.
+    """
+    return len(state.authorities) > 1
+
+
+def _note_shown(draft: Draft, command: RenewCertificate) -> None:
+    """Who asks for another certificate shows the one that it has."""
+    holder = draft.state.holders.get(holder_key(command.kind, command.name))
+    if holder is not None and _was_rotated(draft.state):
+        certificates = [
+            replace(each, shown=True) if each.serial == command.presented else each for each in holder.certificates
+        ]
+        draft.put_holder(replace(holder, certificates=certificates))
 
 
 def _revoke(draft: Draft, holder: Holder, reason: str, serial: str | None = None) -> None:

@@ -22,7 +22,7 @@ from controlplane.machine.state import BLOCK, Queue, State, audit_key
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
 from controlplane.model.api_tokens import ApiToken
-from controlplane.model.audit import AuditExport, AuditRecord
+from controlplane.model.audit import AuditExport, AuditRecord, hash_of
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
 from controlplane.model.groups import MicroVMGroup
@@ -43,6 +43,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import DECODE_ERRORS, Kind
 
 FORMAT = 2
@@ -134,6 +135,9 @@ class _Holders(_Records[Holder], tag="holders", frozen=True): ...
 class _MicroVMGroups(_Records[MicroVMGroup], tag="microvm_groups", frozen=True): ...
 
 
+class _DataKeys(_Records[DataKey], tag="data_keys", frozen=True): ...
+
+
 class _Finished(msgspec.Struct, tag="finished", array_like=True, frozen=True):
     """A block of the queue of ended operations."""
 
@@ -167,6 +171,7 @@ _TableChunk = (
     | _JoinTokens
     | _Holders
     | _MicroVMGroups
+    | _DataKeys
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
 
@@ -191,6 +196,7 @@ TABLES: tuple[str, ...] = (
     "join_tokens",
     "holders",
     "microvm_groups",
+    "data_keys",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
 
@@ -323,10 +329,17 @@ class Loader:
 
     def _take(self, read: _TableChunk) -> None:
         self._tables[str(read.__struct_config__.tag)].add(read.items)
+        # The hash of an audit record is its digest: it has to be that of what was read.
+        if isinstance(read, _Audit) and self.header.digest_format == DIGEST_FORMAT:
+            wrong = next((each.sequence for _, each in read.items if hash_of(each) != each.hash), None)
+            if wrong is not None:
+                raise ValueError(f"state snapshot: audit record {wrong} has another hash than its content")
         self._digest += sum([digest_of(key, value) for key, value in read.items])
         if isinstance(read, _MicroVMs):
             for _, vm in read.items:
                 self._indexes.add(vm)
+        if isinstance(read, _Hosts):
+            self._indexes.with_strangers.update((name, None) for name, host in read.items if host.unmanaged)
 
     def finish(self) -> State:
         """The state. Raises ValueError if the chunks do not make the one that the header describes."""
@@ -342,6 +355,7 @@ class Loader:
             failed=indexes.failed.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
             members=Map({group: uids.finish() for group, uids in indexes.members.items()}),
+            with_strangers=Map(indexes.with_strangers),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
@@ -376,7 +390,7 @@ class _TableBuilder(Generic[V]):
 
 
 class _Indexes:
-    """What follows from the microVMs, in the shape that State has it; `draft.reindex_microvm` keeps it in step."""
+    """What follows from microVMs and hosts, in the shape that State has it; `draft.reindex_...` keep it in step."""
 
     def __init__(self) -> None:
         self.names = Map[str, str]().mutate()
@@ -384,6 +398,7 @@ class _Indexes:
         self.failed = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
         self.members: dict[str, _Uids] = {}
+        self.with_strangers: dict[str, None] = {}
         self.usage: dict[str, Amount] = {}
         self.policy_users: dict[tuple[Kind, str], int] = {}
 

@@ -21,6 +21,7 @@ from controlplane.machine.refusals import (
     quota_refusal,
     replacement_refusal,
 )
+from controlplane.machine.secrets import sealed_values
 from controlplane.model.commands import (
     POWER_OF_ACTION,
     Act,
@@ -135,6 +136,10 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM, *, group: MicroVMGrou
     before = amount_of(old.spec) if old is not None else Amount()
     if (refused := quota_refusal(draft, namespace, amount_of(command.spec) - before)) is not None:
         return refused
+    sealed = sealed_values(draft.state, command, old)
+    if isinstance(sealed, Rejected):
+        return sealed
+    command = replace(command, sealed=sealed)
     if old is None:
         return _create_microvm(draft, command, group)
     return _update_microvm(draft, command, old)
@@ -155,7 +160,14 @@ def _create_microvm(draft: Draft, command: DeclareMicroVM, group: MicroVMGroup |
         return Rejected(code=Code.INVALID, message=f"uid {command.uid} is taken", pointer="/uid", uid=command.uid)
     meta = meta_of(draft, command, Kind.MICROVM, None, spec_changed=False, namespace=command.namespace)
     owner = group.meta.uid if group is not None else None
-    vm = MicroVM(meta=meta, spec=command.spec, phase=MicroVMPhase.PENDING, since=draft.at, group=owner)
+    vm = MicroVM(
+        meta=meta,
+        spec=command.spec,
+        sealed=command.sealed,
+        phase=MicroVMPhase.PENDING,
+        since=draft.at,
+        group=owner,
+    )
     vm = begin(draft, vm, OperationKind.CREATE)
     draft.put_microvm(vm)
     return declared(draft, Kind.MICROVM, meta, created=True, operation=vm.operation)
@@ -164,7 +176,7 @@ def _create_microvm(draft: Draft, command: DeclareMicroVM, group: MicroVMGroup |
 def _update_microvm(draft: Draft, command: DeclareMicroVM, old: MicroVM) -> Result:
     spec_changed = old.spec != command.spec
     meta = meta_of(draft, command, Kind.MICROVM, old, spec_changed=spec_changed, namespace=command.namespace)
-    vm = replace(old, meta=meta)
+    vm = replace(old, meta=meta, sealed=command.sealed)
     if spec_changed:
         changed = change_spec(draft, vm, command.spec)
         if isinstance(changed, Rejected):

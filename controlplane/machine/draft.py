@@ -34,10 +34,11 @@ from controlplane.model.resources import (
     Override,
     Policy,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, replace
 
 DIGEST_MODULUS = 1 << 128
-DIGEST_FORMAT = 7
+DIGEST_FORMAT = 8
 """Raised with every change of what a digest covers or how it is reckoned, such as a new field of a record: digests of
 two formats are never compared, neither with another node's during an upgrade nor with an older snapshot's.
 """
@@ -59,19 +60,29 @@ Untold = (
     | ClusterAuthority
     | JoinToken
     | Holder
+    | DataKey
 )
 """Records whose changes are no events."""
 Record = Host | Namespace | Policy | MicroVM | MicroVMGroup | Operation | Untold
+Place = tuple[type[Record | None], str]
+"""Where a record is: its type says the table."""
+Digests = tuple[int | None, int | None]
+"""Of what is at one place before a command and after it; None: nothing."""
 
 
 def digest_of(key: str, value: Record) -> int:
-    """Digest of one record under its key; the kind is part of it, so equal bytes of two kinds differ."""
+    """Digest of one record under its key; the kind is part of it, so equal bytes of two kinds differ.
+
+    A link of the audit chain has a hash of all it says, its place included, and that is its digest.
+    """
+    if isinstance(value, AuditRecord):
+        return int(value.hash[:32], 16)
     data = type(value).__name__.encode() + b"\0" + key.encode() + b"\0" + _encoder.encode(value)
     return int.from_bytes(blake2b(data, digest_size=16).digest(), "big")
 
 
 class Draft:
-    def __init__(self, state: State, *, at: int, actor: str) -> None:
+    def __init__(self, state: State, *, at: int, actor: str, term: int) -> None:
         self.state = state
         """As edited so far, but for `digest` and `revision`, which `result` puts in."""
         self.digest = state.digest
@@ -79,8 +90,11 @@ class Draft:
         """What `changed` compares with: the digest before the command; in a batch, before each of its commands."""
         self.at = at
         self.actor = actor
+        self.term = term
+        """The log's: what a leader decided from its memory counts in its own alone."""
         self.revision = state.revision + 1
         self.events: list[Event] = []
+        self.digests: dict[Place, Digests] = {}
 
     @property
     def changed(self) -> bool:
@@ -125,10 +139,12 @@ class Draft:
         old = self.state.hosts.get(key)
         if (new := self._stamp(old, value)) is not None:
             self.state = replace(self.state, hosts=self.state.hosts.set(key, new))
+            self.state = reindex_host(self.state, old, new)
             self._note(Kind.HOST, key, old, new)
 
     def drop_host(self, value: Host, why: Deletion) -> None:
         self.state = replace(self.state, hosts=self.state.hosts.delete(value.meta.name))
+        self.state = reindex_host(self.state, value, None)
         self._note(Kind.HOST, value.meta.name, value, None, why)
 
     def put_microvm(self, value: MicroVM) -> None:
@@ -241,6 +257,10 @@ class Draft:
         self.state = replace(self.state, authorities=self.state.authorities.set(value.fingerprint, value))
         self._digest(value.fingerprint, old, value)
 
+    def drop_authority(self, value: ClusterAuthority) -> None:
+        self.state = replace(self.state, authorities=self.state.authorities.delete(value.fingerprint))
+        self._digest(value.fingerprint, value, None)
+
     def put_join_token(self, value: JoinToken) -> None:
         old = self.state.join_tokens.get(value.id)
         self.state = replace(self.state, join_tokens=self.state.join_tokens.set(value.id, value))
@@ -260,6 +280,15 @@ class Draft:
         key = holder_key(value.kind, value.name)
         self.state = replace(self.state, holders=self.state.holders.delete(key))
         self._digest(key, value, None)
+
+    def put_data_key(self, value: DataKey) -> None:
+        old = self.state.data_keys.get(value.id)
+        self.state = replace(self.state, data_keys=self.state.data_keys.set(value.id, value))
+        self._digest(value.id, old, value)
+
+    def drop_data_key(self, value: DataKey) -> None:
+        self.state = replace(self.state, data_keys=self.state.data_keys.delete(value.id))
+        self._digest(value.id, value, None)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -292,16 +321,27 @@ class Draft:
         self.events.append(Event(revision=self.revision, type=type_, kind=kind, object=subject, deletion=why))
 
     def _digest(self, key: str, old: Record | None, new: Record | None) -> None:
-        total = self.digest
-        if old is not None:
-            total -= digest_of(key, old)
-        if new is not None:
-            total += digest_of(key, new)
-        self.digest = total % DIGEST_MODULUS
+        place = (type(old) if new is None else type(new), key)
+        known = self.digests.get(place)
+        # What this draft put there before need not be hashed again.
+        first, was = known or ((digest := digest_of(key, old) if old is not None else None), digest)
+        now = digest_of(key, new) if new is not None else None
+        self.digests[place] = (first, now)
+        self.digest = (self.digest - (was or 0) + (now or 0)) % DIGEST_MODULUS
 
 
 def _holding(vm: MicroVM | None) -> tuple[str, Amount] | None:
     return (vm.placement.host, vm.held) if vm is not None and vm.placement is not None else None
+
+
+def reindex_host(state: State, old: Host | None, new: Host | None) -> State:
+    """The state with its index moved from `old` to `new`."""
+    had, has = old is not None and bool(old.unmanaged), new is not None and bool(new.unmanaged)
+    if new is not None and has and not had:
+        return replace(state, with_strangers=state.with_strangers.set(new.meta.name, None))
+    if old is not None and had and not has:
+        return replace(state, with_strangers=state.with_strangers.delete(old.meta.name))
+    return state
 
 
 def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> State:

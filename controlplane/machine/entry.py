@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from controlplane.machine.apply import apply
+from controlplane.machine.apply import effect_of
 from controlplane.machine.audit import recorded
 from controlplane.machine.codec import Loader, View, digest_text
 from controlplane.machine.events import Event
@@ -22,10 +22,10 @@ def apply_entry(
     outcomes: list[tuple[str, Outcome]] = []
     events: list[Event] = []
     for envelope in decode_entry(data):
-        after, outcome, changed = apply(state, envelope, index=index, term=term)
-        state = recorded(state, after, envelope, outcome)
-        outcomes.append((envelope.id, outcome))
-        events.extend(changed)
+        effect = effect_of(state, envelope, index=index, term=term)
+        state = recorded(effect)
+        outcomes.append((envelope.id, effect.outcome))
+        events.extend(effect.events)
     return state, outcomes, events
 
 

@@ -95,6 +95,8 @@ def _mistakes(spec: MicroVMGroupSpec) -> Iterator[tuple[str, str]]:
         yield "rollout/max_unavailable", "with max_surge = 0 it must be above 0: nothing could ever be replaced"
     if template.power_state is not PowerState.RUNNING:
         yield "template/power_state", "members of a group run: with replicas = 0 there are none"
+    if template.sensitive_metadata:
+        yield "template/sensitive_metadata", "is sealed for one microVM alone: use metadata"
     if template.placement.host is not None:
         yield "template/placement/host", "would put every member on one host: use required_host_labels or spread"
     if spec.spread is not None and template.placement.spread is not None:

@@ -21,8 +21,8 @@ from controlplane.model.types import replace
 REASON = "the cluster was restored: its agent has to dial in again and tell what is there"
 
 
-def begin_incarnation(draft: Draft, command: BeginIncarnation, *, term: int) -> Result:
-    if (refused := other_term(command.term, term)) is not None:
+def begin_incarnation(draft: Draft, command: BeginIncarnation) -> Result:
+    if (refused := other_term(command.term, draft.term)) is not None:
         return refused
     if command.incarnation <= draft.state.incarnation:
         return stale(f"incarnation {draft.state.incarnation} has begun")

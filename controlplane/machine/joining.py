@@ -72,7 +72,7 @@ def join(draft: Draft, command: Join) -> Result:
         draft.put_join_token(used)
     else:
         draft.drop_join_token(token)
-    record_issued(draft, command.role, command.name, command.serial, command.expires_at)
+    record_issued(draft, command.role, command.name, command.serial, command.expires_at, command.authority)
     return applied(draft, command.serial)
 
 

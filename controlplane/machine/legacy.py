@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from controlplane.machine.codec import full_digest
-from controlplane.machine.draft import Record, reindex_microvm
+from controlplane.machine.draft import Record, reindex_host, reindex_microvm
 from controlplane.machine.state import Queue, State
 from controlplane.machine.table import Table
 from controlplane.model.resources import (
@@ -69,6 +69,8 @@ def load_dump(data: bytes) -> State:
         finished=_queue(each.id for each in read.operations if each.finished_at is not None),
         key_order=_queue(key for key, _ in read.keys),
     )
+    for host in read.hosts:
+        state = reindex_host(state, None, host)
     for vm in read.microvms:
         state = reindex_microvm(state, None, vm)
     return replace(state, digest=full_digest(state))

@@ -48,8 +48,8 @@ def heard(draft: Draft, command: HostHeard) -> Result:
     return applied(draft, host.meta.uid)
 
 
-def detached(draft: Draft, command: HostDetached, *, term: int) -> Result:
-    if (refused := other_term(command.term, term)) is not None:
+def detached(draft: Draft, command: HostDetached) -> Result:
+    if (refused := other_term(command.term, draft.term)) is not None:
         return refused
     host = draft.state.hosts.get(command.host)
     if host is None or host.session != command.session:
@@ -71,8 +71,8 @@ def detached(draft: Draft, command: HostDetached, *, term: int) -> Result:
     return applied(draft, host.meta.uid)
 
 
-def fenced(draft: Draft, command: HostFenced, *, term: int) -> Result:
-    if (refused := other_term(command.term, term)) is not None:
+def fenced(draft: Draft, command: HostFenced) -> Result:
+    if (refused := other_term(command.term, draft.term)) is not None:
         return refused
     host = draft.state.hosts.get(command.host)
     # A suspect host may still be granted a lease: only an operator's word fences that.
@@ -111,8 +111,8 @@ def confirm_off(draft: Draft, command: ConfirmFenced | ConfirmOff) -> Result:
     return Applied(revision=revision, change=changed, kind=Kind.HOST, uid=host.meta.uid)
 
 
-def resurrect(draft: Draft, command: Resurrect, *, term: int) -> Result:
-    if (refused := other_term(command.term, term)) is not None:
+def resurrect(draft: Draft, command: Resurrect) -> Result:
+    if (refused := other_term(command.term, draft.term)) is not None:
         return refused
     vm = draft.state.microvms.get(command.uid)
     if vm is None or vm.placement is None or vm.placement.host != command.host or vm.epoch != command.epoch:

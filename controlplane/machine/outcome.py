@@ -40,6 +40,8 @@ class Code(StrEnum):
     JOIN_REFUSED = "join_refused"
     """By this token, this one does not join."""
     CERTIFICATE_REVOKED = "certificate_revoked"
+    AUTHORITY_IN_USE = "authority_in_use"
+    """Members depend on it, or another one is taking its place already."""
 
 
 class Change(StrEnum):

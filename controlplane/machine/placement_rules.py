@@ -5,13 +5,15 @@ Both use these functions, so what a scheduler offers from a fresh state is what 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.recovery_rules import fencing_refusal, is_off
 from controlplane.machine.state import State
+from controlplane.machine.table import bucket_of
 from controlplane.model.resources import Amount, Host, HostPhase, MicroVM
-from controlplane.model.spec import HostMode, MicroVMSpec, Spread
+from controlplane.model.spec import HostMode, MicroVMSpec, PlacementPolicySpec, Spread
 
 HOST_LABEL = "host"
 """The label that every host has without saying so: its own name."""
@@ -22,11 +24,12 @@ _NAMED = 8
 def withheld(state: State, vm: MicroVM) -> str | None:
     """Why no host at all may take `vm` now, in words for an operator; None when one may (docs/adr/0103).
 
-    Apart from `refusal`, since it looks at every host and would be asked for each.
+    Apart from `refusal`, since it is about all hosts and would be asked for each.
     """
     if (reason := unheard_of(state)) is not None:
         return reason
-    for name, host in state.hosts.items():
+    for name in sorted(state.with_strangers, key=lambda name: (bucket_of(name), name)):
+        host = state.hosts[name]
         if not is_off(host):
             for found in host.unmanaged:
                 if found.uid == vm.meta.uid:
@@ -52,21 +55,67 @@ def unheard_of(state: State) -> str | None:
 
 def refusal(state: State, vm: MicroVM, host: Host) -> str | None:
     """Why `vm` may not be placed on `host`, in words for an operator; None when it may."""
-    policy = state.policies.get(vm.spec.placement.policy) if vm.spec.placement.policy is not None else None
-    required = [vm.spec.placement.required_host_labels]
-    spreads = [vm.spec.placement.spread]
-    if policy is not None:
-        required.append(policy.spec.required_host_labels)
-        spreads.append(policy.spec.spread)
-    return (
-        _host_refusal(vm, host)
-        or _pin_refusal(vm.spec, host)
-        or _label_refusal(required, host)
-        or _driver_refusal(vm.spec, host)
-        or fencing_refusal(vm.spec, host)
-        or capacity_refusal(host, amount_of(vm.spec))
-        or _spread_refusal(state, vm, host, (s for s in spreads if s is not None))
-    )
+    return Constraints(state, vm).refusal(host)
+
+
+class Constraints:
+    """What one microVM asks of its host in one state.
+
+    Whoever asks about many hosts keeps it: what a spread counts in the whole fleet is counted once.
+    """
+
+    def __init__(self, state: State, vm: MicroVM) -> None:
+        named = vm.spec.placement.policy
+        self.policy = state.policies.get(named) if named is not None else None
+        policys = self.policy.spec if self.policy is not None else PlacementPolicySpec()
+        self.required = (vm.spec.placement.required_host_labels, policys.required_host_labels)
+        self._spreads = [each for each in (vm.spec.placement.spread, policys.spread) if each is not None]
+        self._counted: dict[str, Counter[str]] = {}
+        self._state = state
+        self._vm = vm
+
+    def refusal(self, host: Host) -> str | None:
+        """Why not on `host`, in words for an operator; None when it may be."""
+        return (
+            _host_refusal(self._vm, host)
+            or self.label_refusal(host)
+            or _driver_refusal(self._vm.spec, host)
+            or fencing_refusal(self._vm.spec, host)
+            or capacity_refusal(host, amount_of(self._vm.spec))
+            or self._spread_refusal(host)
+        )
+
+    def label_refusal(self, host: Host) -> str | None:
+        """As `refusal`, of the host's name and labels alone."""
+        return _pin_refusal(self._vm.spec, host) or _label_refusal(self.required, host)
+
+    def _spread_refusal(self, host: Host) -> str | None:
+        for spread in self._spreads:
+            value = label_of(host, spread.by)
+            if value is None:
+                return f"microVMs are spread by host label {spread.by}, which the host does not have"
+            count = self._count(spread, value)
+            if count >= spread.max_per:
+                return f"spread allows {spread.max_per} per {spread.by}, {spread.by}={value} has {count}"
+        return None
+
+    def _count(self, spread: Spread, value: str) -> int:
+        """MicroVMs that count for `spread` on the hosts whose label has `value`."""
+        if spread.by == HOST_LABEL:
+            return self._matching_on(value, spread)
+        key = f"{spread.by}/{sorted(spread.match_labels.items())}"
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counted[key] = Counter()
+            for name in self._state.on_host:
+                host = self._state.hosts.get(name)
+                if host is not None and (theirs := label_of(host, spread.by)) is not None:
+                    counted[theirs] += self._matching_on(name, spread)
+        return counted[value]
+
+    def _matching_on(self, host: str, spread: Spread) -> int:
+        uids = self._state.on_host.get(host, ())
+        return sum(_matches(self._state.microvms[uid], self._vm, spread) for uid in uids)
 
 
 def capacity_refusal(host: Host, more: Amount) -> str | None:
@@ -128,23 +177,6 @@ def _driver_refusal(spec: MicroVMSpec, host: Host) -> str | None:
     drivers = sorted(d.name for d in host.inventory.drivers) if host.inventory is not None else []
     if spec.provider is not None and spec.provider not in drivers:
         return f"provider {spec.provider} is asked for, the host has {', '.join(drivers) or 'none'}"
-    return None
-
-
-def _spread_refusal(state: State, vm: MicroVM, host: Host, spreads: Iterable[Spread]) -> str | None:
-    for spread in spreads:
-        value = label_of(host, spread.by)
-        if value is None:
-            return f"microVMs are spread by host label {spread.by}, which the host does not have"
-        count = sum(
-            1
-            for name in sorted(state.on_host)
-            if (other := state.hosts.get(name)) is not None and label_of(other, spread.by) == value
-            for uid in state.on_host[name]
-            if _matches(state.microvms[uid], vm, spread)
-        )
-        if count >= spread.max_per:
-            return f"spread allows {spread.max_per} per {spread.by}, {spread.by}={value} has {count}"
     return None
 
 

@@ -36,6 +36,7 @@ from controlplane.model.resources import (
     Role,
     RoleBinding,
 )
+from controlplane.model.secrets import DataKey
 from controlplane.model.types import Kind, record, replace
 
 BLOCK = 256
@@ -115,6 +116,8 @@ class State:
     """By kind and name (`holder_key`): the certificates that the cluster issued."""
     microvm_groups: Table[MicroVMGroup] = Table()
     """By namespace and name (`group_key`)."""
+    data_keys: Table[DataKey] = Table()
+    """By id: what secrets are sealed with; none before the first."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""
@@ -126,6 +129,8 @@ class State:
     """Index: host to the uids placed on it, tombstones included."""
     members: Map[str, Map[str, None]] = Map()
     """Index: uid of a group to the uids of its members, tombstones included."""
+    with_strangers: Map[str, None] = Map()
+    """Index: hosts that tell of microVMs that nobody declares."""
     usage: Map[str, Amount] = Map()
     """Index: namespace to what its microVMs ask for."""
     policy_users: Map[tuple[Kind, str], int] = Map()

@@ -70,6 +70,31 @@ class Table(Mapping[str, V]):
         buckets = self._buckets.set(number, new) if new else self._buckets.delete(number)
         return self.of_buckets(buckets, self._size - 1)
 
+    def updated(self, items: Iterable[tuple[str, V]]) -> Table[V]:
+        """As `set` of each, but the buckets' map is copied once for all of them."""
+        buckets, size = self._buckets.mutate(), self._size
+        for key, value in items:
+            number = crc32(key.encode()) >> _SHIFT
+            old = buckets.get(number)
+            new: Bucket[V] = {key: value} if old is None else {**old, key: value}
+            size += len(new) - (0 if old is None else len(old))
+            buckets[number] = new
+        return self.of_buckets(buckets.finish(), size)
+
+    def without(self, keys: Iterable[str]) -> Table[V]:
+        """As `delete` of each, likewise. Raises KeyError."""
+        buckets, size = self._buckets.mutate(), self._size
+        for key in keys:
+            number = crc32(key.encode()) >> _SHIFT
+            new = dict(buckets[number])
+            del new[key]
+            if new:
+                buckets[number] = new
+            else:
+                del buckets[number]
+            size -= 1
+        return self.of_buckets(buckets.finish(), size)
+
     @overload
     def get(self, key: str, default: None = None) -> V | None: ...
     @overload

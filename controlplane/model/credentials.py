@@ -32,15 +32,24 @@ class Sealed:
 
 @record
 class ClusterAuthority:
-    """A certificate authority of the cluster."""
+    """A certificate authority of the cluster: one, and during a rotation two that are trusted, of which one signs."""
 
     fingerprint: str
     """SHA-256 of its certificate, in hex."""
     certificate: str
     """PEM."""
     key: Sealed
+    """Blank once it is retired."""
     actor: str
     at: int
+    turn: int = 0
+    """Of those that are trusted, the one with the highest signs."""
+    succeeds: str = ""
+    """The fingerprint of the one whose place it takes; empty: the first of the cluster."""
+    crossed: str = ""
+    """PEM: its name and key, signed by the one that it succeeds: who knows that one alone believes this one by it."""
+    retired_at: int | None = None
+    """Since when it is trusted no more."""
 
 
 @record
@@ -73,6 +82,10 @@ class IssuedCertificate:
     revoked_at: int | None = None
     revoked_by: str | None = None
     reason: str = ""
+    authority: str = ""
+    """The fingerprint of who signed it; empty: not known, or not the cluster."""
+    shown: bool = False
+    """Its holder has asked for another one with it, so it has taken its place there."""
 
 
 @record

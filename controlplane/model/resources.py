@@ -12,6 +12,7 @@ from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.gc import Deletion, Held, Leftover
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -419,6 +420,8 @@ class MicroVM:
     stay: Stay | None = None
     group: str | None = None
     """Uid of the group that it is a member of."""
+    sealed: dict[str, SealedValue] = field(default_factory=dict[str, SealedValue])
+    """The values that `spec.sensitive_metadata` has the digests of."""
 
     @property
     def is_tombstone(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from controlplane.model.secrets import SecretDigest
 from controlplane.model.types import (
     BRIDGE_PATTERN,
     DRIVER_PATTERN,
@@ -229,6 +230,10 @@ class MicroVMSpec:
     )
     interfaces: Annotated[dict[DeviceId, Interface], Field(max_length=8)] = field(default_factory=dict[str, Interface])
     metadata: Annotated[dict[DeviceId, MetadataValue], Field(max_length=16)] = field(default_factory=dict[str, str])
+    sensitive_metadata: Annotated[dict[DeviceId, SecretDigest], Field(max_length=16)] = field(
+        default_factory=dict[str, str]
+    )
+    """Digests of further metadata, whose values are given beside the spec and never shown (docs/adr/0172)."""
     provider: Annotated[str, StringConstraints(pattern=DRIVER_PATTERN)] | None = None
     """Driver to use (`qemu`, `flintlockd`, `simulated`); none means whatever the host offers."""
     power_state: PowerState = PowerState.RUNNING
@@ -253,6 +258,7 @@ MICROVM_FIELD_EFFECTS: dict[str, Effect] = {
     "additional_volumes": Effect.REPLACE,
     "interfaces": Effect.RESTART,
     "metadata": Effect.RESTART,
+    "sensitive_metadata": Effect.RESTART,
     "provider": Effect.REPLACE,
     "power_state": Effect.LIVE,
     "drift_policy": Effect.LIVE,

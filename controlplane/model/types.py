@@ -41,6 +41,7 @@ LINE_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 """What people write to be read by others, such as a reason."""
 SUBJECT_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/@+=|~-]{0,253}[A-Za-z0-9])?$"
 """What a user or a group may be called: as other systems call them, such as `oidc:alice@example.com`."""
+KEYED_DIGEST_PATTERN = r"^hmac-sha256:[0-9a-f]{64}$"
 DRIVER_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 
 PATTERN_WORDS = {
@@ -56,6 +57,7 @@ PATTERN_WORDS = {
     KERNEL_ARG_PATTERN: "must hold no space and no line break",
     LINE_PATTERN: "must be on one line, without control characters",
     SUBJECT_NAME_PATTERN: "must be letters, digits and ._:/@+=|~-, at most 255, with a letter or digit at either end",
+    KEYED_DIGEST_PATTERN: "must be a digest as the API tells it; a value goes into sensitive_metadata beside the spec",
     DRIVER_PATTERN: "must be a driver, such as qemu or flintlockd",
 }
 """What each pattern allows, for those who read refusals."""

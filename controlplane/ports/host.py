@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,12 @@ class VMDefinition:
     generation: int
     labels: Mapping[str, str]
     spec: MicroVMSpec
+    sensitive: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
+    """Values of the spec's `sensitive_metadata`, by name; for the guest alone. No driver keeps them in its records."""
+
+    def public(self) -> VMDefinition:
+        """Without the secrets: what may be recorded and told."""
+        return replace(self, sensitive={})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane.machine.outcome import Rejected
+from controlplane.model.commands import RotateAuthority
 from controlplane.model.credentials import MemberKind, Sealed
 
 
@@ -29,7 +30,9 @@ class Applicant:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
     certificate: str
-    """PEM."""
+    """PEM; during a rotation followed by its authority's, as the one before signed it."""
+    authority: str
+    """The fingerprint of who signed it."""
     authorities: str
     """PEM of every authority to be trusted."""
     serial: str
@@ -58,7 +61,7 @@ class Issuer(Protocol):
     """All raise NoAuthorityError and LogError; IdentityError for a signing request that is none."""
 
     def fingerprint(self) -> str:
-        """Of the authority that signs."""
+        """Of an authority by which every node is known, as join tokens have it."""
         ...
 
     def authorities(self) -> str:
@@ -79,6 +82,10 @@ class Issuer(Protocol):
     @property
     def lives(self) -> Lives:
         """Of what it signs."""
+        ...
+
+    def successor(self) -> RotateAuthority:
+        """The command by which another authority, made for it, takes the place of the one that signs."""
         ...
 
     def key_ring(self) -> str:

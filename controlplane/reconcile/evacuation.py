@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controlplane.decide.evacuation import Step, to_ask_about, to_empty, with_bids, without_asking
-from controlplane.decide.placement import candidates
+from controlplane.decide.evacuation import Step, landed, to_ask_about, to_empty, with_bids, without_asking
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Evict, HostEvacuated, MarkStaying
 from controlplane.model.resources import Host, MicroVM
-from controlplane.ports import AgentLink, BidRequestItem, LogError, Proposer, StateReader
-from controlplane.reconcile.bidding import collect
+from controlplane.ports import AgentLink, LogError, Proposer, StateReader
+from controlplane.reconcile.bidding import ask
 
 ACTOR = "evacuation"
 PERIOD_S = 1.0
@@ -76,17 +75,14 @@ class EvacuationRunner:
         await self._propose(steps)
 
     async def _asked(self, state: State, host: Host, vms: Sequence[MicroVM]) -> list[Step]:
-        wanted: dict[str, list[BidRequestItem]] = {}
-        for vm in vms:
-            for eligible in candidates(state, vm)[0]:
-                wanted.setdefault(eligible, []).append(BidRequestItem(uid=vm.meta.uid, spec=vm.spec))
-        bids, silent = await collect(self._agents, wanted)
+        # What is on its way has its room: whoever is full once that has landed need not be asked.
+        answers = await ask(self._agents, landed(state), vms)
         now = self._reader.state
         current = now.hosts.get(host.meta.name)
         if current is None or current.evacuating is None:
             return []
         still = [vm for each in vms if (vm := now.microvms.get(each.meta.uid)) is not None and vm.epoch == each.epoch]
-        return with_bids(now, current, still, bids, silent)
+        return with_bids(now, current, still, answers)
 
     async def _propose(self, steps: Sequence[Step]) -> None:
         if not steps:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from controlplane.decide.breaker import Breaker, FailoverLimits, breaker
+from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.failover import failover
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
@@ -78,9 +78,9 @@ class FailoverRunner:
             self._held, self._cut = {}, _CLOSED
             return
         now_ms = self._clock.now_ms()
-        cut = breaker(state, self._limits, now_ms=now_ms)
-        self._tell_breaker(cut)
         decided = failover(state, term=term, limits=self._limits, now_ms=now_ms)
+        cut = decided.cut
+        self._tell_breaker(cut)
         self._tell_held(decided.held)
         calm = cut.override is not None or self._clock.monotonic_s() - self._opened_s >= CALM_S
         due = [each for each in decided.resurrect if calm or state.hosts[each.host].confirmed_by is not None]

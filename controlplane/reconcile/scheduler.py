@@ -1,6 +1,6 @@
 """The scheduler: places what is pending, on the node that leads.
 
-Level-based: whatever woke it, a round reads all pending microVMs from the state, asks the eligible hosts for bids, and
+Level-based: whatever woke it, a round reads all pending microVMs from the state, asks hosts that fit for bids, and
 proposes what `decide_round` makes of them. A microVM that found no host stays pending with its reasons and is tried
 again when a host or a microVM changes, and every few seconds in any case, because measured load changes silently.
 """
@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controlplane.decide.placement import candidates
 from controlplane.decide.rounds import decide_round
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
-from controlplane.model.resources import Bid, MicroVM
-from controlplane.ports import AgentLink, BidRequestItem, LogError, Proposer, StateReader
-from controlplane.reconcile.bidding import collect
+from controlplane.model.resources import MicroVM
+from controlplane.ports import AgentLink, LogError, Proposer, StateReader
+from controlplane.reconcile.bidding import ask
 
 ACTOR = "scheduler"
 RETRY_PERIOD_S = 1.0
@@ -58,8 +57,8 @@ class Scheduler:
     async def _round(self, state: State) -> int:
         """One round; gives how many microVMs were placed."""
         vms = self._next(state)
-        bids, silent = await self._collect(state, vms)
-        decided = decide_round(self._reader.state, _still_pending(self._reader.state, vms), bids, silent)
+        answers = await ask(self._agents, state, vms)
+        decided = decide_round(self._reader.state, _still_pending(self._reader.state, vms), answers)
         commands = [each for each in decided if isinstance(each, Place) or _is_news(state, each)]
         outcomes = await self._proposer.propose_each(commands, actor=ACTOR)
         placed = 0
@@ -80,14 +79,6 @@ class Scheduler:
         turn = waiting[:MAX_PER_ROUND]
         self._retried = next((vm.meta.uid for vm in reversed(turn) if vm.unplaced is not None), self._retried)
         return turn
-
-    async def _collect(self, state: State, vms: Sequence[MicroVM]) -> tuple[dict[str, dict[str, Bid]], dict[str, str]]:
-        """(host -> uid -> bid, host -> why it did not answer) from every host that some microVM may go to."""
-        wanted: dict[str, list[BidRequestItem]] = {}
-        for vm in vms:
-            for host in candidates(state, vm)[0]:
-                wanted.setdefault(host, []).append(BidRequestItem(uid=vm.meta.uid, spec=vm.spec))
-        return await collect(self._agents, wanted)
 
 
 def _still_pending(state: State, vms: Sequence[MicroVM]) -> list[MicroVM]:

@@ -27,7 +27,9 @@ from controlplane.ports import (
 
 MAX_COMMANDS = 512
 MAX_BATCH_BYTES = 1 << 20
-MAX_IN_FLIGHT = 8
+MAX_IN_FLIGHT = 3
+"""Entries on their way at the same time: enough that one is written while another travels. More of them would be
+smaller, and an entry costs every process of the cluster about as much as some ten commands, however many it holds."""
 SLOT_S = 0.1
 """An entry that is on its way for so long is waited for without holding up others: its leader may be frozen, and the
 next one takes theirs."""

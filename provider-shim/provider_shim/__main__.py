@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from provider_shim import PROVIDER_SOURCE, __version__
+
+if TYPE_CHECKING:
+    from provider_shim.framework.resource import Provider
 
 
 def main() -> int:
@@ -21,10 +25,14 @@ def main() -> int:
             "`python -m provider_shim.mirror --help` says how to install it where `terraform init` finds it.\n"
         )
         return 1
+    serve(_provider)
+    return 0
+
+
+def _provider() -> Provider:
     from provider_shim.resources.provider import FlintlockProvider
 
-    serve(FlintlockProvider())
-    return 0
+    return FlintlockProvider()
 
 
 if __name__ == "__main__":

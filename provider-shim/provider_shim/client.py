@@ -101,6 +101,7 @@ class Client:
         self._cancel = cancel
         self._lock = threading.Lock()
         self._session: Any = None
+        self._waiting: Any = None
         self._current = 0
 
     def get(
@@ -201,7 +202,7 @@ class Client:
             sent["Content-Type"] = "application/json"
         patience = max(min(ANSWER_TIMEOUT_S, end - time.monotonic()), 1.0) + wait_s
         certificate = (settings.client_certificate, settings.client_key) if settings.client_certificate else None
-        with self._open_session().request(
+        with self._open_session(waits=wait_s > 0).request(
             method,
             endpoint.rstrip("/") + "/api/v2" + path,
             params=query,
@@ -226,18 +227,23 @@ class Client:
             log("warn", "the token file cannot be read", reason=type(problem).__name__)
             return self._settings.token
 
-    def _open_session(self) -> Any:
+    def interrupt(self) -> None:
+        """End what only waits, at once, and for good. Writes that are under way get their answer."""
+        with self._lock:
+            if self._waiting is not None:
+                self._waiting.get_adapter("https://").end()
+
+    def _open_session(self, *, waits: bool) -> Any:
+        """The connections for requests, or those for long polls, which are apart so that they can be ended."""
         with self._lock:
             if self._session is None:
-                import requests
                 from requests.adapters import HTTPAdapter
 
-                session = requests.Session()
-                session.mount("https://", HTTPAdapter(pool_connections=8, pool_maxsize=_POOL))
-                # A callable keeps a .netrc from replacing our Authorization header.
-                session.auth = _unchanged
-                self._session = session
-            return self._session
+                from provider_shim.long_polls import LongPolls
+
+                self._session = _session(HTTPAdapter(pool_connections=8, pool_maxsize=_POOL))
+                self._waiting = _session(LongPolls(pool_connections=8, pool_maxsize=_POOL))
+            return self._waiting if waits else self._session
 
     @staticmethod
     def _connection_errors() -> tuple[type[Exception], ...]:
@@ -265,6 +271,16 @@ def check_endpoint(text: str) -> str | None:
     if parts.path.strip("/") or parts.query or parts.fragment:
         return f'"{text}" must end after the port: the API path is added to it'
     return None
+
+
+def _session(adapter: Any) -> Any:
+    import requests
+
+    session = requests.Session()
+    session.mount("https://", adapter)
+    # A callable keeps a .netrc from replacing our Authorization header.
+    session.auth = _unchanged
+    return session
 
 
 def _unchanged(request: Any) -> Any:

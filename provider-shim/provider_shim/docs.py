@@ -20,6 +20,7 @@ from provider_shim.resources.provider import FlintlockProvider
 
 PROJECT = Path(__file__).resolve().parent.parent
 _EFFECTS = {"restart": "Changing it restarts the guest.", "replace": "Changing it replaces the resource."}
+_BLOCK_WORDS = {"single": "Block", "list": "Blocks", "set": "Set of Blocks", "map": "Blocks by Label"}
 _WORDS = {"string": "String", "number": "Number", "bool": "Boolean", "dynamic": "Dynamic"}
 
 
@@ -48,6 +49,10 @@ def pages(templates: Path, examples: Path) -> Iterator[tuple[str, str]]:
         template = templates / "ephemeral-resource.md"
         text = _page(template, name, ephemeral.schema, folder, "ephemeral-resource.tf")
         yield f"ephemeral-resources/{name.removeprefix('flintlock_')}.md", text
+    for name, action in sorted(provider.actions.items()):
+        folder = examples / "actions" / name
+        text = _page(templates / "action.md", name, action.schema, folder, "action.tf")
+        yield f"actions/{name.removeprefix('flintlock_')}.md", text
 
 
 def _page(template: Path, name: str, schema: Schema, examples: Path, example: str) -> str:
@@ -123,7 +128,7 @@ def _groups(
             nested.append((f"{prefix}{name}", each.type.attributes))
     for name, block in sorted(blocks.items()):
         groups["Optional"].append(
-            f"- `{name}` (Block) {block.description} (see [below](#{_anchor(f'{prefix}{name}')}))"
+            f"- `{name}` ({_BLOCK_WORDS[block.mode]}) {block.description} (see [below](#{_anchor(f'{prefix}{name}')}))"
         )
     lines: list[str] = []
     for title, entries in groups.items():
@@ -134,7 +139,7 @@ def _groups(
 
 def _line(name: str, each: Attribute, prefix: str) -> str:
     kind = _nested_words(each.type) if isinstance(each.type, Nested) else _type_words(each.type)
-    words = [f"- `{name}` ({kind}{', Sensitive' if each.sensitive else ''})"]
+    words = [f"- `{name}` ({kind}{', Sensitive' if each.sensitive else ''}{', Write-only' if each.write_only else ''})"]
     if each.deprecated:
         words.append(f"**Deprecated:** {each.deprecated}")
     words.append(each.description)

@@ -238,6 +238,9 @@ resource "flintlock_microvm" "full" {
     eth2 = { type = "macvtap" }
   }
   metadata     = { user-data = "#cloud-config\n", meta-data = "instance-id: full" }
+
+  sensitive_metadata = { vendor-data = "#cloud-config\n# secret\n" }
+
   driver       = "simulated"
   power_state  = "running"
   drift_policy = "repair"

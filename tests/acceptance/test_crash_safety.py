@@ -7,20 +7,18 @@ and is the next plan empty?
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
 from acceptance.terraform.steps import HEADER, assert_plan_empty
+from kills.rounds import provider_of, running
 from support.cluster import (
     assert_nothing_left,
     assert_witnesses_agree,
     child_of,
-    command_line,
     declared,
     items,
     leader_of,
@@ -77,20 +75,6 @@ def tf(cluster: DevCluster, mirror: Path, tmp_path: Path) -> Terraform:
     return made
 
 
-@contextmanager
-def running(tf: Terraform, command: str) -> Iterator[subprocess.Popen[str]]:
-    """Terraform in the background; gone at the end, with its provider."""
-    process = tf.start(command, "-no-color", "-input=false", "-auto-approve", FEW_AT_A_TIME)
-    started = processes.identify(process.pid)
-    assert started is not None
-    try:
-        yield process
-        process.communicate(timeout=120)
-    finally:
-        processes.kill(processes.session_of(started))
-        process.wait(timeout=10)
-
-
 def await_middle(cluster: DevCluster, *, at_least: int = 3) -> None:
     """Until the API has accepted some of the microVMs, and not all."""
     client = cluster.client()
@@ -98,17 +82,11 @@ def await_middle(cluster: DevCluster, *, at_least: int = 3) -> None:
     assert accepted < COUNT, "it was over before anything could be killed"
 
 
-def provider_of(terraform: subprocess.Popen[str]) -> list[ProcessId]:
-    leader = processes.identify(terraform.pid)
-    assert leader is not None
-    return [each for each in processes.session_of(leader) if b"provider_shim" in command_line(each)]
-
-
 # -- Terraform's side --------------------------------------------------------------------------------------------------
 
 
 def test_terraform_is_killed_in_the_middle_of_a_create_and_of_a_destroy(cluster: DevCluster, tf: Terraform) -> None:
-    with running(tf, "apply") as applying:
+    with running(tf, "apply", FEW_AT_A_TIME) as applying:
         await_middle(cluster)
         provider = provider_of(applying)
         assert provider
@@ -121,7 +99,7 @@ def test_terraform_is_killed_in_the_middle_of_a_create_and_of_a_destroy(cluster:
     assert_witnesses_agree(cluster, tf, count=COUNT)
     assert_plan_empty(tf)
 
-    with running(tf, "destroy") as destroying:
+    with running(tf, "destroy", FEW_AT_A_TIME) as destroying:
         within(60, lambda: len(declared(cluster.client())) < COUNT, "some are gone")
         provider = provider_of(destroying)
         destroying.kill()
@@ -138,7 +116,7 @@ def test_terraform_is_killed_in_the_middle_of_a_create_and_of_a_destroy(cluster:
 
 
 def test_the_provider_is_killed_in_the_middle_of_a_create(cluster: DevCluster, tf: Terraform) -> None:
-    with running(tf, "apply") as applying:
+    with running(tf, "apply", FEW_AT_A_TIME) as applying:
         await_middle(cluster)
         assert processes.kill(provider_of(applying))
         output, _ = applying.communicate(timeout=60)
@@ -187,7 +165,7 @@ def kill_every_agent(cluster: DevCluster) -> None:
     ids=["the leader's front process", "the leader's raft process", "every process of every node", "every agent"],
 )
 def test_an_apply_outlives_the_death_of(cluster: DevCluster, tf: Terraform, kill: Callable[[DevCluster], None]) -> None:
-    with running(tf, "apply") as applying:
+    with running(tf, "apply", FEW_AT_A_TIME) as applying:
         await_middle(cluster)
         kill(cluster)
         output, _ = applying.communicate(timeout=120)

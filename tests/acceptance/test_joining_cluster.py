@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from support.cluster import within
 from support.ports import free_ports
+from support.scanner import found_below
 
 from controlplane.cli.client import Client
 from controlplane.cli.errors import CliError
@@ -143,6 +144,8 @@ def test_a_cluster_is_made_joined_renewed_and_rid_of_a_host(machines: Machines) 
     within(10, lambda: "was revoked by operator: the disk was sold" in machines.log("h1"), "h1 is told")
     within(30, lambda: host(client)["status"]["phase"] != "ready", "h1 is gone for the cluster")
     assert "session opened" not in machines.log("h1").split("was revoked by operator")[-1]
+    secrets = {"node": node_token.split(".")[1], "host": host_token.split(".")[1]}
+    assert found_below(machines.directory, secrets) == set(), "join tokens are written nowhere"
 
 
 def found_of(client: Client, path: str, key: str) -> Any:

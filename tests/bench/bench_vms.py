@@ -40,7 +40,7 @@ BATCH = 500
 IDLE_S = 10.0
 SETTLE_S = 3.0
 _FIELDS = {"vcpu": 1, "memory_in_mb": 128, "kernel": {"image": "demo/kernel:6.1"}, "initrd": {"image": "demo/initrd:1"}}
-_MICROVMS = """
+MICROVMS = """
 terraform {{
   required_providers {{
     flintlock = {{ source = "microscaler/flintlock" }}
@@ -57,7 +57,7 @@ resource "flintlock_microvm" "this" {{
   initrd       = {{ image = "demo/initrd:1" }}
 }}
 """
-_BASELINE = """
+BASELINE = """
 resource "terraform_data" "this" {{
   count = {count}
   input = {{
@@ -184,12 +184,12 @@ def through_terraform(world: World, size: Size, scratch: Path) -> dict[str, Any]
     measured: dict[str, Any] = {"microvms": size.terraform, "runs": []}
     shape = {"count": size.terraform, "namespace": NAMESPACE}
     print(f"terraform_data x {size.terraform}, -parallelism=10", flush=True)
-    baseline = lifecycle(world, scratch / "baseline", _BASELINE.format(**shape), environment, 10)
+    baseline = lifecycle(world, scratch / "baseline", BASELINE.format(**shape), environment, 10)
     measured["baseline"] = [asdict(each) for each in baseline]
     for parallelism in size.parallelisms:
         print(f"flintlock_microvm x {size.terraform}, -parallelism={parallelism}, leader {world.leader()}", flush=True)
         directory = scratch / f"vms-{parallelism}"
-        phases = lifecycle(world, directory, _MICROVMS.format(**shape), environment, parallelism)
+        phases = lifecycle(world, directory, MICROVMS.format(**shape), environment, parallelism)
         measured["runs"].append({"parallelism": parallelism, "phases": [asdict(each) for each in phases]})
     return measured
 

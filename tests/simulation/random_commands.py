@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from controlplane.decide.gc import plan
+from controlplane.machine.authorities import trusted
+from controlplane.machine.secrets import active_key
 from controlplane.machine.state import State
 from controlplane.model import access
 from controlplane.model.api_tokens import ApiTokenSpec
 from controlplane.model.commands import (
+    AbortRotation,
     Act,
     Action,
     ActOnHost,
+    AddDataKey,
     Adopt,
     AgentConnected,
     AgentLost,
@@ -42,6 +46,7 @@ from controlplane.model.commands import (
     Delete,
     Destroyed,
     DropAudit,
+    DropDataKey,
     Envelope,
     EstablishAuthority,
     Evict,
@@ -64,11 +69,15 @@ from controlplane.model.commands import (
     Release,
     RenewCertificate,
     Report,
+    Reseal,
+    Resealed,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
     Witnessed,
     WitnessRequests,
     seal,
@@ -89,6 +98,7 @@ from controlplane.model.resources import (
     ObservedPower,
     Unmanaged,
 )
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     Evacuation,
     FailoverPolicySpec,
@@ -126,6 +136,7 @@ NAMES = ("a", "b", "c")
 STRANGE = ("", "a/b", "A", "a" * 64, "\x00", "é\n", "None")
 INTEGERS = (0, 1, 2, 3, 4, 7, -1, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1)
 FLOATS = (0.0, 0.5, 1.0, -0.0, float("nan"), float("inf"), float("-inf"), 1e308)
+DIGESTS = tuple(f"hmac-sha256:{digit * 64}" for digit in "12")
 LABELS = ({}, {"zone": "a"}, {"zone": "b"}, {"zone": "a", "app": "web"})
 
 
@@ -193,6 +204,8 @@ class RandomCommands:
             self._audit,
             self._credential,
             self._credential,
+            self._secret,
+            self._secret,
         )
 
     def opening(self) -> list[Envelope]:
@@ -346,10 +359,25 @@ class RandomCommands:
         """About the cluster's authority, who joins, and what was issued."""
         name, key, kind = self._name(), self._name(), self._pick((MemberKind.HOST, MemberKind.HOST, MemberKind.NODE))
         serial, expires_at = self._pick(("1", "2", "3")), self._integer(1_000, 2_000_000_000_000)
-        match self._pick(("found", "token", "token", "join", "join", "renew", "renew", "revoke", "revoke", "end")):
+        sealed = Sealed(key_id="k", wrapped="AA", box="AA")
+        signs = trusted(state)[0].fingerprint if trusted(state) else key
+        steps = ("found", "token", "join", "join", "renew", "renew", "revoke", "end", "rotate", "abort", "retire")
+        match self._pick(steps):
             case "found":
-                sealed = Sealed(key_id="k", wrapped="AA", box="AA")
                 return EstablishAuthority(fingerprint=key, certificate="PEM", key=sealed)
+            case "rotate":
+                return RotateAuthority(
+                    fingerprint=key,
+                    certificate="PEM",
+                    key=sealed,
+                    succeeds=self._pick((signs, signs, key)),
+                    crossed="X",
+                )
+            case "abort":
+                return AbortRotation(fingerprint=trusted(state)[-1].fingerprint if trusted(state) else key)
+            case "retire":
+                last = trusted(state)[-1].fingerprint if trusted(state) else key
+                return RetireAuthority(fingerprint=last, force=self._source.chance(50))
             case "token":
                 ttl_s = self._pick((0, 60, 86_400, 86_400))
                 return CreateJoinToken(id=key, sha256="1" * 64, role=kind, ttl_s=ttl_s, uses=self._pick((0, 1, 2)))
@@ -367,12 +395,37 @@ class RandomCommands:
                     presented_expires_at=expires_at,
                     serial=serial,
                     expires_at=expires_at,
+                    authority=signs,
                 )
             case "revoke":
                 only = self._pick((None, serial))
                 return RevokeCertificates(kind=kind, name=name, reason=self._pick(("", "lost", "lost")), serial=only)
             case _:
                 return RevokeJoinToken(id=key)
+
+    def _secret(self, state: State) -> Command:
+        """About data keys, and what is sealed with them."""
+        keys = sorted(state.data_keys)
+        key = self._pick((*keys, self._name()))
+        match self._pick(("add", "reseal", "reseal", "drop", "drop")):
+            case "add":
+                active = active_key(state)
+                replaces = self._pick((None, active.id, active.id)) if active is not None else None
+                sealed = Sealed(key_id="k", wrapped="AA", box="AA")
+                return AddDataKey(id=f"k{self._number}", key=sealed, replaces=replaces)
+            case "reseal":
+                value = Resealed(digest=self._pick(DIGESTS), sealed=SealedValue(key_id=key, box=f"{self._number}"))
+                uids = sorted(uid for uid, vm in state.microvms.items() if vm.sealed)
+                return Reseal(values={uid: {"user-data": value} for uid in uids[:2]} or {"gone": {"user-data": value}})
+            case _:
+                return DropDataKey(id=key)
+
+    def _sealed(self, state: State) -> dict[str, SealedValue]:
+        """Of one microVM in three, once there is a key; now and then with none that is there."""
+        if not state.data_keys or not self._source.chance(35):
+            return {}
+        key = self._pick((*sorted(state.data_keys), *sorted(state.data_keys), self._name()))
+        return {"user-data": SealedValue(key_id=key, box=f"{self._number}")}
 
     def _access(self, name: str) -> Command:
         if self._source.chance(50):
@@ -411,6 +464,7 @@ class RandomCommands:
         if state.namespaces and not self._nonsense():
             namespace = self._pick(sorted(state.namespaces))
         old = state.microvm(namespace, name)
+        sealed = self._sealed(state)
         placement = Placement()
         if self._source.chance(25):
             placement = Placement(
@@ -428,6 +482,7 @@ class RandomCommands:
             placement=placement,
             recovery=self._recovery(),
             root_volume=Volume(kind=VolumeKind.LOCAL) if self._source.chance(10) else None,
+            sensitive_metadata={name: self._pick(DIGESTS) for name in sealed},
         )
         uid = self._uid()
         if any(uid in host.stale for host in state.hosts.values()):
@@ -440,6 +495,7 @@ class RandomCommands:
             spec=spec,
             labels=self._labels(),
             when=self._when(old.meta.intent_revision if old is not None else None),
+            sealed=sealed,
         )
 
     def _recovery(self) -> Recovery:

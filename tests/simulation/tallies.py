@@ -50,7 +50,7 @@ class Series:
 
     def go(self, first: int, count: int, jobs: int) -> Iterator[tuple[int, Tally]]:
         """Run the blocks of `count` seeds from `first` that the file does not have yet, append them to it, and yield
-        (the seeds done so far, the tally over all of them)."""
+        (the seeds done so far, the tally over all of them). What a block raises ends it, and no other one is begun."""
         total, done = load(self.file, self.code, first, count, block=self.block)
         missing = [start for start in range(first, first + count, self.block) if start not in done]
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,11 @@ class Series:
         with ProcessPoolExecutor(jobs) as pool, self.file.open("a") as out:
             running = {pool.submit(self.run, at, min(self.block, first + count - at)): at for at in missing}
             for finished in as_completed(running):
-                tally = finished.result()
+                try:
+                    tally = finished.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
                 line = {"code": self.code, "first": running[finished], **vars(tally)}
                 out.write(json.dumps(line) + "\n")
                 out.flush()

@@ -23,12 +23,12 @@ from controlplane.decide.breaker import FailoverLimits
 from controlplane.decide.failover import failover
 from controlplane.decide.gc import plan
 from controlplane.machine import draft
-from controlplane.machine.apply import apply
+from controlplane.machine.apply import apply, effect_of
 from controlplane.machine.audit import recorded
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.outcome import Applied, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import KINDS, open_payload, seal
+from controlplane.model.commands import KINDS, seal
 from controlplane.model.gc import Trigger
 from controlplane.model.resources import Availability, HostPhase, MicroVMPhase
 
@@ -54,10 +54,10 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
     for index, given_envelope in enumerate([*commands.opening(), *[None] * steps], start=1):
         envelope = given_envelope or commands.next(state)
         before = state
-        after, outcome, events = apply(before, envelope, index=index, term=1)
-        command = open_payload(envelope)
-        check_step(before, command, after, outcome, events, keyed=envelope.key is not None)
-        state = recorded(before, after, envelope, outcome)
+        effect = effect_of(before, envelope, index=index, term=1)
+        outcome = effect.outcome
+        check_step(before, effect.command, effect.after, outcome, tuple(effect.events), keyed=envelope.key is not None)
+        state = recorded(effect)
         _check_never_overfilled(before, state)
         if state is not before:
             check_state(state)

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from controlplane.machine.apply import apply
+from controlplane.machine.apply import effect_of
 from controlplane.machine.audit import recorded
 from controlplane.machine.codec import digest_text
 from controlplane.machine.events import Event
@@ -181,15 +181,15 @@ class Replica:
         """Apply without waking anyone; call `wake` afterwards."""
         self._index += 1
         envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key, origin=stamp())
-        after, outcome, events = apply(self._state, envelope, index=self._index, term=1)
-        self._state = recorded(self._state, after, envelope, outcome)
+        effect = effect_of(self._state, envelope, index=self._index, term=1)
+        self._state = recorded(effect)
         self.commands.append(command)
         check_state(self._state)
-        for event in events:
+        for event in effect.events:
             if self._events and len(self._events) == self.remembered:
                 self._forgotten = self._events[0].revision
             self._events.append(event)
-        return outcome
+        return effect.outcome
 
     def wake(self) -> None:
         self._changed.set()

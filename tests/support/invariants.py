@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from controlplane.machine.codec import TABLES, full_digest
 from controlplane.machine.convergence import amount_of
-from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_microvm
+from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, reindex_host, reindex_microvm
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.lifecycle import AVAILABILITY
@@ -16,6 +16,8 @@ from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
 from controlplane.model.commands import (
+    AbortRotation,
+    AddDataKey,
     Batch,
     BeginIncarnation,
     CancelOverride,
@@ -25,6 +27,7 @@ from controlplane.model.commands import (
     CreateJoinToken,
     Destroyed,
     DropAudit,
+    DropDataKey,
     EstablishAuthority,
     ExportedAudit,
     Join,
@@ -34,10 +37,12 @@ from controlplane.model.commands import (
     RenewCertificate,
     Report,
     Resurrect,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.gc import Trigger
 from controlplane.model.groups import MicroVMGroup, group_key
@@ -71,6 +76,13 @@ def check_state(state: State) -> None:
     _check_phases(state)
     _check_copies(state)
     _check_incarnations(state)
+    _check_secrets(state)
+
+
+def _check_secrets(state: State) -> None:
+    for vm in state.microvms.values():
+        assert vm.sealed.keys() == vm.spec.sensitive_metadata.keys(), "a secret is a digest and a value"
+        assert {each.key_id for each in vm.sealed.values()} <= state.data_keys.keys(), "what is sealed can be opened"
 
 
 def check_snapshot(state: State) -> None:
@@ -81,7 +93,7 @@ def check_snapshot(state: State) -> None:
     assert dump(loaded) == data
     for name in TABLES:
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("names", "pending", "failed", "on_host", "members"):
+    for name in ("names", "pending", "failed", "on_host", "members", "with_strangers"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -107,6 +119,11 @@ _UNTOLD = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
+    | AddDataKey
+    | DropDataKey
 )
 """What changes no declared object, so that no watcher hears of it."""
 
@@ -141,7 +158,9 @@ def _check_indexes(state: State) -> None:
     for uid in sorted(state.microvms):
         assert state.microvms[uid].meta.uid == uid
         rebuilt = reindex_microvm(rebuilt, None, state.microvms[uid])
-    for name in ("names", "pending", "failed", "on_host", "members", "usage", "policy_users"):
+    for host in state.hosts.values():
+        rebuilt = reindex_host(rebuilt, None, host)
+    for name in ("names", "pending", "failed", "on_host", "members", "with_strangers", "usage", "policy_users"):
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
     assert sorted(state.key_order) == sorted(state.keys)

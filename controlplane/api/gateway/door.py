@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import structlog
 from grpc import aio
 
+from controlplane.identity.check import check
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.reloading import PERIOD_S, stamp
 
@@ -55,10 +57,9 @@ class Door:
             await asyncio.sleep(PERIOD_S)
             if (found := stamp(self._tls)) == self._known:
                 continue
-            try:
-                self._credentials()  # of several files some may be new and others not yet
-            except DoorError as error:
-                log.warning("certificates not reloaded", reason=str(error))
+            # Of several files some may be new and others not yet: then what is in use stays in use.
+            if faults := check(self._tls, datetime.now(UTC)):
+                log.warning("certificates not reloaded", reason="; ".join(why for _, why in faults))
                 continue
             self._known = found
             await self._reopen()

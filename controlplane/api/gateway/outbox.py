@@ -1,5 +1,7 @@
 """Which assignments an agent has been sent, and what it must be sent next. Pure.
 
+Secrets are opened here, for the agent of the host that is to run what they belong to, and travel with its spec.
+
 Everything that is placed on the host is sent, and every order to destroy what was given up there, whenever any of it
 changed; of a spec only the first time, since it makes up most of the bytes. The messages of one revision are cut so
 that none comes near the size limit.
@@ -7,10 +9,10 @@ that none comes near the size limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from controlplane.api.gateway.translate import encode_assignment, encode_order
+from controlplane.api.gateway.translate import NOTHING, encode_assignment, encode_order
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import MicroVM
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
@@ -22,7 +24,9 @@ _Essence = tuple[int, int, int, int, int, bool, bool, Mapping[str, str]]
 class Outbox:
     """Of one session."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[[MicroVM], Mapping[str, str]]) -> None:
+        """`opened` gives a microVM's secrets."""
+        self._opened = opened
         self._sent: dict[str, _Essence] | None = None
         self._specs: set[tuple[str, int, int]] = set()
         self._clearings: list[wire.Clearing] = []
@@ -36,7 +40,8 @@ class Outbox:
         clearings: Sequence[wire.Clearing] = (),
     ) -> list[wire.Assignments]:
         """What to send for the agent to know `placed`, and that it is to destroy what `stale` gives the epochs of by
-        uid, and `orders` the reasons, and to delete what `clearings` name; empty when it does.
+        uid, and `orders` the reasons, and to delete what `clearings` name; empty when it does. Raises what opening
+        secrets does.
         """
         vms = list(placed)
         essence = {uid: _order(epoch) for uid, epoch in stale.items()}
@@ -44,7 +49,7 @@ class Outbox:
         if essence == self._sent and list(clearings) == self._clearings:
             return []
         known = self._specs
-        encoded = [encode_assignment(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
+        encoded = [self._encode(vm, with_spec=_spec_key(vm) not in known) for vm in vms]
         encoded += [encode_order(uid, epoch, orders.get(uid)) for uid, epoch in sorted(stale.items())]
         self._sent, self._clearings = essence, list(clearings)
         self._specs = {_spec_key(vm) for vm in vms if not vm.is_tombstone}
@@ -52,6 +57,10 @@ class Outbox:
         # A host is told of no more than it named itself: they are few.
         messages[0].clearings.extend(self._clearings)
         return messages
+
+    def _encode(self, vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
+        needed = with_spec and vm.sealed and not vm.is_tombstone
+        return encode_assignment(vm, with_spec=with_spec, sensitive=self._opened(vm) if needed else NOTHING)
 
 
 def _cut(revision: int, assignments: Iterable[wire.Assignment]) -> list[wire.Assignments]:

@@ -17,11 +17,13 @@ from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
+from controlplane.api.gateway.trusting import TrustTeller
 from controlplane.identity.files import TlsFiles
 from controlplane.machine.certificates import revocation
 from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, NodeView, Proposer, StateReader
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault, VaultError
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
 
@@ -50,7 +52,7 @@ class Gateway:
     """`nodes` gives the gateway of every node as HOST:PORT, this one included; empty where it is not known. Other nodes
     are asked there, and agents are told to dial them. `keeper` grants while this node leads, never longer than
     `lease_ttl_s`; `leader` names the node that does. `view` is what this node believes. `issuer` renews
-    certificates; None: nobody does.
+    certificates; None: nobody does. `vault` opens secrets; None: a host that has some is served by another node.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Gateway:
         lease_ttl_s: float,
         view: Callable[[], NodeView],
         issuer: Issuer | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._node = node
         self._reader = reader
@@ -90,8 +93,10 @@ class Gateway:
             sessions=self._sessions,
             heard=self._renewals.heard,
             lease_ttl_ms=ceil(lease_ttl_s * 1000),
+            opened=vault.open if vault is not None else _no_vault,
         )
         self._door = Door(listen, tls, _SERVER_OPTIONS, self._furnish)
+        self._trust = TrustTeller(reader, self._sessions, clock)
         self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -112,7 +117,7 @@ class Gateway:
         except DoorError as error:
             raise GatewayError(str(error)) from error
         watching = (self._wake(), self._watch_leader(), self._watch_revocations())
-        loops = (*watching, self._renewals.run(), self._door.follow())
+        loops = (*watching, self._renewals.run(), self._door.follow(), self._trust.run())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -175,6 +180,10 @@ class Gateway:
                 session.send(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(leaderless=True)))
             elif advice is Advice.LEAVE:
                 session.end(f"node {self._node} has no leader, and others may have one", retry_after_ms=200)
+
+
+def _no_vault(vm: MicroVM) -> Mapping[str, str]:
+    raise VaultError(f"microVM {vm.meta.namespace}/{vm.meta.name} has secrets, and this node no key ring")
 
 
 def _host_of(subject: object) -> str | None:

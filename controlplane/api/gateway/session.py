@@ -10,7 +10,7 @@ this agent is told goodbye, because whatever it reports is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import structlog
 
@@ -19,8 +19,9 @@ from controlplane.api.gateway.intake import Intake
 from controlplane.api.gateway.outbox import Outbox
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import Report
-from controlplane.model.resources import Host
+from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import Clock, Heartbeat, HostUnreachableError, Ids, LogError, Proposer, StateReader
+from controlplane.ports.secrets import VaultError
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -47,8 +48,11 @@ class AgentSession:
         clock: Clock,
         ids: Ids,
         heard: Callable[[Heartbeat], None],
+        opened: Callable[[MicroVM], Mapping[str, str]],
     ) -> None:
-        """`serial`: of the certificate that opened it. `heard` is told of heartbeats; its answers come by `send`."""
+        """`serial`: of the certificate that opened it. `heard` is told of heartbeats; its answers come by `send`.
+        `opened` gives a microVM's secrets, or raises VaultError.
+        """
         self.host = host
         self.session = session
         self.serials = {serial}
@@ -59,7 +63,7 @@ class AgentSession:
         self._ids = ids
         self._heard = heard
         self._heard_s = clock.monotonic_s()
-        self._outbox = Outbox()
+        self._outbox = Outbox(opened)
         self._intake = Intake(host, session)
         self._outgoing: asyncio.Queue[wire.ToAgent] = asyncio.Queue(_QUEUE)
         self._wake_push = asyncio.Event()
@@ -182,7 +186,14 @@ class AgentSession:
             if host.declared and self._reader.begun:
                 placed = state.microvms_on(self.host)
                 clearings = encode_clearings(host)
-                for message in self._outbox.messages(state.revision, placed, host.stale, host.orders, clearings):
+                try:
+                    messages = self._outbox.messages(state.revision, placed, host.stale, host.orders, clearings)
+                except VaultError as error:
+                    # Another node may have the key; to leave the microVM out would say that it is not placed here.
+                    log.warning("secrets cannot be opened", host=self.host, reason=str(error))
+                    self.end("this node cannot open the secrets of what is placed here", retry_after_ms=1000)
+                    return
+                for message in messages:
                     await self._outgoing.put(wire.ToAgent(assignments=message))
             try:
                 async with asyncio.timeout(RESYNC_S):

@@ -23,7 +23,7 @@ from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import AgentConnected
-from controlplane.model.resources import Inventory
+from controlplane.model.resources import Inventory, MicroVM
 from controlplane.ports import Clock, Heartbeat, Ids, LogError, Proposer, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2_grpc as rpc
@@ -80,8 +80,11 @@ class SessionService(rpc.AgentGatewayServicer):
         sessions: Sessions,
         heard: Callable[[Heartbeat], None],
         lease_ttl_ms: int,
+        opened: Callable[[MicroVM], Mapping[str, str]],
     ) -> None:
-        """`heard` is told of every heartbeat; no lease that is granted here is longer than `lease_ttl_ms`."""
+        """`heard` is told of every heartbeat; no lease that is granted here is longer than `lease_ttl_ms`. `opened`
+        gives a microVM's secrets.
+        """
         self._node = node
         self._cluster_id = cluster_id
         self._reader = reader
@@ -94,6 +97,7 @@ class SessionService(rpc.AgentGatewayServicer):
         self._sessions = sessions
         self._heard = heard
         self._lease_ttl_ms = lease_ttl_ms
+        self._opened = opened
 
     async def Session(  # noqa: N802 - the wire's name
         self, request_iterator: AsyncIterator[wire.FromAgent], context: _Context
@@ -112,6 +116,7 @@ class SessionService(rpc.AgentGatewayServicer):
             clock=self._clock,
             ids=self._ids,
             heard=self._heard,
+            opened=self._opened,
         )
         self._sessions.add(session)
         log.info("session opened", host=hello.host, session=hello.session)

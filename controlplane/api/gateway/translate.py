@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, isfinite
+from types import MappingProxyType
 
 import msgspec
 
@@ -28,6 +29,7 @@ from controlplane.ports import BidRequestItem, Contact, DriverError, Grant, Node
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 PROTOCOL = 1
+NOTHING: Mapping[str, str] = MappingProxyType({})
 MAX_ENTRIES = 64
 MAX_UNMANAGED = 1000
 MAX_PLANNED = 50_000
@@ -160,7 +162,8 @@ def _power(name: str, value: str) -> ObservedPower:
 # -- to agents ---------------------------------------------------------------------------------------------------------
 
 
-def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
+def encode_assignment(vm: MicroVM, *, with_spec: bool, sensitive: Mapping[str, str] = NOTHING) -> wire.Assignment:
+    """`sensitive`: the values of the spec's secrets."""
     destroy = vm.is_tombstone
     return wire.Assignment(
         uid=vm.meta.uid,
@@ -175,6 +178,7 @@ def encode_assignment(vm: MicroVM, *, with_spec: bool) -> wire.Assignment:
         labels=vm.meta.labels,
         reason=reason_of(vm.deletion),
         halt=vm.is_halted,
+        sensitive=sensitive if with_spec and not destroy else NOTHING,
     )
 
 

@@ -36,6 +36,8 @@ _KEPT = 1024
 """Callers whose grants are kept."""
 _FRESH_S = 5.0
 _NONE: Mapping[str, str] = {}
+KIND_OF = {kind: AccessKind(kind.value) for kind in Kind}
+"""What rules call a declared kind."""
 ASKER = "asker"
 """Where in the state of a request its Asker is."""
 _log = structlog.get_logger("api.access")
@@ -68,10 +70,13 @@ class Access:
                 pass
 
     def grants(self, principal: Principal, state: State) -> Grants:
-        known = (self._roles, self._bindings, self._tokens)
-        now = (state.roles, state.role_bindings, state.api_tokens)
-        if any(old is not new for old, new in zip(known, now, strict=True)) or len(self._grants) > _KEPT:
-            self._roles, self._bindings, self._tokens = now
+        if (
+            state.roles is not self._roles
+            or state.role_bindings is not self._bindings
+            or state.api_tokens is not self._tokens
+            or len(self._grants) > _KEPT
+        ):
+            self._roles, self._bindings, self._tokens = state.roles, state.role_bindings, state.api_tokens
             self._grants = {}
         found = self._grants.get(principal)
         if found is None:
@@ -106,9 +111,13 @@ class Asker:
     def caller(self, state: State | None = None) -> Caller:
         return caller_of(self.principal, state or self.access.here())
 
+    def grants(self, state: State | None = None) -> Grants:
+        """By `state`, or by what this replica has now."""
+        return self.access.grants(self.principal, state or self.access.here())
+
     def allows(self, question: Question, state: State | None = None) -> bool:
         """By `state`, or by what this replica has now."""
-        return self.access.grants(self.principal, state or self.access.here()).covers(question) is not None
+        return self.grants(state).covers(question) is not None
 
     def sees(self, meta: Meta, state: State | None = None) -> bool:
         return self.allows(about(Verb.READ, meta), state)
@@ -126,7 +135,7 @@ class Asker:
 
     async def require_any(self, verb: Verb, kind: AccessKind) -> None:
         """That there may be something of `kind` that the caller may `verb`. Raises as `require`."""
-        if self.access.grants(self.principal, self.access.here()).any_of(verb, kind):
+        if self.grants().any_of(verb, kind):
             return
         grants = self.access.grants(self.principal, await self.access.newest())
         if not grants.any_of(verb, kind):
@@ -170,13 +179,13 @@ def refusal(who: Caller, question: Question, decision: access.Decision) -> probl
 
 def about(verb: Verb, meta: Meta) -> Question:
     """A question about an object that is there."""
-    return _question(verb, AccessKind(meta.kind.value), meta.namespace, meta.name, meta.labels)
+    return _question(verb, KIND_OF[meta.kind], meta.namespace, meta.name, meta.labels)
 
 
 def about_operation(operation: Operation, state: State) -> Question:
     """An operation is seen by whoever could see operations on what it is about."""
     target = operation.target
-    kind = AccessKind(target.kind.value)
+    kind = KIND_OF[target.kind]
     labels = labels_of(state, kind, target.namespace, target.name)
     return _question(Verb.READ, AccessKind.OPERATION, target.namespace, target.name, labels or {})
 
@@ -188,7 +197,7 @@ def about_object(verb: Verb, subject: Declared, state: State) -> Question:
 
 def about_named(verb: Verb, kind: Kind, namespace: str | None, name: str, labels: Mapping[str, str] | None) -> Question:
     """A question about what may or may not be there."""
-    return _question(verb, AccessKind(kind.value), namespace, name, labels)
+    return _question(verb, KIND_OF[kind], namespace, name, labels)
 
 
 def _question(

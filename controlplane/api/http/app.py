@@ -23,6 +23,7 @@ from controlplane.api.http.auth import Authenticator, AuthMiddleware
 from controlplane.api.http.context import ContextMiddleware
 from controlplane.api.http.limits import BodyLimitMiddleware
 from controlplane.api.http.rates import Buckets, IdentityRateMiddleware, StrangerRateMiddleware
+from controlplane.api.http.releases import Releases
 from controlplane.api.http.routes import (
     actions,
     adoption,
@@ -42,7 +43,10 @@ from controlplane.api.http.routes import (
     metrics,
     microvms,
     operations,
+    providers,
+    purging,
     raft,
+    secrets,
     snapshots,
     watch,
 )
@@ -69,6 +73,7 @@ from controlplane.ports import (
     StateReader,
 )
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault
 
 PREFIX = "/api/v2"
 _ROUTERS = (
@@ -91,8 +96,11 @@ _ROUTERS = (
     audit,
     metrics,
     adoption,
+    purging,
     joining,
     authority,
+    providers,
+    secrets,
 )
 
 
@@ -113,6 +121,7 @@ def create_app(
     ids: Ids,
     settings: ApiSettings,
     signer: Issuer | None = None,
+    vault: Vault | None = None,
 ) -> Application:
     """API v2 over the given ports. `forecast` tells what a host's agent would do if it came back; `backup` tells of
     scheduled backups, None where there are none; `gc_refused` is what this node's runner counts.
@@ -141,7 +150,9 @@ def create_app(
         clock=clock,
         ids=ids,
         settings=settings,
+        releases=Releases(settings.providers_dir),
         signer=signer,
+        vault=vault,
     )
     app.state.watchers = WatchCounter()
     routes = _add_routes(app)

@@ -6,12 +6,13 @@ only read for someone known.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol, cast
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controlplane.api.http import problems, refusals
+from controlplane.api.http import problems, refusals, standing
 from controlplane.api.http.asgi import header_of
 from controlplane.identity.principal import Principal, UnauthenticatedError
 from controlplane.ports import LogError, StateReader
@@ -29,6 +30,12 @@ OPEN_PATHS = frozenset(
     }
 )
 """Liveness for probes, the description of the API, which holds no data, and joining, which has tokens of its own."""
+OPEN_PREFIX = "/api/v2/providers/"
+"""Releases of the Terraform provider: `terraform init` comes before any credential, and they are no secret."""
+
+
+def is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
 class Authenticator(Protocol):
@@ -47,17 +54,19 @@ class AuthMiddleware:
         self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
+        authenticate = partial(self._principal, header_of(scope, b"authorization"))
         try:
-            principal = await self._principal(header_of(scope, b"authorization"))
+            principal = await authenticate()
         except UnauthenticatedError as error:
             await problems.answer(problems.problem("unauthenticated", str(error)))(scope, receive, send)
         except LogError as error:
             await problems.answer(refusals.refusal_of(error, self._reader))(scope, receive, send)
         else:
             scope.setdefault("state", {})["principal"] = principal
+            standing.remember(scope, authenticate)
             await self._app(scope, receive, send)
 
     async def _principal(self, header: str) -> Principal:

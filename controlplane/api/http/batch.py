@@ -8,13 +8,14 @@ come in the request's order. A deletion of what is not there is done already, so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from controlplane.api.http import dryrun, problems, reads, shapes
-from controlplane.api.http.access import Asker, about_named, labels_of
+from controlplane.api.http import dryrun, problems, reads, sealing, shapes
+from controlplane.api.http.access import KIND_OF, Asker, about_named, labels_of
 from controlplane.api.http.declarations import (
     ITEM_OF,
     ITEMS,
@@ -31,8 +32,8 @@ from controlplane.decide.access import Question
 from controlplane.identity.principal import Principal
 from controlplane.machine.outcome import Applied, Change, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.access import AccessKind, Verb
-from controlplane.model.commands import Batch, Command, Declaration, Delete, seal
+from controlplane.model.access import Verb
+from controlplane.model.commands import Batch, Command, Declaration, DeclareMicroVM, Delete, seal
 from controlplane.model.types import Kind, record, replace
 
 _RANK = {
@@ -69,6 +70,8 @@ class Step:
     pointer: str
     about: About
     command: Command | None = None
+    secrets: Mapping[str, SecretStr] = MappingProxyType({})
+    """To be sealed into a microVM's declaration."""
     problem: problems.Problem | None = None
     outcome: Outcome | None = None
 
@@ -79,7 +82,8 @@ async def run(services: Services, asker: Asker, body: ApplyBody, *, dry_run: boo
     asks_state = dry_run or bool(body.delete)
     before = await reads.snapshot(services, stale=not asks_state)
     actor = asker.principal
-    steps = [await _permitted(asker, step, before) for step in await _parse(services, body, before)]
+    permitted = await _permitted(asker, await _parse(services, body, before), before)
+    steps = [await _sealed(services, step) for step in permitted]
     order = _in_order(steps)
     commands = [command for position in order if (command := steps[position].command) is not None]
     if body.atomic:
@@ -143,8 +147,12 @@ def _declaration(services: Services, pointer: str, raw: object) -> Step:
 
 
 def _declared(services: Services, pointer: str, item: Item) -> Step:
-    about = About(item.kind, item.namespace if isinstance(item, MicroVMItem | MicroVMGroupItem) else None, item.name)
-    return Step(pointer=pointer, about=about, command=item.declare(uid=services.ids.new()))
+    command = item.declare(uid=services.ids.new())
+    if isinstance(item, MicroVMItem):
+        about = About(item.kind, item.namespace, item.name)
+        return Step(pointer=pointer, about=about, command=command, secrets=item.sensitive_metadata)
+    namespace = item.namespace if isinstance(item, MicroVMGroupItem) else None
+    return Step(pointer=pointer, about=About(item.kind, namespace, item.name), command=command)
 
 
 def _deletion(pointer: str, raw: object, state: State) -> Step:
@@ -157,27 +165,50 @@ def _deletion(pointer: str, raw: object, state: State) -> Step:
     return Step(pointer=pointer, about=about, command=command if there else None)
 
 
-async def _permitted(asker: Asker, step: Step, state: State) -> Step:
-    """The step, or that its caller may not do it. What is there has its labels now, and what is declared those then."""
-    about, verb = step.about, Verb.DECLARE
-    labels = labels_of(state, AccessKind(about.kind.value), about.namespace, about.name)
-    then: Iterable[Question] = ()
-    match step.command:
-        case None if step.problem is not None:
-            return step
-        case None | Delete():
-            verb = Verb.DELETE
-        case command:
-            then = declares(cast("Declaration", command))
+async def _permitted(asker: Asker, steps: Sequence[Step], state: State) -> list[Step]:
+    """The steps, or of each that its caller may not do it."""
+    # Nearly all are allowed by what is known here: that is looked up once.
+    grants = asker.grants()
+    permitted: list[Step] = []
+    for step in steps:
+        outside = [question for question in _questions(step, state) if grants.covers(question) is None]
+        permitted.append(await _asked_again(asker, step, outside) if outside else step)
+    return permitted
+
+
+def _questions(step: Step, state: State) -> Iterator[Question]:
+    """What its caller has to be allowed: what is there has its labels now, and what is declared those then."""
+    if step.problem is not None:
+        return
+    kind, namespace, name = step.about
+    labels = labels_of(state, KIND_OF[kind], namespace, name)
+    if step.command is None or isinstance(step.command, Delete):
+        yield about_named(Verb.DELETE, kind, namespace, name, labels or {})
+        return
+    if labels is not None:
+        yield about_named(Verb.DECLARE, kind, namespace, name, labels)
+    yield from declares(cast("Declaration", step.command))
+
+
+async def _asked_again(asker: Asker, step: Step, questions: Sequence[Question]) -> Step:
     try:
-        if labels is not None or verb is Verb.DELETE:
-            await asker.require(about_named(verb, about.kind, about.namespace, about.name, labels or {}))
-        for question in then:
+        for question in questions:
             await asker.require(question)
     except problems.ApiError as error:
         pointed = problems.FieldError(pointer=step.pointer, message=error.problem.detail)
         return replace(step, command=None, problem=error.problem.model_copy(update={"errors": [pointed]}))
     return step
+
+
+async def _sealed(services: Services, step: Step) -> Step:
+    """The step with its secrets as only nodes can read them."""
+    if not step.secrets or not isinstance(step.command, DeclareMicroVM):
+        return step
+    try:
+        command = await sealing.sealed(services, step.command, step.secrets, at=step.pointer)
+    except problems.ApiError as error:
+        return replace(step, command=None, problem=error.problem)
+    return replace(step, command=command)
 
 
 def _refuse_wrong(steps: Sequence[Step]) -> None:

@@ -125,6 +125,9 @@ class AuthorityCertificate(Shape):
     cluster_id: str
     fingerprint: str = Field(description="SHA-256 of the certificate, as in every join token.")
     certificate: str = Field(description="PEM.")
+    authorities: str = Field(
+        description="PEM of every authority that is trusted: during a rotation of two, and tokens of both count."
+    )
 
 
 class CertificateShape(Shape):
@@ -136,6 +139,7 @@ class CertificateShape(Shape):
     revoked_at: Timestamp | None
     revoked_by: str | None
     reason: str
+    authority: str = Field(description="The fingerprint of who signed it; empty where that was never asked.")
 
 
 class AuthorityShape(Shape):
@@ -145,11 +149,29 @@ class AuthorityShape(Shape):
     created_at: Timestamp
     signs: bool = Field(description="New certificates are signed by it.")
     sealed_with: str = Field(description="The id of the key-encryption key.")
+    retired_at: Timestamp | None = Field(description="Since when it is trusted no more.")
+
+
+class MemberShape(Shape):
+    kind: MemberKind
+    name: str
+
+
+class RotationShape(Shape):
+    """Another authority is taking the place of one; both are trusted."""
+
+    signs: str = Field(description="The fingerprint of the one that stays.")
+    leaves: str = Field(description="The fingerprint of the one that is to be retired.")
+    aborted: bool = Field(description="The older one stays.")
+    waiting: list[MemberShape] = Field(description="Who has not shown a certificate of the one that stays yet.")
 
 
 class AuthorityStatus(Shape):
     revision: int
-    authorities: list[AuthorityShape] = Field(description="Newest first; none where certificates come from elsewhere.")
+    authorities: list[AuthorityShape] = Field(
+        description="The one that signs first, retired ones last; none where certificates come from elsewhere."
+    )
+    rotation: RotationShape | None = Field(description="Null when none is under way.")
     certificates: list[CertificateShape] = Field(description="Issued and not expired.")
 
 
@@ -158,3 +180,25 @@ class RevokeBody(Input):
     name: Name
     serial: Serial | None = Field(default=None, description="Null: every certificate that it has.")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=LINE_PATTERN)]
+
+
+class RetireBody(Input):
+    force: bool = Field(
+        default=False,
+        description="Whoever still depends on it loses its certificates: it has to join or be certified again.",
+    )
+
+
+class DataKeyShape(Shape):
+    id: str
+    created_by: str
+    created_at: Timestamp
+    seals: bool = Field(description="The newest one does.")
+    sealed_with: str = Field(description="Id of the key of the key ring that seals it.")
+    microvms: int = Field(description="With a secret that it encrypts.")
+
+
+class SecretsStatus(Shape):
+    revision: int
+    microvms: int = Field(description="With secrets.")
+    data_keys: list[DataKeyShape] = Field(description="Newest first; more than one while a rotation goes on.")

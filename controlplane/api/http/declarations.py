@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, SkipValidation, StringConstraints, TypeAdapter
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.commands import (
@@ -28,7 +28,7 @@ from controlplane.model.spec import (
     NamespaceSpec,
     PlacementPolicySpec,
 )
-from controlplane.model.types import LINE_PATTERN, Annotations, Kind, Labels, Name
+from controlplane.model.types import LINE_PATTERN, Annotations, DeviceId, Kind, Labels, Name
 
 MAX_ITEMS = 10_000
 _ALWAYS = Precondition()
@@ -49,8 +49,17 @@ class Body(Input):
     annotations: Annotations = _EMPTY
 
 
+_SecretText = Annotated[SecretStr, Field(max_length=64 * 1024)]
+
+
 class MicroVMBody(Body):
     spec: MicroVMSpec
+    sensitive_metadata: Annotated[dict[DeviceId, _SecretText], Field(max_length=16)] = Field(
+        default_factory=dict[str, SecretStr],
+        description="Metadata that is kept sealed, by name. It is never shown: `spec.sensitive_metadata` has digests."
+        " One whose digest is repeated there stays as it is.",
+        json_schema_extra={"default": {}, "writeOnly": True},
+    )
 
     def command(self, namespace: str, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareMicroVM:
         return DeclareMicroVM(

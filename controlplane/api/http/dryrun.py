@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from controlplane.api.http import problems, reads, shapes, views
 from controlplane.api.http.services import Services
 from controlplane.decide import changes, placement
+from controlplane.decide.shortlist import GROWTH, WIDTH, Fleet, Shortlist
 from controlplane.identity.principal import Principal
 from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
@@ -60,9 +61,16 @@ async def declare(
 
 async def preview_placement(services: Services, state: State, vm: MicroVM) -> shapes.PlacementPreview:
     """Where the scheduler would put `vm` now."""
-    eligible, refused = placement.candidates(state, vm)
-    asked = await asyncio.gather(*(_bid(services, host, vm) for host in eligible))
-    choice = placement.choose(state, vm, [*refused, *asked])
+    shortlist = Shortlist(state, Fleet(state), vm)
+    bids: list[Bid] = []
+    width = WIDTH
+    while hosts := shortlist.take(width):
+        asked = await asyncio.gather(*(_bid(services, host, vm) for host in hosts))
+        bids += asked
+        if any(bid.refused is None for bid in asked):
+            break
+        width *= GROWTH
+    choice = placement.choose(state, vm, [*shortlist.refused, *bids])
     if isinstance(choice, Place):
         return shapes.PlacementPreview(
             host=choice.host, reason=f"lowest score ({choice.score:.3f})", bids=views.bids(choice.bids)

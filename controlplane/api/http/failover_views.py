@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from controlplane.api.http.failover_shapes import BreakerShape, FailoverStatus, HeldMicroVM, LostMicroVM
 from controlplane.api.http.views import override_shape
-from controlplane.decide.breaker import Breaker, FailoverLimits, breaker
+from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.failover import failover, policy_of, rank
 from controlplane.machine.state import State
 from controlplane.model.resources import MicroVM
@@ -16,13 +16,12 @@ LISTED = 500
 
 
 def failover_status(state: State, limits: FailoverLimits, *, now_ms: int) -> FailoverStatus:
-    cut = breaker(state, limits, now_ms=now_ms)
     decided = failover(state, now_ms=now_ms, term=0, limits=limits)
     held = sorted((state.microvms[uid] for uid in decided.held), key=lambda vm: rank(state, vm))
     return FailoverStatus(
         revision=state.revision,
-        breaker=_breaker(cut, limits),
-        override=override_shape(cut.override),
+        breaker=_breaker(decided.cut, limits),
+        override=override_shape(decided.cut.override),
         next=[LostMicroVM(**_lost(state, state.microvms[each.uid])) for each in decided.resurrect[:LISTED]],
         held=[HeldMicroVM(**_lost(state, vm), held=decided.held[vm.meta.uid]) for vm in held[:LISTED]],
         held_in_all=len(held),

@@ -70,6 +70,17 @@ class GCRunShape(Shape):
     results: list[CollectedShape]
 
 
+class PurgeShape(Shape):
+    """The order to end something before its time; it is gone once its host tells of it no more."""
+
+    trigger: Trigger
+    subject: SubjectShape
+    reason: str
+    since: Timestamp
+    dry_run: bool
+    revision: int
+
+
 class LastShape(Shape):
     at: Timestamp
     subject: str

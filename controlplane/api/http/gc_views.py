@@ -12,7 +12,7 @@ from controlplane.machine.collection_rules import WaitsFor
 from controlplane.machine.draft import KEPT_KEYS, KEPT_OPERATIONS, KEY_LIFETIME_MS
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import HoldKind
+from controlplane.model.commands import Collect, HoldKind
 from controlplane.model.gc import Held, Subject, Trigger
 from controlplane.model.resources import Meta
 
@@ -41,6 +41,17 @@ def result(each: Collection, outcome: Outcome) -> shapes.CollectedShape:
         reason=each.command.reason,
         outcome="collected" if refused is None else "refused",
         message=refused or "",
+    )
+
+
+def purge(command: Collect, state: State, *, dry_run: bool) -> shapes.PurgeShape:
+    return shapes.PurgeShape(
+        trigger=command.trigger,
+        subject=_subject(command.subject),
+        reason=command.reason,
+        since=iso(command.since),
+        dry_run=dry_run,
+        revision=state.revision,
     )
 
 

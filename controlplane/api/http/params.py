@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Path, Query
+from pydantic import StringConstraints
 
 from controlplane.api.http import problems
 from controlplane.model.commands import Precondition
@@ -23,6 +24,10 @@ UidParam = Annotated[str, Path(alias="uid", pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
 OperationIdParam = Annotated[str, Path(alias="id", pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 NameFilter = Annotated[str | None, Query(alias="name", pattern=NAME_PATTERN, description="Only this name.")]
+NamesFilter = Annotated[
+    list[Annotated[str, StringConstraints(pattern=NAME_PATTERN)]],
+    Query(alias="name", max_length=64, description="Only this name; repeat it to ask for several."),
+]
 NamespaceFilter = Annotated[str | None, Query(alias="namespace", pattern=NAME_PATTERN)]
 HostFilter = Annotated[str | None, Query(alias="host", pattern=NAME_PATTERN, description="Only what is placed here.")]
 LabelFilter = Annotated[

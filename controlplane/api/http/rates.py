@@ -17,7 +17,7 @@ from typing import cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.api.http import problems
-from controlplane.api.http.auth import OPEN_PATHS, Principal
+from controlplane.api.http.auth import Principal, is_open
 from controlplane.ports import Clock
 
 _KEPT = 10_000
@@ -69,7 +69,7 @@ class StrangerRateMiddleware:
         self._buckets = buckets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         client = scope.get("client")

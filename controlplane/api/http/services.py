@@ -11,7 +11,9 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from controlplane.api.http import problems
 from controlplane.api.http.auth import principal_of
+from controlplane.api.http.releases import Releases
 from controlplane.api.http.settings import ApiSettings
 from controlplane.identity.principal import Principal
 from controlplane.machine.state import State
@@ -31,6 +33,7 @@ from controlplane.ports import (
     StateReader,
 )
 from controlplane.ports.issuance import Issuer
+from controlplane.ports.secrets import Vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,12 @@ class Services:
     clock: Clock
     ids: Ids
     settings: ApiSettings
+    releases: Releases
+    """Of the Terraform provider."""
     signer: Issuer | None = None
     """None where this node cannot sign certificates."""
+    vault: Vault | None = None
+    """None where this node cannot seal secrets."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: whoever only waits answers at once."""
 
@@ -62,6 +69,13 @@ def services_in(request: Request) -> Services:
 
 async def services_of(request: Request) -> Services:
     return services_in(request)
+
+
+def signer_of(services: Services) -> Issuer:
+    """Raises ApiError."""
+    if services.signer is None:
+        raise problems.problem("no_authority", "this node has no key ring: its settings have no `authority`")
+    return services.signer
 
 
 With = Annotated[Services, Depends(services_of)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from controlplane.api.http.rates import Rate
 from controlplane.decide.breaker import FailoverLimits
@@ -46,6 +47,8 @@ class ApiSettings:
     api_token_ttl_s: int = 30 * 86_400
     api_token_max_ttl_s: int = 365 * 86_400
     """How long an API token lasts unless its maker says otherwise, and at most."""
+    providers_dir: Path | None = None
+    """Releases of the Terraform provider that this node gives to whoever asks; None: it has none."""
     body_limit_bytes: int = MIB
     apply_limit_bytes: int = 16 * MIB
     body_timeout_s: float = 30.0

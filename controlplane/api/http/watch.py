@@ -6,7 +6,8 @@ longer remembered answers 410 before the stream begins, or ends it with an `erro
 again.
 
 A stream of a node that has lost the leader ends with an `error` event, too: its silence would be taken for calm. One
-that was asked to be stale goes on, and its heartbeats tell for how long there has been no leader.
+that was asked to be stale goes on, and its heartbeats tell for how long there has been no leader. The same end comes to
+the stream of somebody whose credential has ended, or who may see nothing of it any more (`standing`).
 
 One command may change several objects. Their events leave together and only the last carries the `id`, so that a stream
 that breaks in between is resumed from before them: an event may come twice, and none is lost.
@@ -27,9 +28,10 @@ from controlplane.api.http.access import Asker, about_object
 from controlplane.api.http.context import REVISION_HEADER
 from controlplane.api.http.partition import until_cut_off
 from controlplane.api.http.services import Services
+from controlplane.api.http.standing import until_withdrawn
 from controlplane.machine.events import Declared, Event
 from controlplane.machine.state import State
-from controlplane.model.access import Verb
+from controlplane.model.access import NAMESPACED, AccessKind, Verb
 from controlplane.model.resources import Operation
 from controlplane.model.types import Kind
 from controlplane.ports import CompactedError
@@ -37,8 +39,6 @@ from controlplane.ports import CompactedError
 _START_S = 1.0
 """How long to wait for the past that was asked for, or for the word that it is forgotten."""
 _LAST_WORDS_S = 1.0
-_LOOK_S = 30.0
-"""How often the clock is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,15 @@ class Filter:
         if self.namespace is not None and _namespace_of(event.object) != self.namespace:
             return False
         return self.asker.allows(about_object(Verb.READ, event.object, state), state)
+
+    def may_accept(self, state: State) -> bool:
+        """Whether there may be an event that it accepts."""
+        kinds = tuple(Kind) if self.kind is None else (self.kind,)
+        grants = self.asker.access.grants(self.asker.principal, state)
+        return any(
+            grants.any_of(Verb.READ, each, namespace=self.namespace if each in NAMESPACED else None)
+            for each in (AccessKind(kind.value) for kind in kinds)
+        )
 
 
 def _namespace_of(subject: Declared) -> str | None:
@@ -124,7 +133,7 @@ class WatchResponse(Response):
             asyncio.create_task(self._pump()),
             asyncio.create_task(_gone_away(receive)),
             asyncio.create_task(_closing(self._services)),
-            asyncio.create_task(self._expired()),
+            asyncio.create_task(self._withdrawn(scope)),
         ]
         if not self._stale:
             tasks.append(asyncio.create_task(self._cut_off()))
@@ -192,15 +201,14 @@ class WatchResponse(Response):
         await until_cut_off(self._services.reader)
         raise partition.refusal(self._services.reader.contact)
 
-    async def _expired(self) -> None:
+    async def _withdrawn(self, scope: Scope) -> None:
         """Ends only when the stream has to: raises ApiError."""
-        end = self._wanted.asker.principal.expires_at
-        if end is None:
-            await asyncio.Event().wait()
-            return
-        while (left_ms := end - self._services.clock.now_ms()) > 0:  # noqa: ASYNC110 - the clock may be set meanwhile
-            await asyncio.sleep(min(left_ms / 1000, _LOOK_S))
-        raise problems.problem("unauthenticated", "the credential that the stream was opened with has expired")
+        await until_withdrawn(
+            scope,
+            self._wanted.asker.principal,
+            self._services.clock,
+            lambda: self._wanted.may_accept(self._services.reader.state),
+        )
 
     async def _writer(self, send: Send) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -25,6 +26,7 @@ Examples:
   flintctl gc plan                          what a run would collect now, and what waits for what
   flintctl gc run --only failed_microvm     collect exactly what the plan shows
   flintctl gc status                        the policy, and what was collected so far
+  flintctl gc purge h4 quarantine/UID-EPOCH --reason "nobody wants it back" --dry-run
   flintctl hold microvm/demo/web-a --reason "the crash is looked at"
 """
 )
@@ -74,6 +76,28 @@ def run(
     for each in objects(done, "results"):
         if each.get("outcome") == "refused":
             print(f"  {_subject(each)}: {text(each.get('message'))}")
+
+
+@app.command()
+def purge(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Argument(help="Where it is.")],
+    left: Annotated[str, typer.Argument(help="How `flintctl host show` and `flintctl gc plan` call it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why it goes before its time.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whether it may go; change nothing.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Order the end, now, of something that a destroyed microVM left on its host, such as kept volumes."""
+    path, body = f"/hosts/{quote(host, safe='')}/actions/purge", {"left": left, "reason": reason}
+    client = options.client(ctx)
+    seen = client.request("POST", path, params={"dry_run": "true"}, body=body).body
+    print(f"{_subject(seen)}: {text(seen.get('reason'))}")
+    if dry_run:
+        print("would be ordered to go (dry run)")
+        return
+    confirm("Delete it for good?", yes=yes)
+    client.request("POST", path, body=body)
+    print("ordered to go; `flintctl host show` tells of it until it is gone")
 
 
 @app.command()

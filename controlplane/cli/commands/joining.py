@@ -1,4 +1,4 @@
-"""flintctl init, join, token and ca: a cluster that signs its own certificates, and who gets one."""
+"""flintctl init, join and token: a cluster that signs its own certificates, and who gets one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where its
 RaftOption = Annotated[str, typer.Option("--raft", metavar="HOST:PORT", help="Where the other nodes reach its log.")]
 GatewayOption = Annotated[str, typer.Option("--gateway", metavar="HOST:PORT", help="Where agents dial in.")]
 HttpOption = Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="Where its API is.")]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; shown to who asks.")]
 
 token_app = options.new_app(
     """Join tokens: they let hosts and nodes in that have no certificate yet.
@@ -44,16 +43,6 @@ Examples:
   flintctl token create --role node --cidr 10.0.0.0/24     for a node; needs the role admin
   flintctl token list
   flintctl token revoke 01J...
-"""
-)
-ca_app = options.new_app(
-    """The cluster's certificate authority.
-
-\b
-Examples:
-  flintctl ca show                                         who signs, and every certificate that is out
-  flintctl ca revoke host h7 --reason "the disk was sold"  its session is cut, and it is not renewed
-  flintctl ca revoke host h7 --serial 1f3a... --reason ...  one certificate
 """
 )
 
@@ -208,28 +197,6 @@ def revoke_token(
     _show_tokens(options.client(ctx).request("DELETE", path).body, form)
 
 
-@ca_app.command("show")
-def show_authority(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
-    """Show who signs, and every certificate that was issued and has not expired."""
-    _show_authority(options.client(ctx).get("/authority").body, form)
-
-
-@ca_app.command("revoke")
-def revoke(
-    ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="host|node")],
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    reason: ReasonOption,
-    serial: Annotated[str | None, typer.Option("--serial", metavar="HEX", help="This one alone.")] = None,
-    form: Output = OutputFormat.TABLE,
-) -> None:
-    """Take back the certificates of a member: its sessions are cut at once, and nothing is renewed."""
-    if kind not in ("host", "node"):
-        raise typer.BadParameter(f"{kind!r} is not one of host, node", param_hint="host|node")
-    body = {"kind": kind, "name": name, "reason": reason, **({"serial": serial.lower()} if serial else {})}
-    _show_authority(options.client(ctx).request("POST", "/authority/actions/revoke", body=body).body, form)
-
-
 def _write_node(there: MemberDirectory, cluster_id: str, servers: NodeServers, secrets: Json) -> None:
     sealed = mapping(secrets, "authority_key")
     key = Sealed(key_id=str(sealed["key_id"]), wrapped=str(sealed["wrapped"]), box=str(sealed["box"]))
@@ -260,28 +227,6 @@ def _show_tokens(found: Json, form: OutputFormat) -> None:
     ]
     headers = ["ID", "ROLE", "NAME", "FROM", "USED", "EXPIRES", "BY"]
     output.table(headers, rows, empty="No join tokens.")
-
-
-def _show_authority(found: Json, form: OutputFormat) -> None:
-    if output.machine_readable(form):
-        output.dump(found, form)
-        return
-    rows = [
-        [text(each.get("fingerprint")), text(each.get("created_at")), "signs" if each.get("signs") else "trusted"]
-        for each in objects(found, "authorities")
-    ]
-    output.table(["AUTHORITY", "CREATED", "STATUS"], rows, empty="No authority: certificates come from elsewhere.")
-    print()
-    rows = [
-        [
-            f"{each.get('kind')} {each.get('name')}",
-            text(each.get("serial")),
-            text(each.get("expires_at")),
-            f"revoked by {each.get('revoked_by')}: {each.get('reason')}" if each.get("revoked_at") else "valid",
-        ]
-        for each in objects(found, "certificates")
-    ]
-    output.table(["HOLDER", "SERIAL", "EXPIRES", "STATUS"], rows, empty="No certificates are out.")
 
 
 def _servers(raft: str | None, gateway: str | None, http: str | None) -> NodeServers:

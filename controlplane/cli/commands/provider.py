@@ -1,4 +1,4 @@
-"""flintctl provider install: lays the Terraform provider out so that plain `terraform init` finds it.
+"""flintctl provider: lays the Terraform provider out so that plain `terraform init` finds it, or writes a release.
 
 The provider is a distribution of its own that this one never imports; its own module does the work in a subprocess.
 """
@@ -48,21 +48,40 @@ def install(
     )
 
 
+@app.command()
+def release(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the files go, such as a node's providers_dir.")
+    ],
+) -> None:
+    """Write a release of the provider, for this platform: what nodes, registries and mirrors offer."""
+    target = directory.expanduser().resolve()
+    print(_run("provider_shim.release", str(target), failed=f"no release was written to {target}"), end="")
+
+
 def lay_out(target: Path) -> Json:
     """Fill `target`; gives what was written, by name. Raises CliError."""
-    command = [sys.executable, "-m", "provider_shim.mirror", str(target), "--json"]
+    written = _run(
+        "provider_shim.mirror", str(target), "--json", failed=f"the provider could not be laid out in {target}"
+    )
+    try:
+        return mapping(json.loads(written))
+    except json.JSONDecodeError:
+        raise CliError(f"the provider's answer is not JSON: {written[:200]!r}") from None
+
+
+def _run(module: str, *arguments: str, failed: str) -> str:
+    """What a module of the provider prints. Raises CliError, which begins with `failed` where the module failed."""
+    command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise CliError(f"laying out the provider took over {TIMEOUT_S} s") from None
+        raise CliError(f"{failed}: it took over {TIMEOUT_S} s") from None
     if done.returncode != 0:
         if "No module named" in done.stderr:
             raise CliError(
                 "the provider is not installed beside flintctl", hint="pip install --no-deps -e provider-shim"
             )
         last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        raise CliError(f"the provider could not be laid out in {target}: {last[0]}")
-    try:
-        return mapping(json.loads(done.stdout))
-    except json.JSONDecodeError:
-        raise CliError(f"the provider's answer is not JSON: {done.stdout[:200]!r}") from None
+        raise CliError(f"{failed}: {last[0]}")
+    return done.stdout

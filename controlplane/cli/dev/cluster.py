@@ -101,13 +101,11 @@ class DevCluster:
 
     def _host_problem(self, name: str) -> str | None:
         try:
-            hosts = objects(self.client().get("/hosts").body, "items")
+            found = self.client().get(f"/hosts/{name}", {"include_pending": "true"}).body
         except CliError as error:
-            return error.message
-        host = next((host for host in hosts if host.get("name") == name), None)
-        if host is None:
-            return "its agent is not connected"
-        phase = text(dig(host, "status", "phase"))
+            gone = isinstance(error, ProblemError) and error.status == 404
+            return "its agent is not connected" if gone else error.message
+        phase = text(dig(found, "status", "phase"))
         return None if phase in ("pending", "ready") else f"it is {phase}"
 
     def status(self, nodes: Sequence[str] | None = None) -> Json | None:

@@ -3,6 +3,7 @@
 DIR/dev.json                  this layout
 DIR/pki/ca, DIR/pki/<name>    throwaway authority and certificates
 DIR/token, DIR/tokens.json    the operator's token, and its digest as the nodes read it
+DIR/sealing-keys.json         the key ring of the nodes
 DIR/n1.yaml, DIR/h1.yaml      settings of each process
 DIR/n1/, DIR/h1/              its data
 DIR/run/, DIR/logs/           who runs, and what they said
@@ -91,8 +92,17 @@ class Layout:
         return self.directory / "tokens.json"
 
     @property
+    def keys_file(self) -> Path:
+        return self.directory / "sealing-keys.json"
+
+    @property
     def images(self) -> Path:
         return self.directory / "images"
+
+    @property
+    def providers(self) -> Path:
+        """Releases of the provider that the nodes offer; there once something is put there."""
+        return self.directory / "providers"
 
     @property
     def mirror(self) -> Path:

@@ -17,6 +17,7 @@ from controlplane.cli.dev.layout import LOOPBACK, Driver, HostPlan, Layout, Node
 from controlplane.cli.errors import CliError
 from controlplane.identity import storage, tokens
 from controlplane.identity.authority import Authority
+from controlplane.sealing import KeyRing
 
 OPERATOR = "operator"
 
@@ -57,6 +58,7 @@ def create(directory: Path, *, nodes: int, hosts: int, driver: str, say: Callabl
     layout = Layout(directory, plan)
     _certificates(layout)
     _token(layout)
+    _keys(layout)
     for node in plan.nodes:
         _write(layout.settings(node.name), node_settings(layout, node))
     for host in plan.hosts:
@@ -110,6 +112,8 @@ def node_settings(layout: Layout, node: NodePlan) -> dict[str, object]:
         },
         "tls": _tls(layout, node.name),
         "tokens_file": str(layout.tokens_file),
+        "providers_dir": str(layout.providers),
+        "keys_file": str(layout.keys_file),
     }
 
 
@@ -133,6 +137,10 @@ def _certificates(layout: Layout) -> None:
         authority.issue_node(node.name, layout.pki(node.name), addresses=[LOOPBACK])
     for host in layout.plan.hosts:
         authority.issue_host(host.name, layout.pki(host.name))
+
+
+def _keys(layout: Layout) -> None:
+    storage.create(layout.keys_file, KeyRing.new().document().encode(), mode=0o600)
 
 
 def _token(layout: Layout) -> None:

@@ -35,18 +35,18 @@ class Pinned:
         self._server = server
         self._host, self._port = split_address(server)
         offered = self._call(_unverified(), None, "GET", "/join/authority")
-        self.authority = str(offered.get("certificate"))
         self.cluster_id = str(offered.get("cluster_id"))
-        try:
-            found = issuing.fingerprint(x509.load_pem_x509_certificate(self.authority.encode()))
-        except ValueError:
-            found = "nothing that is a certificate"
-        if found != fingerprint:
+        # Of several authorities, as while one takes the place of another, the token's is trusted and no other.
+        found = _by_fingerprint(str(offered.get("authorities") or offered.get("certificate")))
+        if fingerprint not in found:
+            told = ", ".join(found) or "nothing that is a certificate"
             raise CliError(
-                f"{server} is not of the cluster that the token is for: its authority's fingerprint is {found}, the"
+                f"{server} is not of the cluster that the token is for: its authority's fingerprint is {told}, the"
                 f" token's {fingerprint}",
-                hint="is the address right? If it is, somebody may be in between: nothing was said to it",
+                hint="is the address right? If it is, the authority was replaced since the token was made, or somebody"
+                " is in between: nothing was said to it",
             )
+        self._authority = found[fingerprint]
 
     def post(self, path: str, body: Mapping[str, Any]) -> Json:
         """Raises ProblemError, CliError."""
@@ -54,7 +54,7 @@ class Pinned:
         # Who answers is said by the name of a node in its certificate, and not by its address.
         context.check_hostname = False
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cadata=self.authority)
+        context.load_verify_locations(cadata=self._authority)
         return self._call(context, self.cluster_id, "POST", path, body)
 
     def _call(
@@ -91,6 +91,15 @@ class Pinned:
         if status >= 400:
             raise ProblemError(status, document)
         return document
+
+
+def _by_fingerprint(pem: str) -> dict[str, str]:
+    """Each certificate (PEM) of several."""
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        return {}
+    return {issuing.fingerprint(each): issuing.certificate_pem(each).decode() for each in certificates}
 
 
 def _unverified() -> ssl.SSLContext:

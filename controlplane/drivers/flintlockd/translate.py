@@ -100,6 +100,11 @@ def check(spec: MicroVMSpec) -> None:
             " use on_host_failure = never with on_detach = keep (or unset), or another provider",
             pointer=f"/spec/recovery/{field}",
         )
+    if spec.sensitive_metadata:
+        raise unsupported(
+            "Flintlock keeps metadata in the open and shows it to whoever lists microVMs; use another provider",
+            pointer="/spec/sensitive_metadata",
+        )
     if spec.provider not in {None, DRIVER_NAME}:
         raise unsupported(f"this is the {DRIVER_NAME} driver, not {spec.provider}", pointer="/spec/provider")
     if not MEMORY_MIN_MB <= spec.memory_in_mb <= MEMORY_MAX_MB:

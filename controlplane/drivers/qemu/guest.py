@@ -218,7 +218,7 @@ class Guest:
             await to_the_end(volumes.remove_ephemeral, self.folder.path, present.spec)
         elif present is not None:
             volumes.refuse_changes(present.spec, definition.spec)
-        if present != definition:
+        if present != definition or self.folder.sensitive() != definition.sensitive:
             self.folder.save_definition(definition)
         await to_the_end(volumes.make, self.folder.path, volumes.plan(definition.spec), self._site.images)
         await self._end_copies()
@@ -339,7 +339,10 @@ class Guest:
         kernel, initrd = boot_files(spec, site.images)
         await network.make(self._tag(definition), spec.interfaces)
         nics = network.nics(site.instance, self.uid, spec.interfaces)
-        contents = seed.files(spec, uid=self.uid, name=definition.name, nics=nics)
+        sensitive = self.folder.sensitive()
+        if missing := sorted(spec.sensitive_metadata.keys() - sensitive.keys()):
+            raise DriverError("SecretMissing", f"{self.folder.path} lacks the sensitive metadata {missing[0]}")
+        contents = seed.files(spec, uid=self.uid, name=definition.name, nics=nics) | dict(sensitive)
         self.folder.write(SEED, await asyncio.to_thread(seed.build, contents))
         disks = [command.Disk(item.name, item.file, item.volume.is_read_only) for item in volumes.plan(spec)]
         disks.append(command.Disk(seed.LABEL, SEED, read_only=True))

@@ -2,13 +2,15 @@
 
 `definition.json` is what the host was last told to run; it is written before anything else is made and removed, with
 the folder, after everything else is gone, so a crash at any point leaves something to complete. `run.json` is about the
-last start of QEMU. Both hold user data and are readable by the owner only.
+last start of QEMU. Both hold user data and are readable by the owner only. Secrets are in neither:
+`sensitive.json` has them, for the seed of the next start.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +24,8 @@ from controlplane.model.types import DECODE_ERRORS
 from controlplane.ports import DriverError, VMDefinition
 
 SEED = "seed.iso"
-DRAFTS = frozenset({".definition.json", ".run.json"})
+SENSITIVE = "sensitive.json"
+DRAFTS = frozenset({".definition.json", ".run.json", f".{SENSITIVE}", SENSITIVE})
 """What a write of a record leaves that was interrupted."""
 
 
@@ -44,6 +47,7 @@ class Run(msgspec.Struct, frozen=True):
 _Record = TypeVar("_Record")
 _definitions = msgspec.json.Decoder(VMDefinition)
 _runs = msgspec.json.Decoder(Run)
+_values = msgspec.json.Decoder(dict[str, str])
 
 
 class Folder:
@@ -79,10 +83,22 @@ class Folder:
             sync_folder(self.path.parent)
         except OSError as error:
             raise DriverError("StateUnavailable", f"cannot make {self.path}: {error.strerror}") from error
-        self.write("definition.json", msgspec.json.encode(definition))
+        self._save_sensitive(definition.sensitive)
+        self.write("definition.json", msgspec.json.encode(definition.public()))
+
+    def sensitive(self) -> Mapping[str, str]:
+        """Values of the definition's secrets, for the next seed."""
+        data = self._read(SENSITIVE)
+        return _decode(_values, data, self.path) if data is not None else {}
+
+    def _save_sensitive(self, values: Mapping[str, str]) -> None:
+        if values:
+            self.write(SENSITIVE, msgspec.json.encode(values))
+        else:
+            (self.path / SENSITIVE).unlink(missing_ok=True)
 
     def save_run(self, run: Run) -> None:
-        self.write("run.json", msgspec.json.encode(run))
+        self.write("run.json", msgspec.json.encode(msgspec.structs.replace(run, definition=run.definition.public())))
 
     def write(self, name: str, data: bytes) -> None:
         """Replace one file in one step, on stable storage when this returns."""

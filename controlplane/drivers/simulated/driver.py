@@ -341,7 +341,7 @@ class SimulatedDriver:
             vcpu=vm.spec.vcpu,
             memory_in_mb=vm.spec.memory_in_mb,
             interfaces=_interface_facts(vm.uid, vm.spec.interfaces),
-            definition=msgspec.json.encode(vm),
+            definition=msgspec.json.encode(vm.public()),
         )
         if present is None:
             return described

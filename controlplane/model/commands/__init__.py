@@ -2,16 +2,19 @@
 
 from controlplane.model.commands.auditing import BeginAudit, DropAudit, ExportedAudit, Witnessed, WitnessRequests
 from controlplane.model.commands.credentials import (
+    AbortRotation,
     CreateApiToken,
     CreateJoinToken,
     EstablishAuthority,
     Join,
     NoteApiTokenUses,
     RenewCertificate,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.commands.declaring import (
     POWER_OF_ACTION,
@@ -65,14 +68,17 @@ from controlplane.model.commands.hosts import (
 )
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, HoldKind, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
+from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal, Resealed
 
 __all__ = [
     "ENTRY_VERSION",
     "KINDS",
     "POWER_OF_ACTION",
+    "AbortRotation",
     "Act",
     "ActOnHost",
     "Action",
+    "AddDataKey",
     "Adopt",
     "AgentConnected",
     "AgentLost",
@@ -100,6 +106,7 @@ __all__ = [
     "Delete",
     "Destroyed",
     "DropAudit",
+    "DropDataKey",
     "Entry",
     "Envelope",
     "EstablishAuthority",
@@ -124,11 +131,15 @@ __all__ = [
     "Release",
     "RenewCertificate",
     "Report",
+    "Reseal",
+    "Resealed",
     "Resurrect",
+    "RetireAuthority",
     "RevokeApiToken",
     "RevokeCertificates",
     "RevokeJoinToken",
     "RotateApiToken",
+    "RotateAuthority",
     "Stall",
     "StepGroup",
     "UnknownEntryError",

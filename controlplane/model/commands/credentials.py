@@ -51,11 +51,40 @@ class NoteApiTokenUses:
 
 @record
 class EstablishAuthority:
-    """The cluster's own certificate authority, once and for all unless it is rotated."""
+    """The cluster's first certificate authority."""
 
     fingerprint: str
     certificate: str
     key: Sealed
+
+
+@record
+class RotateAuthority:
+    """Another authority signs from now on, and both are trusted until one is retired."""
+
+    fingerprint: str
+    certificate: str
+    key: Sealed
+    succeeds: str
+    """The fingerprint of the one that signs as yet."""
+    crossed: str
+    """PEM of the new certificate, signed by that one."""
+
+
+@record
+class AbortRotation:
+    """The authority that a rotation was to replace signs again."""
+
+    fingerprint: str
+
+
+@record
+class RetireAuthority:
+    """The one that does not sign is trusted no more, and the rotation is over."""
+
+    fingerprint: str
+    force: bool = False
+    """Whatever members still depend on it: they lose their certificates."""
 
 
 @record
@@ -90,6 +119,8 @@ class Join:
     macs: list[str] = field(default_factory=list[str])
     address: str = ""
     """Where the joiner's connection came from."""
+    authority: str = ""
+    """The fingerprint of who signed."""
 
 
 @record
@@ -103,6 +134,8 @@ class RenewCertificate:
     """Known from now on, if it was not: one from before the state, or from another authority."""
     serial: str
     expires_at: int
+    authority: str = ""
+    """The fingerprint of who signed."""
 
 
 @record

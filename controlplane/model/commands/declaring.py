@@ -8,6 +8,7 @@ from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
 from controlplane.model.groups import MicroVMGroupSpec
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -111,6 +112,8 @@ class DeclareMicroVM:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     annotations: dict[str, str] = field(default_factory=dict[str, str])
     when: Precondition = Precondition()
+    sealed: dict[str, SealedValue] = field(default_factory=dict[str, SealedValue])
+    """Values of `spec.sensitive_metadata`; those that it has already may be left out."""
 
 
 @record

@@ -13,16 +13,19 @@ import msgspec
 from controlplane.model.audit import Origin
 from controlplane.model.commands.auditing import BeginAudit, DropAudit, ExportedAudit, WitnessRequests
 from controlplane.model.commands.credentials import (
+    AbortRotation,
     CreateApiToken,
     CreateJoinToken,
     EstablishAuthority,
     Join,
     NoteApiTokenUses,
     RenewCertificate,
+    RetireAuthority,
     RevokeApiToken,
     RevokeCertificates,
     RevokeJoinToken,
     RotateApiToken,
+    RotateAuthority,
 )
 from controlplane.model.commands.declaring import (
     Act,
@@ -56,6 +59,7 @@ from controlplane.model.commands.hosts import (
 )
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
+from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal
 from controlplane.model.types import DECODE_ERRORS, record
 
 ENTRY_VERSION = 1
@@ -123,6 +127,12 @@ Command = (
     | RevokeCertificates
     | DeclareMicroVMGroup
     | StepGroup
+    | RotateAuthority
+    | AbortRotation
+    | RetireAuthority
+    | AddDataKey
+    | Reseal
+    | DropDataKey
 )
 
 
@@ -177,6 +187,12 @@ KINDS: dict[str, type[Command]] = {
     "revoke_certificates": RevokeCertificates,
     "declare_microvm_group": DeclareMicroVMGroup,
     "step_group": StepGroup,
+    "rotate_authority": RotateAuthority,
+    "abort_rotation": AbortRotation,
+    "retire_authority": RetireAuthority,
+    "add_data_key": AddDataKey,
+    "reseal": Reseal,
+    "drop_data_key": DropDataKey,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -42,8 +42,8 @@ class Release:
 
 @record
 class Collect:
-    """The end of one thing that the policy keeps no longer. Refused unless it still is as it was when this was decided,
-    and nobody holds it."""
+    """The end of one thing that the policy, or somebody, keeps no longer. Refused unless it still is as it was when
+    this was decided, and nobody holds it."""
 
     trigger: Trigger
     subject: Subject

@@ -1,3 +1,8 @@
+variable "operator_key" {
+  type      = string
+  sensitive = true
+}
+
 resource "flintlock_namespace" "demo" {
   name = "demo"
 }
@@ -25,6 +30,9 @@ resource "flintlock_microvm" "web" {
   }
   metadata = {
     user-data = file("${path.module}/user-data.yaml")
+  }
+  sensitive_metadata = { # kept sealed, and never shown
+    vendor-data = "#cloud-config\nssh_authorized_keys: [${var.operator_key}]\n"
   }
 
   placement = {

@@ -1,8 +1,8 @@
 """Values to and from the two encodings that Terraform uses: msgpack on the wire, JSON in state files.
 
-An unknown is msgpack extension 0 (or 12, which refines it; refinements are dropped). Whole numbers become `int`, others
-`float`; a number too long for msgpack travels as a decimal string. A `dynamic` is `[type, value]` in msgpack and
-`{"type", "value"}` in JSON. Input that does not fit its type raises `CodecError`, which names the place.
+An unknown is msgpack extension 0 (or 12, which refines it; refinements that come in are dropped). Whole numbers become
+`int`, others `float`; a number too long for msgpack travels as a decimal string. A `dynamic` is `[type, value]` in
+msgpack and `{"type", "value"}` in JSON. Input that does not fit its type raises `CodecError`, which names the place.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from provider_shim.framework.types import (
     NUMBER,
     STRING,
     UNKNOWN,
+    UNKNOWN_NOT_NULL,
     ListOf,
     MapOf,
     ObjectOf,
@@ -36,6 +37,8 @@ _msgpack: Any = importlib.import_module("msgpack")
 """Carries no types: imported as a plain value."""
 
 _UNKNOWN_EXTENSIONS = (0, 12)
+_NOT_NULL = b"\x81\x01\xc2"
+"""The refinement "nullness (1) is false", a msgpack map in itself."""
 
 
 class CodecError(ValueError):
@@ -133,6 +136,8 @@ def _wire(kind: Type, value: Value, place: str) -> Any:
         return None
     if value is UNKNOWN:
         return _msgpack.ExtType(0, b"\x00")
+    if value is UNKNOWN_NOT_NULL:
+        return _msgpack.ExtType(12, _NOT_NULL)
     match kind:
         case Primitive("dynamic"):
             guessed = _guess(value, place)

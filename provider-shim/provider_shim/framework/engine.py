@@ -104,11 +104,11 @@ def move_state(resource: Resource, source_type: str, source_provider: str, raw_j
 
 
 def config_from_state(schema: Schema, state: Object) -> Object:
-    """What a user would write to get this state: without computed values and without blocks."""
+    """What a user would write to get this state: without computed values."""
     config: Object = {
         name: state.get(name) if each.required or each.optional else None for name, each in schema.attributes.items()
     }
-    config.update(dict.fromkeys(schema.blocks))
+    config.update({name: state.get(name) for name in schema.blocks})
     return config
 
 
@@ -135,7 +135,9 @@ def _fit(resource: Resource, raw: dict[str, Any]) -> Object:
 
 def _prune(schema: Schema, raw: dict[str, Any]) -> dict[str, Any]:
     kept = _prune_object(schema.attributes, raw)
-    kept.update({name: _prune_object(block.attributes, raw.get(name)) for name, block in schema.blocks.items()})
+    kept.update(
+        {name: _prune_nested(block.nested, raw.get(name, block.absent)) for name, block in schema.blocks.items()}
+    )
     return kept
 
 
@@ -147,10 +149,12 @@ def _prune_object(attributes: Mapping[str, Attribute], raw: Any) -> Any:
 
 
 def _prune_attribute(each: Attribute, raw: Any) -> Value:
-    if not isinstance(each.type, Nested):
-        return raw
-    inner = each.type.attributes
-    if each.type.mode == "single":
+    return _prune_nested(each.type, raw) if isinstance(each.type, Nested) else raw
+
+
+def _prune_nested(nested: Nested, raw: Any) -> Value:
+    inner = nested.attributes
+    if nested.mode == "single":
         return _prune_object(inner, raw)
     if (table := as_object(raw)) is not None:
         return {key: _prune_object(inner, value) for key, value in table.items()}

@@ -12,13 +12,14 @@ from typing import Any
 
 from provider_shim.framework.diagnostics import Path, attribute
 from provider_shim.framework.schema import Attribute, Nested, Schema
-from provider_shim.framework.types import UNKNOWN, Object, SetOf, Value, as_list, as_object
+from provider_shim.framework.types import UNKNOWN, UNKNOWN_NOT_NULL, Object, SetOf, Value, as_list, as_object
 
 
 def propose(schema: Schema, prior: Mapping[str, Value] | None, config: Mapping[str, Value]) -> Object:
     """The planned state; `prior` is None when the resource is to be created."""
     planned = _attributes(schema.attributes, prior, config)
-    planned.update({name: config.get(name) for name in schema.blocks})
+    for name, block in schema.blocks.items():
+        planned[name] = _inside(block.nested, None if prior is None else prior.get(name), config.get(name))
     if prior is not None and planned != prior:
         for name, each in schema.attributes.items():
             if each.computed and each.default is None and not each.keep_state and config.get(name) is None:
@@ -49,23 +50,35 @@ def _attributes(
     }
 
 
+def refined(schema: Schema, planned: Object) -> Object:
+    """The plan as it is sent: what is unknown and will certainly be there is said to be so."""
+    return {
+        name: UNKNOWN_NOT_NULL
+        if value is UNKNOWN and name in schema.attributes and schema.attributes[name].never_null
+        else value
+        for name, value in planned.items()
+    }
+
+
 def _attribute(each: Attribute, prior: Any, config: Any, *, fresh: bool) -> Value:
+    if each.write_only:
+        return None
     if config is None:
         if each.default is not None:
             return each.default
         if each.computed:
             return UNKNOWN if fresh else prior
         return None
-    if config is UNKNOWN:
-        return UNKNOWN
     if isinstance(each.type, Nested):
-        return _nested(each.type, prior, config)
+        return _inside(each.type, prior, config)
     if isinstance(each.type, SetOf) and _same_set(prior, config):
         return prior
     return config
 
 
-def _nested(nested: Nested, prior: Any, config: Any) -> Value:
+def _inside(nested: Nested, prior: Any, config: Any) -> Value:
+    if config is None or config is UNKNOWN:
+        return config
     match nested.mode:
         case "single":
             return _attributes(nested.attributes, as_object(prior), config)

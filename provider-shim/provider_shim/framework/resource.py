@@ -19,6 +19,7 @@ from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
 
 if TYPE_CHECKING:
+    from provider_shim.framework.action import Action
     from provider_shim.framework.ephemeral import EphemeralResource
 
 
@@ -31,6 +32,8 @@ class Call:
     private: dict[str, Any] = field(default_factory=dict[str, Any])
     """Kept by Terraform beside the state, invisible to the user; JSON values."""
     kept: Object | None = None
+    config: Object = field(default_factory=dict[str, Value])
+    """Of a plan or an apply: what was written, write-only values too; empty when something is destroyed."""
 
     def keep(self, state: Object) -> None:
         self.kept = state
@@ -68,9 +71,8 @@ class Resource(ABC):
 
     def imported(self, identity: Mapping[str, str]) -> Object:
         """A state that holds only the identity, for `read` to fill in."""
-        state: Object = dict.fromkeys((*self.schema.attributes, *self.schema.blocks))
-        state.update(identity)
-        return state
+        blocks = {name: block.absent for name, block in self.schema.blocks.items()}
+        return {**dict.fromkeys(self.schema.attributes), **blocks, **identity}
 
     def upgrade(self, version: int, raw: dict[str, Any]) -> dict[str, Any]:
         """State JSON of an older schema version in today's shape; missing attributes are filled in afterwards."""
@@ -147,6 +149,10 @@ class Provider(ABC):
     @property
     @abstractmethod
     def ephemeral_resources(self) -> Mapping[str, EphemeralResource]: ...
+
+    @property
+    @abstractmethod
+    def actions(self) -> Mapping[str, Action]: ...
 
     @abstractmethod
     def configure(self, config: Object, report: Report) -> None: ...

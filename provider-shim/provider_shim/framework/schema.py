@@ -49,11 +49,15 @@ class Attribute:
     optional: bool = False
     computed: bool = False
     sensitive: bool = False
+    write_only: bool = False
+    """Goes from the configuration to the provider (`Call.config`) and is in no plan and no state; Terraform 1.11 on."""
     deprecated: str = ""
     default: Value = None
     on_change: Change | None = None
     keep_state: bool = False
     """A computed value that never changes once known, so that an update does not show it as unknown."""
+    never_null: bool = False
+    """A computed value that is there once it is known: while it is unknown, Terraform can tell that it is not null."""
     validators: tuple[Validator, ...] = ()
 
     @property
@@ -63,14 +67,25 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A single nested block, such as `timeouts`."""
+    """A nested block, such as `timeouts`: one, or a list, set or map (by label) of them."""
 
     description: str
     attributes: Mapping[str, Attribute]
+    mode: Nesting = "single"
 
     @property
-    def wire_type(self) -> ObjectOf:
-        return ObjectOf({name: each.wire_type for name, each in self.attributes.items()})
+    def nested(self) -> Nested:
+        """What is inside, as of an attribute."""
+        return Nested(self.mode, self.attributes)
+
+    @property
+    def absent(self) -> Value:
+        """What Terraform takes for its not being there: blocks that may repeat are empty then, and not null."""
+        return None if self.mode == "single" else {} if self.mode == "map" else []
+
+    @property
+    def wire_type(self) -> Type:
+        return self.nested.wire_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,9 @@ class Unknown:
 
 UNKNOWN: Final = Unknown()
 
+UNKNOWN_NOT_NULL: Final = Unknown()
+"""What `plan.refined` puts in place of `UNKNOWN` on the way to Terraform; nothing else gives or takes it."""
+
 Value: TypeAlias = Any
 """None, UNKNOWN, str, bool, int, float, list[Value] or dict[str, Value]."""
 

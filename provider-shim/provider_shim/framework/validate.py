@@ -22,7 +22,7 @@ def check(schema: Schema, config: Mapping[str, Value]) -> Iterator[Diagnostic]:
     for name, block in schema.blocks.items():
         inner: Any = config.get(name)
         if inner is not None and inner is not UNKNOWN:
-            yield from _check_attributes(block.attributes, inner, (BlockName(name),))
+            yield from _check_nested(block.nested, inner, (BlockName(name),))
 
 
 def _check_attributes(
@@ -49,6 +49,16 @@ def _check_nested(nested: Nested, value: Any, path: Path) -> Iterator[Diagnostic
         case "list" | "set":
             for i, inner in enumerate(value):
                 yield from _check_attributes(nested.attributes, as_object(inner) or {}, (*path, ListIndex(i)))
+
+
+def check_write_only(schema: Schema, config: Mapping[str, Value]) -> Iterator[Diagnostic]:
+    """For a Terraform that would write such values into its state: that none is given."""
+    for name, each in schema.attributes.items():
+        if each.write_only and config.get(name) is not None:
+            path = (AttributeName(name),)
+            yield Diagnostic(
+                "error", f"{name} needs Terraform 1.11", "Older ones would write it into their state.", path
+            )
 
 
 def _refuse(path: Path, detail: str) -> Diagnostic:

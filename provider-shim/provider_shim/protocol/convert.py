@@ -16,8 +16,10 @@ from provider_shim.protocol.messages import message
 
 _SEVERITY = {"error": 1, "warning": 2}
 _NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
-_BLOCK_SINGLE = 1
 _MARKDOWN = 1
+
+PROVIDER_CONFIG_UNKNOWN = 2
+"""Why a call is deferred, as the protocol numbers it."""
 
 
 def read_value(kind: Type, dynamic: Any) -> Value:
@@ -78,7 +80,7 @@ def _write_block(description: str, attributes: Mapping[str, Attribute]) -> Any:
 
 def _write_nested_block(name: str, block: Block) -> Any:
     return message("Schema.NestedBlock")(
-        type_name=name, nesting=_BLOCK_SINGLE, block=_write_block(block.description, block.attributes)
+        type_name=name, nesting=_NESTING[block.mode], block=_write_block(block.description, block.attributes)
     )
 
 
@@ -95,6 +97,7 @@ def _write_attribute(name: str, each: Attribute) -> Any:
         optional=each.optional or each.default is not None,
         computed=each.computed or each.default is not None,
         sensitive=each.sensitive,
+        write_only=each.write_only,
         deprecated=bool(each.deprecated),
         deprecation_message=each.deprecated,
     )

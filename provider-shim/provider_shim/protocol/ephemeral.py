@@ -9,10 +9,16 @@ from provider_shim.framework.diagnostics import ProviderError, error
 from provider_shim.framework.ephemeral import EphemeralResource, validate
 from provider_shim.framework.resource import Call, Provider
 from provider_shim.framework.types import Object
-from provider_shim.protocol.convert import read_private, read_value, write_diagnostics, write_private, write_value
+from provider_shim.protocol.convert import (
+    PROVIDER_CONFIG_UNKNOWN,
+    read_private,
+    read_value,
+    write_diagnostics,
+    write_private,
+    write_value,
+)
 
 Message: TypeAlias = Any
-_PROVIDER_CONFIG_UNKNOWN = 2
 
 
 class EphemeralCalls:
@@ -28,7 +34,7 @@ class EphemeralCalls:
         resource = self._resource(request.type_name)
         kind = resource.schema.wire_type
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
-            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             response.result.CopyFrom(request.config)
             return
         config: Object = read_value(kind, request.config)

@@ -104,7 +104,7 @@ class _Builder:
             message.oneof_decl.add(name=f"_{name}")
         elif marker == "|":
             if not message.oneof_decl:
-                message.oneof_decl.add(name="kind")
+                message.oneof_decl.add(name="type")
             field.oneof_index = 0
 
 
@@ -118,15 +118,20 @@ def _set_type(field: descriptor_pb2.FieldDescriptorProto, kind: str) -> None:
     field.type_name = name if name.startswith(".") else f".{PACKAGE}.{name}"
 
 
-@cache
-def _pool() -> descriptor_pool.DescriptorPool:
+def descriptor() -> bytes:
+    """A serialized FileDescriptorProto of everything that is spoken."""
     builder = _Builder()
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             builder.add_line(line)
+    return builder.file.SerializeToString()
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(builder.file.SerializeToString())
+    pool.AddSerializedFile(descriptor())
     return pool
 
 

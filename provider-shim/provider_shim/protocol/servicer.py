@@ -1,8 +1,8 @@
 """The calls of `tfplugin6.Provider` on a framework provider.
 
 Each method takes a request message and fills a response; `handlers()` pairs them with the protocol's names. What the
-provider does not declare (actions) is answered as "none" and refused by name
-when asked for. Unexpected exceptions are turned into diagnostics by `guard`, never into gRPC failures.
+provider does not declare is refused by name when asked for. Unexpected exceptions are turned into diagnostics by
+`guard`, never into gRPC failures.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any, TypeAlias
 from provider_shim.framework import engine
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.function import FunctionError
+from provider_shim.framework.plan import refined
 from provider_shim.framework.resource import Call, DataSource, ListResource, Provider, Resource
 from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
-from provider_shim.framework.validate import check
+from provider_shim.framework.validate import check, check_write_only
+from provider_shim.protocol.actions import ActionCalls
 from provider_shim.protocol.convert import (
+    PROVIDER_CONFIG_UNKNOWN,
     read_identity,
     read_private,
     read_value,
@@ -35,8 +38,6 @@ from provider_shim.protocol.messages import message
 
 Message: TypeAlias = Any
 Handler: TypeAlias = Callable[[Message, Message], "Iterator[Message] | None"]
-
-_PROVIDER_CONFIG_UNKNOWN = 2
 
 
 class Servicer:
@@ -68,9 +69,7 @@ class Servicer:
             **EphemeralCalls(self._provider).handlers(),
             "ValidateListResourceConfig": self._validate_list_resource,
             "ListResource": self._list_resource,
-            "ValidateActionConfig": _undeclared("action", "type_name"),
-            "PlanAction": _undeclared("action", "action_type"),
-            "InvokeAction": _invoke_action,
+            **ActionCalls(self._provider).handlers(),
         }
 
     # -- what there is ------------------------------------------------------------------------------------------------
@@ -87,6 +86,8 @@ class Servicer:
             response.list_resources.add(type_name=name)
         for name in sorted(self._provider.ephemeral_resources):
             response.ephemeral_resources.add(type_name=name)
+        for name in sorted(self._provider.actions):
+            response.actions.add(type_name=name)
 
     def _get_provider_schema(self, _request: Message, response: Message) -> None:
         _write_capabilities(response)
@@ -99,6 +100,8 @@ class Servicer:
             response.ephemeral_resource_schemas[name].CopyFrom(write_schema(ephemeral.schema))
         for name, listing in self._provider.list_resources.items():
             response.list_resource_schemas[name].CopyFrom(write_schema(listing.schema))
+        for name, action in self._provider.actions.items():
+            response.action_schemas[name].schema.CopyFrom(write_schema(action.schema))
         self._get_functions(_request, response)
 
     def _get_identity_schemas(self, _request: Message, response: Message) -> None:
@@ -149,6 +152,8 @@ class Servicer:
         config: Object | None = read_value(resource.schema.wire_type, request.config)
         if config is not None:
             engine.validate(resource, config, report)
+            if not request.client_capabilities.write_only_attributes_allowed:
+                report.extend(check_write_only(resource.schema, config))
         response.diagnostics.extend(write_diagnostics(report.items))
 
     def _upgrade_state(self, request: Message, response: Message) -> None:
@@ -168,7 +173,7 @@ class Servicer:
         state: Object = read_value(resource.schema.wire_type, request.current_state)
         new_state: Object | None
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
-            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             new_state = state
         else:
             new_state = engine.read(resource, call, state)
@@ -187,8 +192,10 @@ class Servicer:
         config: Object | None = (
             read_value(kind, request.config) if read_value(kind, request.proposed_new_state) is not None else None
         )
+        call.config = config or {}
         plan = engine.plan(resource, call, prior, config)
-        response.planned_state.CopyFrom(write_value(kind, plan.planned))
+        planned = None if plan.planned is None else refined(resource.schema, plan.planned)
+        response.planned_state.CopyFrom(write_value(kind, planned))
         response.requires_replace.extend(write_path(path) for path in plan.replace)
         response.planned_private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))
@@ -205,6 +212,7 @@ class Servicer:
         response.new_state.CopyFrom(request.prior_state)
         prior: Object | None = read_value(kind, request.prior_state)
         planned: Object | None = read_value(kind, request.planned_state)
+        call.config = read_value(kind, request.config) or {}
         try:
             new_state = engine.apply(resource, call, prior, planned)
         except Exception:
@@ -255,7 +263,7 @@ class Servicer:
         kind = source.schema.wire_type
         config: Object = read_value(kind, request.config)
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
-            response.deferred.reason = _PROVIDER_CONFIG_UNKNOWN
+            response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             response.state.CopyFrom(request.config)
             return
         call = self._call()
@@ -316,16 +324,3 @@ def _write_identity(target: Message, identity: Mapping[str, str] | None) -> None
 
 def _refusal(what: str, name: str) -> Diagnostic:
     return Diagnostic("error", f"There is no {what} {name}", f"This provider declares no {what} of that name.")
-
-
-def _undeclared(what: str, name_field: str) -> Handler:
-    def answer(request: Message, response: Message) -> None:
-        response.diagnostics.extend(write_diagnostics([_refusal(what, getattr(request, name_field))]))
-
-    return answer
-
-
-def _invoke_action(request: Message, _response: Message) -> Iterator[Message]:
-    event = message("InvokeAction.Event")()
-    event.completed.diagnostics.extend(write_diagnostics([_refusal("action", request.action_type)]))
-    yield event

@@ -27,7 +27,11 @@ def name_attribute(what: str) -> Attribute:
 
 def id_attribute(form: str) -> Attribute:
     return Attribute(
-        type=STRING, computed=True, keep_state=True, description=f"`{form}`; what `terraform import` takes."
+        type=STRING,
+        computed=True,
+        keep_state=True,
+        never_null=True,
+        description=f"`{form}`; what `terraform import` takes.",
     )
 
 
@@ -36,6 +40,7 @@ def uid_attribute() -> Attribute:
         type=STRING,
         computed=True,
         keep_state=True,
+        never_null=True,
         description="Identity that the control plane gave it; never used twice, even for the same name.",
     )
 

@@ -17,6 +17,7 @@ from provider_shim.client import Client, ClientSettings, check_endpoint, read_to
 from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.types import UNKNOWN, Object, as_list
 from provider_shim.resources.rehearsal import CHECKS, Checks, Rehearsals
+from provider_shim.resources.shared_reads import SharedReads
 
 ENVIRONMENT = {
     "endpoints": "FLINTLOCK_ENDPOINTS",
@@ -55,6 +56,7 @@ class Connection:
         self._unknown: list[str] = []
         self._namespace = DEFAULT_NAMESPACE
         self._plan_checks: Checks = "warn"
+        self.reads = SharedReads(self.client)
         self.rehearsals = Rehearsals(self.client, lambda: self._plan_checks)
 
     @property
@@ -99,6 +101,13 @@ class Connection:
                     )
                 self._client = Client(self._settings, self._cancel)
             return self._client
+
+    def interrupt(self) -> None:
+        """Terraform is interrupted: whoever waits for the API is woken."""
+        with self._lock:
+            client = self._client
+        if client is not None:
+            client.interrupt()
 
     def _value(self, config: Object, name: str) -> Any:
         value: Any = config.get(name)

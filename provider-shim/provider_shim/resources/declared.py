@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from provider_shim.client import ApiError, CancelledError, Client, segment
+from provider_shim.client import ApiError, Client, segment
 from provider_shim.framework.diagnostics import Report, attribute, error, show_path
 from provider_shim.framework.duration import parse_duration_s, show_duration
 from provider_shim.framework.resource import Call, Resource
@@ -23,6 +23,7 @@ from provider_shim.log import log
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.problems import told_to_user
 from provider_shim.resources.translate import Translation
+from provider_shim.resources.turns import turns
 
 DEFAULT_TIMEOUT_S = 300.0
 GONE_CODES = frozenset({"not_found", "namespace_not_found"})
@@ -31,20 +32,6 @@ IN_USE_PATIENCE_S = 15.0
 """Terraform destroys what does not refer to each other in any order, and microVMs seldom refer to the hosts they are
 on: what is in use may be free in a moment.
 """
-_POLL_S = (0.1, 2.0)
-
-
-def _until(deadline: float, call: Call) -> Iterator[None]:
-    """Turns with growing pauses between them, the last one at the deadline. Raises CancelledError."""
-    pause = _POLL_S[0]
-    while True:
-        now = time.monotonic()
-        yield
-        if now >= deadline:
-            return
-        if call.cancel.wait(min(pause, max(deadline - time.monotonic(), 0))):
-            raise CancelledError("Terraform was interrupted")
-        pause = min(pause * 2, _POLL_S[1])
 
 
 class DeclaredResource(Resource):
@@ -196,7 +183,7 @@ class DeclaredResource(Resource):
         """DELETE it. Whether it is gone already; 202 means that its end is still to be confirmed."""
         headers = {"Idempotency-Key": f"tf-delete-{uid}"}
         patience = min(deadline, time.monotonic() + IN_USE_PATIENCE_S)
-        for _ in _until(patience, call):
+        for _ in turns(patience, call.cancel):
             try:
                 return self.client.send("DELETE", self.path(prior), headers=headers, deadline=deadline).status == 200
             except ApiError as refusal:
@@ -208,7 +195,7 @@ class DeclaredResource(Resource):
         return False
 
     def wait_gone(self, call: Call, prior: Object, deadline: float) -> bool:
-        for _ in _until(deadline, call):
+        for _ in turns(deadline, call.cancel):
             stored = self.fetch(prior, deadline=deadline)
             if stored is None or stored["uid"] != prior.get("uid", stored["uid"]):
                 return True
@@ -247,7 +234,9 @@ class DeclaredResource(Resource):
             report.warn(f"The control plane warns about {self.label} {self.show(state)}", detail, path)
 
     def _create_key(self, planned: Object, body: Mapping[str, Any]) -> str:
-        text = json.dumps([self.type_name, self.show(planned), body], sort_keys=True, separators=(",", ":"))
+        # The key is no place for anything that follows from a secret.
+        shown = {name: value for name, value in body.items() if name != "sensitive_metadata"}
+        text = json.dumps([self.type_name, self.show(planned), shown], sort_keys=True, separators=(",", ":"))
         return f"tf-create-{hashlib.sha256(text.encode()).hexdigest()}"
 
     def _declare_new(

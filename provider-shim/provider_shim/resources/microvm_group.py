@@ -30,6 +30,8 @@ from provider_shim.resources.problems import told_to_user
 from provider_shim.resources.translate import Translation
 
 _POLL_S = 1.0
+_OF_ONE = ("labels", "annotations", "power_state", "sensitive_metadata")
+"""What a microVM has that no template has."""
 
 
 def _without(attribute: Attribute, *names: str) -> Attribute:
@@ -41,7 +43,7 @@ def _without(attribute: Attribute, *names: str) -> Attribute:
 
 def _template() -> Nested:
     attributes = {
-        **{name: each for name, each in MICROVM.items() if name not in ("labels", "annotations", "power_state")},
+        **{name: each for name, each in MICROVM.items() if name not in _OF_ONE},
         "interfaces": _without(MICROVM["interfaces"], "guest_mac", "address"),
         "placement": _without(MICROVM["placement"], "host"),
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from provider_shim.framework.action import Action
 from provider_shim.framework.diagnostics import Report
 from provider_shim.framework.ephemeral import EphemeralResource
 from provider_shim.framework.function import Function
 from provider_shim.framework.resource import DataSource, ListResource, Provider, Resource
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
+from provider_shim.resources.actions.garbage import GCRunAction
+from provider_shim.resources.actions.hosts import HostDrainAction, HostUncordonAction
+from provider_shim.resources.actions.microvms import MicroVMRestartAction, MicroVMStartAction, MicroVMStopAction
 from provider_shim.resources.api_token import ApiTokenResource
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
@@ -95,6 +99,15 @@ class FlintlockProvider(Provider):
         self._ephemeral_resources: dict[str, EphemeralResource] = {
             ApiTokenResource.type_name: ApiTokenResource(self.connection)
         }
+        actions = (
+            GCRunAction,
+            HostDrainAction,
+            HostUncordonAction,
+            MicroVMRestartAction,
+            MicroVMStartAction,
+            MicroVMStopAction,
+        )
+        self._actions: dict[str, Action] = {each.type_name: each(self.connection) for each in actions}
 
     @property
     def resources(self) -> dict[str, Resource]:
@@ -117,8 +130,16 @@ class FlintlockProvider(Provider):
         return self._ephemeral_resources
 
     @property
+    def actions(self) -> dict[str, Action]:
+        return self._actions
+
+    @property
     def deferred(self) -> bool:
         return self.connection.deferred
+
+    def stop(self) -> None:
+        super().stop()
+        self.connection.interrupt()
 
     def configure(self, config: Object, report: Report) -> None:
         self.connection.configure(config, report)

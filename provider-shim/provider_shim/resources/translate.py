@@ -16,7 +16,7 @@ from provider_shim.framework.diagnostics import AttributeName, ListIndex, MapKey
 from provider_shim.framework.schema import Attribute, Nested
 from provider_shim.framework.types import UNKNOWN, ListOf, MapOf, SetOf, Value
 
-BESIDE_SPEC = ("labels", "annotations")
+BESIDE_SPEC = ("labels", "annotations", "sensitive_metadata")
 """Attributes that the API keeps beside `spec`."""
 
 

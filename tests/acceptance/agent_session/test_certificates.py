@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 import grpc
 import pytest
 from acceptance.agent_session.streams import channel
 from acceptance.agent_session.world import Cluster
+from cryptography import x509
 from grpc import aio
 
+from controlplane.agent.renewal import CertificateRenewal
 from controlplane.identity import issuing, renewing
+from controlplane.identity.check import issued_by
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import Party
 from controlplane.issuance.founding import new_authority
 from controlplane.issuance.issuer import ClusterIssuer
-from controlplane.model.commands import EstablishAuthority, RevokeCertificates
+from controlplane.machine.authorities import waits_for
+from controlplane.model.commands import EstablishAuthority, RetireAuthority, RevokeCertificates
 from controlplane.model.credentials import MemberKind
-from controlplane.ports.issuance import Lives
+from controlplane.ports.issuance import Applicant, Lives, Presented
 from controlplane.sealing import KeyRing
 from controlplane.system import SystemClock
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
@@ -64,6 +69,43 @@ async def test_a_session_goes_on_while_its_certificate_is_renewed_again_and_agai
 
     await cluster.reaches(renewed_twice)
     assert cluster.replica.state.hosts["h1"].session == session
+
+
+async def test_a_session_goes_on_while_another_authority_takes_over(cluster: Cluster) -> None:
+    cluster.issuer = await signing(cluster)
+    await cluster.start_node("n1")
+    files = short_lived(cluster, "h1", life_s=600)
+    cluster.start_agent()
+    await cluster.connected()
+    session, old = cluster.replica.state.hosts["h1"].session, files.ca.read_text()
+    # What the state knows of a certificate from before it begins with the first request.
+    request = Applicant(kind=MemberKind.HOST, name="h1", csr=renewing.request(files))
+    shown = Presented(issuing.serial_text(renewing.load(files)), round(time.time() * 1000) + 600_000)
+    await cluster.issuer.renew(request, shown)
+
+    rotation = cluster.issuer.successor()
+    await cluster.replica.accept(rotation)
+    assert waits_for(cluster.replica.state, MemberKind.HOST, "h1", 0)
+    await cluster.reaches(lambda: not waits_for(cluster.replica.state, MemberKind.HOST, "h1", 0))
+    new = x509.load_pem_x509_certificate(rotation.certificate.encode())
+    assert issued_by(renewing.load(files), new)
+    assert files.ca.read_text() == rotation.certificate + old
+    await cluster.replica.accept(RetireAuthority(fingerprint=rotation.succeeds))
+    await cluster.reaches(lambda: files.ca.read_text() == rotation.certificate)
+    assert cluster.replica.state.hosts["h1"].session == session
+
+
+async def test_what_a_node_says_of_authorities_that_is_wrong_changes_nothing(cluster: Cluster) -> None:
+    files = cluster.certificate("host", "h1")
+    before = files.ca.read_bytes()
+    renewal = CertificateRenewal(files, SystemClock())
+    (own,) = x509.load_pem_x509_certificates(before)
+    for wrong in (
+        wire.Trust(authorities="nonsense", renew=True),
+        wire.Trust(authorities=before.decode(), retired=[issuing.fingerprint(own)]),
+    ):
+        renewal.trust(wrong)
+    assert files.ca.read_bytes() == before
 
 
 async def test_a_revoked_host_loses_its_session_and_opens_no_other(cluster: Cluster) -> None:

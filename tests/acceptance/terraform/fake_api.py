@@ -49,6 +49,7 @@ class Request:
     headers: dict[str, str]
     body: Any
     dry_run: bool = False
+    query: str = ""
 
 
 @dataclass
@@ -137,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(raw) if raw else None
         query = parse_qs(url.query)
         dry_run = query.get("dry_run") == ["true"]
-        self.fake.requests.append(Request(self.command, url.path, headers, body, dry_run))
+        self.fake.requests.append(Request(self.command, url.path, headers, body, dry_run, url.query))
         faults = self.fake.faults
         if faults.delay_s:
             time.sleep(faults.delay_s)

@@ -303,7 +303,7 @@ class Store:
                 if key[0] == kind
                 and (namespace is None or key[1] == namespace)
                 and wanted.items() <= found["labels"].items()
-                and (not query.get("name") or query["name"][0] == key[2])
+                and (not query.get("name") or key[2] in query["name"])
                 and (not query.get("host") or query["host"][0] == found["status"].get("host"))
             ]
 

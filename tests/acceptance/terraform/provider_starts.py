@@ -3,6 +3,9 @@
 `python tests/acceptance/terraform/provider_starts.py --count 1000` starts the executable of a fresh mirror, reads the
 handshake as go-plugin does (no padding allowed), fetches the schema over TLS, asks it to stop, and waits for its end. A
 failure is printed and counted; the exit code says whether there was one. Times are from exec to the handshake line.
+
+After each start, a Python that only imports grpc and cryptography, which no plugin of this kind can do without, is
+timed in the same way: the ratio of the two says what the provider itself adds, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from provider_shim.mirror import lay_out
 from provider_shim.protocol.messages import SERVICE, message
 from provider_shim.protocol.server import COOKIE_NAME, COOKIE_VALUE
 
+IMPORTS = "import grpc, cryptography.x509; print(flush=True)"
 _UNPADDED = re.compile(r"[A-Za-z0-9+/]+")
 TIMEOUT_S = 30.0
 
@@ -34,6 +38,7 @@ TIMEOUT_S = 30.0
 class Start:
     handshake_ms: float
     schema_ms: float
+    imports_ms: float
 
 
 def start_once(executable: Path, scratch: Path) -> Start:
@@ -66,7 +71,16 @@ def start_once(executable: Path, scratch: Path) -> Start:
             _, errors = process.communicate()
     assert "Traceback" not in errors, errors
     assert not list(scratch.iterdir()), "the socket was left behind"
-    return Start(handshake_ms, schema_ms)
+    return Start(handshake_ms, schema_ms, imports_ms())
+
+
+def imports_ms() -> float:
+    """From exec until grpc and cryptography are imported."""
+    began = time.perf_counter()
+    command = [sys.executable, "-I", "-c", IMPORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        _first_line(process)
+        return (time.perf_counter() - began) * 1000
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
@@ -122,11 +136,14 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stderr.write(f"{number} starts, {len(failures)} failed, {time.perf_counter() - began:.0f} s\n")
     sys.stderr.writelines(f"{each}\n" for each in failures[:20])
     handshakes = [each.handshake_ms for each in done] or [0.0]
+    ratios = [each.handshake_ms / each.imports_ms for each in done] or [0.0]
     figures = {
         "starts": chosen.count,
         "failed": len(failures),
         "handshake_ms_p50": round(statistics.median(handshakes), 1),
         "handshake_ms_p99": round(quantile_ms(handshakes, 0.99), 1),
+        "imports_ms_p50": round(statistics.median([each.imports_ms for each in done] or [0.0]), 1),
+        "ratio_p50": round(statistics.median(ratios), 2),
         "schema_ms_p50": round(statistics.median([each.schema_ms for each in done] or [0.0]), 1),
         "wall_s": round(time.perf_counter() - began, 1),
     }

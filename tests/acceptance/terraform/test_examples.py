@@ -16,6 +16,7 @@ FOLDERS = [
     *sorted(EXAMPLES.glob("resources/*")),
     *sorted(EXAMPLES.glob("data-sources/*")),
     *sorted(EXAMPLES.glob("functions/*")),
+    *sorted(EXAMPLES.glob("actions/*")),
 ]
 
 

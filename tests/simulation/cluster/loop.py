@@ -18,11 +18,14 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import math
 import random
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from simulation.raft.invariants import Violation
 
 CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 _EPOCH_MS = 1_790_000_000_000
@@ -55,7 +58,12 @@ class Machine:
         return (true_s - self._booted_s) * self.rate
 
     def true_s(self, local_s: float) -> float:
-        return self._booted_s + local_s / self.rate
+        """The first time at which these clocks show `local_s`: a timer that came a rounding error early would be set
+        again at once, for ever."""
+        true_s = self._booted_s + local_s / self.rate
+        while self.local_s(true_s) < local_s:
+            true_s = math.nextafter(true_s, math.inf)
+        return true_s
 
     def _now_s(self) -> float:
         process = CURRENT.get()
@@ -317,7 +325,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         count = len(queue)
         self._turns += count
         if self._turns > MAX_TURNS:
-            raise RuntimeError(f"{MAX_TURNS} callbacks at {self.now_s:.3f} s")
+            owner = queue[0].context.get(CURRENT)
+            who = owner.name if owner is not None else "the world"
+            raise Violation("busy", f"{MAX_TURNS} callbacks at {self.now_s:.3f} s, the last of them of {who}")
         for _ in range(count):
             handle = queue.popleft()
             if handle.callback is None:

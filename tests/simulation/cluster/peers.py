@@ -11,9 +11,9 @@ import msgspec
 from simulation.cluster.loop import CURRENT, Process
 from simulation.cluster.network import Connection, Network
 
+from controlplane.consensus.connections import PeerEvents
 from controlplane.consensus.messages import Answer, Hello, HelloReply, Message, Propose, ReadIndex, message_decoder
 from controlplane.consensus.roster import Roster
-from controlplane.consensus.transport import PeerEvents
 
 SILENCE_S = 5.0
 _RETRY_S = (0.05, 1.0)

@@ -59,6 +59,8 @@ from controlplane.ports import (
 )
 from controlplane.ports.issuance import Issuer
 from controlplane.replica.snapshots import Snapshots
+from controlplane.sealing import KeyRing
+from controlplane.vault.vault import ClusterVault
 
 T = TypeVar("T")
 TOKEN = "flk_test-token"
@@ -226,6 +228,7 @@ class Rig:
             clock=self.replica.clock,
             ids=self.replica.ids,
             settings=self.settings,
+            vault=ClusterVault(self.replica, self.replica, KeyRing.new()),
         )
         server = ApiServer(app, host="127.0.0.1", port=0, tls=self._tls, grace_s=3, limits=self._connections)
         await server.start()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from unit.api.rig import SPEC, Rig
+
+from controlplane.api.http.standing import LOOK_S
 
 
 @pytest.fixture
@@ -63,6 +66,24 @@ def test_lists_drift_and_watches_hold_what_one_may_see(teams: Rig) -> None:
                 if resource.get("name") == "last":
                     break
     assert seen == {"blue"}
+
+
+@pytest.mark.parametrize("lost", ["its binding", "its token"])
+def test_a_stream_ends_when_what_allowed_it_is_taken_back(teams: Rig, lost: str) -> None:
+    ci = teams.caller("ci")
+    teams.bind("ci", "viewer", "blue")
+    teams.bind("other", "viewer", "red")
+    with teams.get("/watch", headers=ci, params={"namespace": "blue"}, stream=True, timeout=10) as stream:
+        time.sleep(2 * LOOK_S)
+        assert teams.watchers.open == 1, "it lasts as long as nothing is taken away"
+        if lost == "its token":
+            teams.tokens.others.clear()
+        else:
+            # What is left, in another namespace, is not what this stream is about.
+            teams.bind("rest", "viewer", "red", subject="token/ci")
+            assert teams.delete("/rolebindings/ci").status_code == 200
+        told = stream.raw.read().decode()
+    assert ("taken back" if lost == "its binding" else "credential has ended") in told
 
 
 def test_a_batch_is_judged_item_by_item(teams: Rig) -> None:

@@ -160,5 +160,5 @@ def test_every_route_has_a_rule_and_every_rule_a_route() -> None:
 
 
 def test_a_route_without_a_rule_fails_the_build() -> None:
-    with pytest.raises(TypeError, match="GET /secrets has no rule"):
-        needs_of("GET", "/secrets")
+    with pytest.raises(TypeError, match="GET /treasure has no rule"):
+        needs_of("GET", "/treasure")

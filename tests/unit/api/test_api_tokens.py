@@ -111,10 +111,10 @@ def test_the_digest_of_a_secret_is_no_secret(api: Rig) -> None:
         assert api.get("/auth/whoami", headers=bearer(each)).status_code == 401
 
 
-def test_a_revoked_token_is_refused_at_once_and_its_streams_see_nothing_more(api: Rig) -> None:
+def test_a_revoked_token_is_refused_at_once_and_its_streams_end(api: Rig) -> None:
     api.bind("views", "viewer", subject="group/web")
     token = made(api, groups=["web"])
-    with api.get("/watch", headers=token, stream=True) as stream:
+    with api.get("/watch", headers=token, stream=True, timeout=10) as stream:
         assert api.delete("/api-tokens/ci").status_code == 200
         answer = api.get("/namespaces", headers=token)
         assert (answer.status_code, answer.json()["detail"]) == (401, "the bearer token is not known")
@@ -122,7 +122,18 @@ def test_a_revoked_token_is_refused_at_once_and_its_streams_see_nothing_more(api
         made(api, "next", groups=["web"])
         with api.get("/watch?from=0", headers=token, stream=True) as later:
             assert later.status_code == 401
-        assert "secret" not in str(next(stream.iter_content(4096)))
+        told = stream.raw.read().decode()
+        assert "secret" not in told
+        assert "event: error" in told
+        assert "the stream's credential has ended: the bearer token is not known" in told
+
+
+def test_a_stream_ends_when_its_secret_was_rotated_away(api: Rig) -> None:
+    api.bind("ci", "viewer")
+    token = made(api)
+    with api.get("/watch", headers=token, stream=True, timeout=10) as stream:
+        assert api.post("/api-tokens/ci/actions/rotate", {}).status_code == 200
+        assert "the stream's credential has ended" in stream.raw.read().decode()
 
 
 def test_another_token_of_the_same_name_is_another_one(api: Rig) -> None:

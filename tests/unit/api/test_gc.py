@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.builders import failure, observation, report
+from support.builders import failure, kept_volumes, observation, report, tap
 from unit.api.rig import Rig
 
 from controlplane.api.http.settings import ApiSettings
@@ -174,3 +174,44 @@ def test_status_says_since_when_the_oldest_is_there(fleet: Rig) -> None:
     (collection,) = due(fleet, only="failed_microvm")["collect"]
     assert triggers["failed_microvm"]["oldest_since"] == collection["since"]
     assert triggers["lost_host"]["oldest_since"] is None
+
+
+# -- before its time ---------------------------------------------------------------------------------------------------
+
+PURGE = "/hosts/h1/actions/purge"
+WISH = {"left": kept_volumes().name, "reason": "nobody wants it back"}
+
+
+def test_what_is_kept_goes_at_once_when_somebody_says_so_and_why(fleet: Rig) -> None:
+    fleet.do(report(left_behind=[kept_volumes()]))
+    before = fleet.replica.state
+    seen = fleet.post(f"{PURGE}?dry_run=true", WISH)
+    assert seen.status_code == 200, seen.text
+    assert (seen.json()["subject"]["name"], seen.json()["dry_run"]) == (WISH["left"], True)
+    assert fleet.replica.state == before
+    done = fleet.post(PURGE, WISH).json()
+    assert {**done, "dry_run": True, "revision": 0} == {**seen.json(), "revision": 0}
+    (order,) = fleet.replica.state.hosts["h1"].clearing.values()
+    assert order.reason == done["reason"]
+    assert order.reason.startswith("nobody wants it back (local volumes of microVM demo/old, epoch 3")
+    again = fleet.post(PURGE, WISH)
+    assert (again.status_code, again.json()["code"]) == (409, "constraint_violated")
+    assert "is ordered" in again.json()["detail"]
+    fleet.do(report(left_behind=[]))
+    assert not fleet.replica.state.hosts["h1"].clearing
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run=true"])
+def test_what_is_held_or_not_ours_or_not_there_is_not_purged(fleet: Rig, query: str) -> None:
+    fleet.do(report(left_behind=[kept_volumes(), tap(ours=False)]))
+    fleet.post("/gc/hold", {"kind": "Found", "host": "h1", "name": WISH["left"], "reason": "wanted back"})
+    for left, code, words in (
+        (WISH["left"], "held", "is held by"),
+        (tap().name, "constraint_violated", "only its owner can delete it"),
+    ):
+        answer = fleet.post(PURGE + query, {**WISH, "left": left})
+        assert (answer.status_code, answer.json()["code"]) == (409, code)
+        assert words in answer.json()["detail"]
+    missing = fleet.post(PURGE + query, {**WISH, "left": "quarantine/other-1"})
+    assert (missing.status_code, missing.json()["errors"][0]["pointer"]) == (422, "/left")
+    assert not fleet.replica.state.hosts["h1"].clearing

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import destroyed, detached, evict, fenced, kept_volumes, report, suspected, tap
+from support.builders import (
+    agent_connected,
+    destroyed,
+    detached,
+    evict,
+    fenced,
+    kept_volumes,
+    report,
+    resurrect,
+    suspected,
+    tap,
+)
 from unit.api.rig import Rig
 
 from controlplane.decide import gc
 from controlplane.model.commands import HostEvacuated, MarkStaying
 from controlplane.model.gc import Trigger
 from controlplane.model.spec import GCPolicySpec
+from controlplane.model.types import replace
 from controlplane.ports import PlanItem, PlanVerb
 
 KEPT = PlanItem(
@@ -119,6 +131,35 @@ def test_a_host_is_ready_for_reprovisioning_when_its_agent_has_looked(api: Rig) 
     assert ready() == (True, "true", "Empty")
     api.do(suspected())
     assert ready() == (False, "unknown", "NotVerified")
+
+
+def test_a_host_that_was_lost_is_ready_for_reprovisioning_once_it_has_ended_and_looked_for_what_it_owed(
+    api: Rig,
+) -> None:
+    api.with_host()
+    api.put_vm(recovery={"on_host_failure": "restart_elsewhere"})
+    api.place()
+
+    def ready() -> tuple[bool, str]:
+        status = api.get("/hosts/h1").json()["status"]
+        told = next(each for each in status["conditions"] if each["type"] == "ReadyForReprovisioning")
+        return status["ready_for_reprovisioning"], told["reason"]
+
+    api.post("/hosts/h1/actions/drain")
+    for lost in (suspected(), detached(), fenced()):
+        api.do(lost)
+        assert ready() == (False, "NotEmpty")
+    given_up = api.vm()
+    api.do(resurrect(given_up))
+    assert ready() == (False, "NotEmpty"), "its copy may still run there"
+    api.do(agent_connected(session="again"))
+    assert ready() == (False, "NotEmpty")
+    api.do(replace(destroyed(given_up), session="again", rejoined=True))
+    assert ready() == (False, "NotVerified"), "what it said before it was lost counts for nothing"
+    api.do(report(session="again", left_behind=[tap(), kept_volumes()]))
+    assert ready() == (False, "LeftBehind")
+    api.do(report(session="again", left_behind=[]))
+    assert ready() == (True, "Empty")
 
 
 def test_a_host_that_is_connected_is_asked_for_its_plan(fleet: Rig) -> None:

@@ -27,6 +27,7 @@ OWN = {
     ("DELETE", "/api/v2/snapshots/{id}"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}"),
 }
 """What is answered from what this node alone has or believes: such an answer carries its age."""
 NAMES = {
@@ -36,6 +37,7 @@ NAMES = {
     "{id}": "0" * 26,
     "{action}": "restart",
     "{node}": "n2",
+    "{document}": "index.json",
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v2/apply"): {"resources": []},
@@ -49,8 +51,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v2/roles/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{namespace}/microvms/{name}"): {"spec": SPEC},
     ("POST", "/api/v2/hosts/{name}/actions/adopt"): {"instance": "x", "namespace": "demo", "name": "web"},
+    ("POST", "/api/v2/hosts/{name}/actions/purge"): {"left": "quarantine/x-1", "reason": "no longer needed"},
     ("POST", "/api/v2/jointokens"): {"role": "host"},
     ("POST", "/api/v2/join"): {"token": f"flj_{'0' * 26}.{'x' * 43}.{'0' * 64}", "name": "h1", "csr": "PEM"},
+    ("POST", "/api/v2/authority/actions/rotate"): {},
+    ("POST", "/api/v2/authority/actions/abort"): {},
+    ("POST", "/api/v2/authority/actions/retire"): {},
     ("POST", "/api/v2/authority/actions/revoke"): {"kind": "host", "name": "h1", "reason": "stolen"},
     ("PUT", "/api/v2/failover/override"): {"for_s": 60, "reason": "burnt"},
     ("POST", "/api/v2/api-tokens"): {"name": "web"},

@@ -234,6 +234,11 @@ def test_lists_are_filtered(api: Rig) -> None:
     assert names("/microvms", label="app=web") == ["demo/a", "demo/b"]
     assert names("/microvms", label=["app=web", "tier=1"]) == ["demo/a"]
     assert names("/microvms", name="a") == ["demo/a", "other/a"]
+    assert names("/namespaces/demo/microvms", name=["b", "a", "none", "b"]) == ["demo/a", "demo/b"]
+    assert names("/namespaces/demo/microvms", name=["b", "a"], label="tier=1") == ["demo/a"]
+    assert names("/microvms", name=["a", "b"]) == ["demo/a", "demo/b", "other/a"]
+    assert api.get("/namespaces/demo/microvms", params={"name": ["a"] * 65}).status_code == 422
+    assert api.get("/namespaces/demo/microvms?name=Not_A_Name").status_code == 422
     assert names("/microvms", host="h1") == ["demo/b"]
     missing = api.get("/namespaces/nowhere/microvms")
     assert (missing.status_code, missing.json()["code"]) == (404, "namespace_not_found")

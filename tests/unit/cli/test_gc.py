@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.builders import failure, observation, report
+from support.builders import failure, kept_volumes, observation, report
 from unit.api.rig import Rig
 
 from controlplane.model.resources import MicroVMPhase, ObservedPower
@@ -71,3 +71,17 @@ def test_what_is_no_subject_is_refused(cli: Cli, fleet: Rig, subject: str) -> No
     refused = cli("hold", subject, "--reason", "x")
     assert refused.code == 2
     assert "KIND/NAME" in refused.err
+
+
+def test_kept_volumes_are_purged_with_a_reason_once_it_is_seen_what_goes(cli: Cli, fleet: Rig) -> None:
+    fleet.do(report(left_behind=[kept_volumes()]))
+    asked = ("gc", "purge", "h1", kept_volumes().name, "--reason", "nobody wants it back")
+    seen = cli(*asked, "--dry-run")
+    assert seen.code == 0, seen.err
+    assert "nobody wants it back (local volumes of microVM demo/old, epoch 3" in seen.out
+    assert not fleet.replica.state.hosts["h1"].clearing
+    assert cli(*asked, "--yes").out.startswith(seen.out.splitlines()[0])
+    assert list(fleet.replica.state.hosts["h1"].clearing) == [kept_volumes().key]
+    missing = cli("gc", "purge", "h1", "quarantine/other-1", "--reason", "x", "--dry-run")
+    assert missing.code == 1
+    assert "/left: host h1 tells of nothing left behind" in missing.err

@@ -348,3 +348,25 @@ async def test_renewed_files_count_from_the_next_connection_on(make: Make, autho
     assert await refused(two.port, renewed, hello(sender="n1", receiver="n9")) != b""
     assert serials[-1] == f"{x509.load_pem_x509_certificate(renewed.certificate.read_bytes()).serial_number:x}"
     assert one.transport.is_connected("n2")
+
+
+async def test_another_authority_takes_over_in_both_steps_and_connections_stay(
+    make: Make, authority: Authority, tmp_path: Path
+) -> None:
+    """An operator's own authority, by its files alone: both roots everywhere, the new certificates, the new root."""
+    one, two = await make("n1"), await make("n2")
+    await connected(one, "n2")
+    second = Authority(tmp_path / "second", "second ca")
+    both = tmp_path / "both.pem"
+    both.write_bytes(second.ca_file.read_bytes() + authority.ca_file.read_bytes())
+    old, new = authority.issue("n2", tag="again"), second.issue("n2")
+    assert await refused(one.port, TlsFiles(both, new.certificate, new.key), hello(receiver="n9")) == b"", "a stranger"
+    own = authority.issue("n1", tag="own")
+    one.transport.tls = load_contexts(TlsFiles(both, own.certificate, own.key))
+    for shown in (old, TlsFiles(both, new.certificate, new.key)):
+        assert await refused(one.port, shown, hello(receiver="n9")) != b"", "of either it is refused by name alone"
+    one.transport.tls = load_contexts(second.issue("n1"))
+    assert await refused(one.port, new, hello(receiver="n9")) != b""
+    assert await refused(one.port, TlsFiles(both, old.certificate, old.key), hello(receiver="n9")) == b"", "retired"
+    assert one.transport.is_connected("n2")
+    assert two.transport.is_connected("n1")

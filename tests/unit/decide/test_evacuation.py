@@ -8,7 +8,8 @@ from support.driven import DrivenMachine
 
 from controlplane.decide.emptying import Stand, emptying
 from controlplane.decide.evacuation import EXAMINED, Step, to_ask_about, to_empty, with_bids, without_asking
-from controlplane.decide.placement import candidates
+from controlplane.decide.rounds import Answers
+from controlplane.decide.shortlist import WIDTH, Fleet, Shortlist
 from controlplane.machine.outcome import Applied
 from controlplane.model.commands import Evict, HostAction, HostEvacuated, MarkStaying
 from controlplane.model.resources import Bid, ObservedPower
@@ -31,12 +32,16 @@ def round_of(
     steps = without_asking(state, host)
     if not steps:
         vms = to_ask_about(state, host, "")
-        asked = {name: {} for vm in vms for name in candidates(state, vm)[0] if name not in (silent or {})}
-        for name, bids in asked.items():
-            reason = (refused or {}).get(name)
-            score = None if reason else 0.5
-            bids |= {vm.meta.uid: Bid(host=name, score=score, refused=reason) for vm in vms}
-        steps = with_bids(state, host, vms, asked, silent or {})
+        asked = {vm.meta.uid: Shortlist(state, Fleet(state), vm).take(WIDTH) for vm in vms}
+        bids = {
+            name: {
+                vm.meta.uid: Bid(host=name, score=None if reason else 0.5, refused=reason)
+                for vm in vms
+                for reason in ((refused or {}).get(name),)
+            }
+            for name in {host for hosts in asked.values() for host in hosts} - (silent or {}).keys()
+        }
+        steps = with_bids(state, host, vms, Answers(asked=asked, bids=bids, silent=silent or {}, refused={}))
     for step in steps:
         assert isinstance(machine.do(step), Applied), step
     return steps

@@ -7,10 +7,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import agent_connected, begin_incarnation, declare_host, declare_policy, place
+from support.builders import declare_host, declare_policy
 from support.driven import DrivenMachine
 
-from controlplane.decide.placement import PREFERENCE_BONUS, candidates, choose
+from controlplane.decide.placement import PREFERENCE_BONUS, choose
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import Bid
 from controlplane.model.spec import Placement
@@ -31,20 +31,6 @@ def machine() -> DrivenMachine:
     return machine
 
 
-def test_candidates_are_the_hosts_that_the_machine_accepts() -> None:
-    machine = DrivenMachine().with_host("h2").with_host("h1", vcpu=1)
-    machine.accept(declare_host("h0", schedulable=False))
-    machine.accept(declare_host("h3"))
-    machine.accept(agent_connected("h4"))
-    vm = machine.pending(vcpu=2)
-    eligible, refused = candidates(machine.state, vm)
-    assert eligible == ["h2"]
-    assert [(bid.host, bid.score) for bid in refused] == [("h0", None), ("h1", None), ("h3", None), ("h4", None)]
-    assert all(bid.refused for bid in refused)
-    assert isinstance(choose(machine.state, vm, [*refused, Bid(host="h2", score=1.0)]), Place)
-    machine.accept(place(vm, eligible[0]))
-
-
 def test_no_hosts_at_all_and_none_that_fits(machine: DrivenMachine) -> None:
     vm = machine.vm()
     none = choose(machine.state, vm, [])
@@ -61,16 +47,6 @@ def test_one_reason_of_all_hosts_is_told_once(machine: DrivenMachine) -> None:
     unplaced = choose(machine.state, machine.vm(), bids)
     assert isinstance(unplaced, MarkUnplaced)
     assert unplaced.message == "no host takes it: nobody knows what is on host h3"
-
-
-def test_what_is_withheld_is_asked_of_no_host() -> None:
-    machine = DrivenMachine().with_host("h1").with_host("h2")
-    machine.pending("web")
-    machine.accept(begin_incarnation())
-    eligible, refused = candidates(machine.state, machine.vm())
-    assert not eligible
-    assert {bid.host for bid in refused} == set(machine.state.hosts)
-    assert all("the cluster was restored" in (bid.refused or "") for bid in refused)
 
 
 def test_a_message_names_no_more_than_eight_hosts(machine: DrivenMachine) -> None:

@@ -16,6 +16,7 @@ from controlplane.api.gateway.outbox import Outbox
 from controlplane.decide import gc
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import Meta, MicroVM, MicroVMPhase
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import GCPolicySpec
 from controlplane.model.types import Kind, replace
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
@@ -36,6 +37,10 @@ def microvm(
     return MicroVM(meta=meta, spec=microvm_spec(vcpu=generation), phase=phase, since=0, **{"epoch": 1, **changes})
 
 
+def no_secrets(_: MicroVM) -> dict[str, str]:
+    return {}
+
+
 microvms = st.builds(
     microvm,
     st.sampled_from("abcd"),
@@ -51,7 +56,7 @@ states = st.lists(microvms, max_size=4).map(lambda vms: {vm.meta.uid: vm for vm 
 @given(st.lists(states, min_size=1, max_size=6))
 @settings(deadline=None, max_examples=200)
 def test_the_agent_knows_what_is_placed(sequence: list[dict[str, MicroVM]]) -> None:
-    outbox, inbox = Outbox(), Inbox("test")
+    outbox, inbox = Outbox(no_secrets), Inbox("test")
     known: Assignments | None = None
     for revision, state in enumerate(sequence):
         messages = outbox.messages(revision, state.values())
@@ -73,7 +78,7 @@ def test_the_agent_knows_what_is_placed(sequence: list[dict[str, MicroVM]]) -> N
 
 
 def test_a_spec_travels_once() -> None:
-    outbox = Outbox()
+    outbox = Outbox(no_secrets)
     (first,) = outbox.messages(1, [microvm()])
     (second,) = outbox.messages(2, [microvm(repair_seq=1)])
     (third,) = outbox.messages(3, [microvm(generation=2)])
@@ -83,7 +88,7 @@ def test_a_spec_travels_once() -> None:
 def test_what_is_large_travels_in_parts_and_counts_at_the_last() -> None:
     metadata = {f"key-{n}": "x" * 65_000 for n in range(16)}
     vms = [replace(microvm(f"u{n:02}"), spec=microvm_spec(metadata=metadata)) for n in range(10)]
-    messages = Outbox().messages(5, vms)
+    messages = Outbox(no_secrets).messages(5, vms)
     assert len(messages) > 1
     assert max(message.ByteSize() for message in messages) < 4 * 1024 * 1024
     inbox = Inbox("test")
@@ -124,7 +129,7 @@ def test_what_makes_no_sense_is_refused_by_name(messages: list[wire.Assignments]
 
 
 def test_orders_to_destroy_what_was_given_up_travel_beside_what_is_placed() -> None:
-    outbox, inbox = Outbox(), Inbox("test")
+    outbox, inbox = Outbox(no_secrets), Inbox("test")
     (message,) = outbox.messages(1, [microvm("a")], {"b": 3})
     known = inbox.take(message)
     assert known is not None
@@ -145,7 +150,7 @@ def test_an_order_travels_with_who_gave_it_and_why() -> None:
         Deletion(actor="gc", at=1, reason="nobody's"),
     )
     placed = replace(microvm("a", phase=MicroVMPhase.DELETING), deletion=asked)
-    (message,) = Outbox().messages(1, [placed], {"b": 3, "c": 1}, {"b": given_up})
+    (message,) = Outbox(no_secrets).messages(1, [placed], {"b": 3, "c": 1}, {"b": given_up})
     known = Inbox("test").take(message)
     assert known is not None
     reasons = {uid: each.reason for uid, each in known.by_uid.items()}
@@ -154,7 +159,7 @@ def test_an_order_travels_with_who_gave_it_and_why() -> None:
 
 def test_orders_to_delete_leftovers_reach_the_agent_for_as_long_as_it_tells_of_them() -> None:
     machine = DrivenMachine().with_host()
-    outbox, inbox = Outbox(), Inbox("test")
+    outbox, inbox = Outbox(no_secrets), Inbox("test")
 
     def arrives() -> Assignments | None:
         state, host = machine.state, machine.host()
@@ -178,3 +183,32 @@ def test_orders_to_delete_leftovers_reach_the_agent_for_as_long_as_it_tells_of_t
     done = arrives()
     assert done is not None
     assert done.clearings == []
+
+
+def test_secrets_travel_with_their_spec_and_with_nothing_else() -> None:
+    secret = replace(
+        microvm("a"),
+        spec=microvm_spec(sensitive_metadata={"user-data": "hmac-sha256:" + "5e" * 32}),
+        sealed={"user-data": SealedValue(key_id="k", box="AQ==")},
+    )
+    outbox, inbox = Outbox(lambda vm: {"user-data": f"of {vm.meta.uid}"}), Inbox("test")
+    (first,) = outbox.messages(1, [secret, microvm("b")])
+    known = inbox.take(first)
+    assert known is not None
+    assert {uid: dict(each.sensitive) for uid, each in known.by_uid.items()} == {"a": {"user-data": "of a"}, "b": {}}
+    assert "of a" not in repr(known)
+    assert b"AQ==" not in first.SerializeToString(), "the agent needs no ciphertext"
+    (second,) = outbox.messages(2, [replace(secret, repair_seq=1)])
+    assert not any(each.sensitive for each in second.assignments)
+    known = inbox.take(second)
+    assert known is not None
+    assert known.by_uid["a"].sensitive == {"user-data": "of a"}
+    (third,) = outbox.messages(3, [replace(secret, phase=MicroVMPhase.DELETING)])
+    assert not any(each.sensitive for each in third.assignments)
+
+
+def test_a_spec_without_its_secrets_is_refused_by_name() -> None:
+    secret = replace(microvm("a"), spec=microvm_spec(sensitive_metadata={"user-data": "hmac-sha256:" + "5e" * 32}))
+    (message,) = Outbox(no_secrets).messages(1, [secret])
+    with pytest.raises(WireError, match=r"assignments\.a\.sensitive\.user-data: missing"):
+        Inbox("test").take(message)

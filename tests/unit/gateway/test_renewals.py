@@ -40,6 +40,7 @@ class Desk:
             clock=SystemClock(),
             ids=Ulids(),
             heard=self.renewals.heard,
+            opened=lambda _: {},
         )
         sent = self.sent.setdefault(f"{host}/{session}", [])
         opened.send = sent.append  # type: ignore[method-assign]

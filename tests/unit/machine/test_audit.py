@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from simulation.random_commands import RandomCommands
@@ -23,6 +22,7 @@ from support.snapshots import dump, load
 
 from controlplane.machine import audit
 from controlplane.machine.audit_targets import target_of
+from controlplane.machine.draft import digest_of
 from controlplane.machine.entry import apply_entry
 from controlplane.machine.outcome import Applied, Rejected
 from controlplane.machine.state import State
@@ -106,6 +106,30 @@ def test_each_part_of_a_batch_is_a_record_and_of_a_refused_one_the_part_that_was
     assert machine.state.audit_head == 5
 
 
+def test_a_batch_says_of_its_objects_what_was_before_it_and_what_is_after_it() -> None:
+    machine = AuditedMachine()
+    for command in (declare_namespace("demo"), declare_microvm("web"), declare_microvm("api")):
+        machine.do(command)
+    before = machine.state
+    commands = [
+        Delete(kind=Kind.MICROVM, namespace="demo", name="web"),
+        declare_microvm("web", uid="another"),
+        declare_microvm("api", vcpu=2),
+        declare_microvm("api", vcpu=3),
+    ]
+    parts = [seal(each, id="p", at=machine.at, actor="alice") for each in commands]
+    assert isinstance(machine.do(Batch(commands=parts)), Applied)
+
+    def digest(state: State, name: str) -> str:
+        vm = state.microvm("demo", name)
+        assert vm is not None
+        return f"{digest_of(vm.meta.uid, vm):032x}"
+
+    told = [(each.name, each.before, each.after) for each in machine.chain[-4:]]
+    web, api = ((name, digest(before, name), digest(machine.state, name)) for name in ("web", "api"))
+    assert told == [web, web, api, api]
+
+
 def test_decisions_are_recorded_where_they_change_something_and_observations_never() -> None:
     machine = AuditedMachine()
     for command in (declare_namespace("demo"), declare_host("h1"), declare_microvm("web")):
@@ -139,7 +163,7 @@ def test_every_kind_of_command_is_observed_or_names_what_it_is_about(kind: str) 
     (envelope,) = decode_entry(bytes.fromhex(json.loads(golden.read_text())["entry_hex"]))
     command = open_payload(envelope)
     about_nothing = (BeginAudit, DropAudit, ExportedAudit, WitnessRequests, Batch)
-    observed = get_args(audit._Observed)  # pyright: ignore[reportPrivateUsage]
+    observed = audit._OBSERVED  # pyright: ignore[reportPrivateUsage]
     target = target_of(State(cluster_id="test"), command)
     assert isinstance(command, (*about_nothing, *observed)) or target.name or target.uid
 

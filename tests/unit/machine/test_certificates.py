@@ -8,32 +8,22 @@ from support.driven import DrivenMachine
 from support.invariants import check_snapshot
 
 from controlplane.machine.certificates import FOREIGN_LIFE_MS, MAX_CERTIFICATES, holds_valid, revocation
-from controlplane.machine.outcome import Change, Code
+from controlplane.machine.outcome import Code
 from controlplane.model.commands import (
     CreateJoinToken,
     Delete,
-    EstablishAuthority,
     RenewCertificate,
     RevokeCertificates,
 )
-from controlplane.model.credentials import MemberKind, Sealed
+from controlplane.model.credentials import MemberKind
 from controlplane.model.types import Kind, replace
 
 NOW = 1_000_000
 LIFE = 3_000
-AUTHORITY = EstablishAuthority(fingerprint="ab" * 32, certificate="PEM", key=Sealed(key_id="k", wrapped="w", box="b"))
 RENEW = RenewCertificate(
     kind=MemberKind.HOST, name="h1", presented="1", presented_expires_at=NOW, serial="2", expires_at=NOW + LIFE
 )
 REVOKE = RevokeCertificates(kind=MemberKind.HOST, name="h1", reason="stolen")
-
-
-def test_there_is_one_authority_and_no_other_takes_its_place() -> None:
-    machine = DrivenMachine()
-    machine.accept(AUTHORITY)
-    assert machine.accept(AUTHORITY).change is Change.UNCHANGED
-    machine.refuse(replace(AUTHORITY, fingerprint="cd" * 32), Code.ALREADY_EXISTS)
-    check_snapshot(machine.state)
 
 
 def test_what_has_expired_is_forgotten_when_another_one_is_issued() -> None:

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.builders import agent_connected, declare_host, declare_microvm, declare_policy
+from support.audited import AuditedMachine
+from support.builders import agent_connected, declare_host, declare_microvm, declare_namespace, declare_policy
 from support.driven import DrivenMachine
 from support.invariants import check_snapshot
 from support.snapshots import chunks, dump
@@ -92,6 +93,18 @@ def test_a_snapshot_whose_records_do_not_give_its_digest_is_refused() -> None:
         load(header_of(state, digest="0" * 32), parts)
     # A build that reckoned digests otherwise wrote it: nothing to compare.
     assert load(header_of(state, digest="0" * 32, digest_format=DIGEST_FORMAT - 1), parts) == state
+
+
+def test_a_snapshot_with_an_audit_record_that_is_not_what_its_hash_says_is_refused() -> None:
+    machine = AuditedMachine()
+    machine.do(declare_namespace("demo"))
+    state = machine.state
+    parts = chunks(state)
+    forged = [part.replace(b"alice", b"mallo") for part in parts]
+    assert load(header_of(state), parts) == state
+    assert forged != parts
+    with pytest.raises(ValueError, match="audit record 2 has another hash than its content"):
+        load(header_of(state), forged)
 
 
 @settings(deadline=None)

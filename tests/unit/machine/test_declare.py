@@ -18,8 +18,10 @@ from support.driven import DrivenMachine
 
 from controlplane.machine.outcome import Change, Code
 from controlplane.machine.refusals import Declaration
-from controlplane.model.commands import Command, Delete, Precondition
+from controlplane.model.commands import AddDataKey, Command, Delete, Precondition
+from controlplane.model.credentials import Sealed
 from controlplane.model.resources import Amount, HostPhase, Meta, MicroVMPhase, OperationKind, OperationPhase
+from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     MICROVM_FIELD_EFFECTS,
     DriftPolicy,
@@ -236,6 +238,7 @@ CHANGES: list[tuple[str, object]] = [
     ("additional_volumes", {"data": Volume(size_in_mb=10)}),
     ("interfaces", {"eth1": Interface()}),
     ("metadata", {"user-data": "x"}),
+    ("sensitive_metadata", {"user-data": "hmac-sha256:" + "5e" * 32}),
     ("provider", "qemu"),
     ("power_state", PowerState.STOPPED),
     ("drift_policy", DriftPolicy.REPORT),
@@ -252,7 +255,9 @@ def test_the_table_of_changes_is_complete() -> None:
 def test_every_field_changes_as_its_effect_says(machine: DrivenMachine, field: str, value: object) -> None:
     machine.with_host()
     old = machine.active()
-    command = declare_microvm(**{field: value})
+    machine.accept(AddDataKey(id="k1", key=Sealed(key_id="k", wrapped="w", box="b"), replaces=None))
+    sealed = {"user-data": SealedValue(key_id="k1", box="b")} if field == "sensitive_metadata" else {}
+    command = replace(declare_microvm(**{field: value}), sealed=sealed)
     if MICROVM_FIELD_EFFECTS[field] is Effect.REPLACE:
         machine.refuse(command, Code.REQUIRES_REPLACEMENT, f"/spec/{field}")
         return

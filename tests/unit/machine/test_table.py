@@ -34,6 +34,24 @@ class TableIsADict(RuleBasedStateMachine):
             with pytest.raises(KeyError):
                 self.table.delete(key)
 
+    @rule(items=st.lists(st.tuples(KEYS, st.integers()), max_size=4))
+    def set_many(self, items: list[tuple[str, int]]) -> None:
+        before, old = self.table, dict(self.model)
+        self.table = self.table.updated(items)
+        self.model.update(items)
+        assert dict(before) == old, "the old version stays"
+
+    @rule(data=st.data())
+    def delete_many(self, data: st.DataObject) -> None:
+        before, old = self.table, dict(self.model)
+        keys = data.draw(st.lists(st.sampled_from(sorted(self.model)), unique=True)) if self.model else []
+        self.table = self.table.without(keys)
+        for key in keys:
+            del self.model[key]
+        assert dict(before) == old, "the old version stays"
+        with pytest.raises(KeyError):
+            self.table.without(["not there"])
+
     @rule(key=KEYS)
     def look_up(self, key: str) -> None:
         assert self.table.get(key) == self.model.get(key)

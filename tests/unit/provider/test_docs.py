@@ -39,6 +39,7 @@ def test_every_type_has_a_page_and_nothing_is_left_unfilled() -> None:
         provider.list_resources,
         provider.functions,
         provider.ephemeral_resources,
+        provider.actions,
     )
     assert len(made) == 1 + sum(map(len, types))
     assert not [name for name, text in made.items() if "{{" in text]

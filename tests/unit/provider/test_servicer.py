@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from provider_shim.framework.types import UNKNOWN, Object
 from provider_shim.protocol.convert import read_value, write_value
-from provider_shim.protocol.messages import SERVICE, Method, message, methods
+from provider_shim.protocol.messages import message, methods
 from provider_shim.protocol.server import PluginServer, started_by_terraform
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.provider import FlintlockProvider
+from support.plugin import Ask, channel_of, served, texts
 
-Ask = Callable[..., Any]
 KIND = NamespaceResource.schema.wire_type
 NOTHING: Object = dict.fromkeys((*NamespaceResource.schema.attributes, *NamespaceResource.schema.blocks))
-
-
-def channel_of(line: str) -> grpc.Channel:
-    _, _, _, address, _, certificate = line.split("|")
-    body = base64.b64encode(base64.b64decode(certificate + "=" * (-len(certificate) % 4))).decode()
-    pem = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n".encode()
-    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.max_receive_message_length", -1)]
-    return grpc.secure_channel(f"unix:{address}", grpc.ssl_channel_credentials(pem), options=options)
 
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """`ask("GetMetadata", field=...)`: the response, or the list of responses of a stream."""
-    server = PluginServer(FlintlockProvider(), with_certificate=True)
-    server.server.start()
-    table: dict[str, Method] = {each.name: each for each in methods()}
-    with channel_of(server.handshake_line()) as channel:
+    with served(FlintlockProvider()) as call:
+        streams = {each.name for each in methods() if each.streams}
 
-        def call(name: str, /, **fields: Any) -> Any:
-            method = table[name]
-            make = channel.unary_stream if method.streams else channel.unary_unary
-            remote = make(
-                f"/{SERVICE}/{name}",
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
-            answer = remote(method.request(**fields), timeout=20)
-            return list(answer) if method.streams else answer
+        def whole(name: str, /, **fields: Any) -> Any:
+            return list(call(name, **fields)) if name in streams else call(name, **fields)
 
-        yield call
-    server.stop()
-    server.remove_socket()
-
-
-def texts(diagnostics: Any) -> list[str]:
-    return [f"{each.summary} {each.detail}" for each in diagnostics]
+        yield whole
 
 
 def test_schemas_of_everything_are_there(ask: Ask) -> None:
@@ -67,6 +44,7 @@ def test_schemas_of_everything_are_there(ask: Ask) -> None:
     assert sorted(schema.list_resource_schemas) == [each.type_name for each in metadata.list_resources]
     assert sorted(schema.functions) == [each.name for each in metadata.functions]
     assert set(schema.list_resource_schemas) <= set(schema.resource_schemas)
+    assert sorted(schema.action_schemas) == [each.type_name for each in metadata.actions]
     assert sorted(schema.ephemeral_resource_schemas) == [each.type_name for each in metadata.ephemeral_resources]
     token = {each.name: each for each in schema.ephemeral_resource_schemas["flintlock_api_token"].block.attributes}
     assert token["secret"].sensitive
@@ -75,7 +53,9 @@ def test_schemas_of_everything_are_there(ask: Ask) -> None:
     assert microvm["metadata"].sensitive
     assert (microvm["power_state"].optional, microvm["power_state"].computed) == (True, True)
     assert not microvm["vcpu"].computed
-    for block in schema.resource_schemas.values():
+    actions = [each.schema for each in schema.action_schemas.values()]
+    assert not any(each.computed for action in actions for each in action.block.attributes)
+    for block in (*schema.resource_schemas.values(), *actions):
         assert all(each.description for each in block.block.attributes)
 
 
@@ -208,7 +188,7 @@ def test_only_terraform_starts_a_provider(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_a_client_certificate_none_is_sent() -> None:
-    server = PluginServer(FlintlockProvider(), with_certificate=False)
+    server = PluginServer(FlintlockProvider, with_certificate=False)
     try:
         assert server.handshake_line().endswith("|grpc|")
     finally:
@@ -220,3 +200,48 @@ def test_a_stop_reaches_the_waiting_work() -> None:
     assert not provider.cancel.is_set()
     provider.stop()
     assert provider.cancel.is_set()
+
+
+def test_the_handshake_needs_none_of_what_answers_the_calls() -> None:
+    code = "import sys; import provider_shim.protocol.server, provider_shim.protocol.certificate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "grpc" in loaded
+    late = ("provider_shim.framework", "provider_shim.resources", "provider_shim.protocol.messages", "requests", "yaml")
+    assert not [name for name in loaded if name.startswith(late)]
+
+
+def test_a_call_that_comes_before_the_provider_is_there_waits_for_it() -> None:
+    server = PluginServer(FlintlockProvider, with_certificate=True)
+    server.server.start()
+    try:
+        with channel_of(server.handshake_line()) as channel:
+            ask = channel.unary_unary(
+                "/tfplugin6.Provider/GetMetadata", response_deserializer=message("GetMetadata.Response").FromString
+            )
+            early = ask.future(b"", timeout=20)
+            with pytest.raises(grpc.FutureTimeoutError):
+                early.result(timeout=0.2)
+            server.prepare()
+            assert len(early.result().resources) == len(FlintlockProvider().resources)
+    finally:
+        server.stop()
+        server.remove_socket()
+
+
+def test_a_provider_that_cannot_be_made_ends_the_process_and_the_call() -> None:
+    def broken() -> FlintlockProvider:
+        raise ImportError("half of an installation")
+
+    server = PluginServer(broken, with_certificate=True)
+    server.server.start()
+    try:
+        with channel_of(server.handshake_line()) as channel:
+            early = channel.unary_unary("/tfplugin6.Provider/GetMetadata").future(b"", timeout=20)
+            with pytest.raises(ImportError):
+                server.prepare()
+            with pytest.raises(grpc.RpcError):
+                early.result()
+    finally:
+        server.stop()
+        server.remove_socket()

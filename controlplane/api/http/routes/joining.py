@@ -17,7 +17,7 @@ from controlplane.api.http import credential_shapes, problems, reads, writes
 from controlplane.api.http.access import Asking
 from controlplane.api.http.answers import respond
 from controlplane.api.http.routing import StrictRoute
-from controlplane.api.http.services import Actor, Services, With
+from controlplane.api.http.services import Actor, Services, With, signer_of
 from controlplane.api.http.times import iso
 from controlplane.decide.access import Question
 from controlplane.identity import join_tokens
@@ -86,7 +86,10 @@ async def read_authority(services: With) -> Response:
     state = await _fresh(services)
     fingerprint = _fingerprint(services)
     document = credential_shapes.AuthorityCertificate(
-        cluster_id=state.cluster_id, fingerprint=fingerprint, certificate=state.authorities[fingerprint].certificate
+        cluster_id=state.cluster_id,
+        fingerprint=fingerprint,
+        certificate=state.authorities[fingerprint].certificate,
+        authorities=signer_of(services).authorities(),
     )
     return respond(document, state)
 
@@ -95,7 +98,7 @@ async def read_authority(services: With) -> Response:
 async def join(services: With, body: credential_shapes.JoinBody, address: CallerAddress) -> Response:
     """Redeem a join token for a certificate. A node is also added to the log, as a learner."""
     await _fresh(services)
-    issuer = _issuer(services)
+    issuer = signer_of(services)
     applicant = Applicant(
         kind=MemberKind.HOST if body.node is None else MemberKind.NODE,
         name=body.name,
@@ -184,15 +187,9 @@ async def _fresh(services: Services) -> State:
     return await services.reader.fresh(timeout_s=services.settings.read_timeout_s)
 
 
-def _issuer(services: Services) -> Issuer:
-    if services.signer is None:
-        raise problems.problem("no_authority", "this node has no key ring: its settings have no `authority`")
-    return services.signer
-
-
 def _fingerprint(services: Services) -> str:
     try:
-        return _issuer(services).fingerprint()
+        return signer_of(services).fingerprint()
     except NoAuthorityError as error:
         raise problems.problem("no_authority", str(error)) from None
 

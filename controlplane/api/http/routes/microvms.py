@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from controlplane.api.http import declaring, params, problems, reads, shapes, views, writes
+from controlplane.api.http import declaring, params, problems, reads, sealing, shapes, views, writes
 from controlplane.api.http.access import Asker, Asking
 from controlplane.api.http.answers import respond, respond_list
 from controlplane.api.http.declarations import MicroVMBody
@@ -43,6 +44,7 @@ async def declare_microvm(
     """Create or change a microVM."""
     command = body.command(namespace, name, uid=asked.new_uid(), when=asked.when)
     warnings = writes.warnings_for(body.spec)
+    command = await sealing.sealed(asked.services, command, body.sensitive_metadata)
     return await declaring.declare(asked, command, warnings=warnings)
 
 
@@ -104,7 +106,7 @@ async def list_all_microvms(
     asker: Asking,
     state: reads.Snapshot,
     label: params.LabelFilter = [],  # noqa: B006
-    name: params.NameFilter = None,
+    name: params.NamesFilter = [],  # noqa: B006
     host: params.HostFilter = None,
     limit: params.LimitParam = params.DEFAULT_LIMIT,
     after: params.ContinueParam = None,
@@ -119,7 +121,7 @@ async def list_microvms(
     state: reads.Snapshot,
     namespace: params.NamespaceParam,
     label: params.LabelFilter = [],  # noqa: B006
-    name: params.NameFilter = None,
+    name: params.NamesFilter = [],  # noqa: B006
     host: params.HostFilter = None,
     limit: params.LimitParam = params.DEFAULT_LIMIT,
     after: params.ContinueParam = None,
@@ -134,7 +136,7 @@ async def _list(
     state: State,
     namespace: str | None,
     label: list[str],
-    name: str | None,
+    names: list[str],
     host: str | None,
     limit: int,
     after: str | None,
@@ -145,9 +147,16 @@ async def _list(
         vm: MicroVM = state.microvms[uid]
         if host is not None and (vm.placement is None or vm.placement.host != host):
             return False
-        return reads.matches(vm.meta, name, labels) and asker.sees(vm.meta)
+        named = not names or vm.meta.name in names
+        return named and reads.matches(vm.meta, None, labels) and asker.sees(vm.meta)
 
-    prefix = f"{namespace}/" if namespace is not None else ""
-    inside = ((key, uid) for key, uid in state.names.items() if key.startswith(prefix))
+    inside: Iterable[tuple[str, str]]
+    if namespace is not None and names:
+        # Some of many are had without looking at the others.
+        keys = (f"{namespace}/{name}" for name in set(names))
+        inside = ((key, uid) for key in keys if (uid := state.names.get(key)) is not None)
+    else:
+        prefix = f"{namespace}/" if namespace is not None else ""
+        inside = ((key, uid) for key, uid in state.names.items() if key.startswith(prefix))
     uids, following = reads.page(inside, limit=limit, after=after, keep=keep)
     return await respond_list([state.microvms[uid] for uid in uids], views.microvm, state, following)

@@ -194,6 +194,15 @@ INTENT: dict[str, Attribute] = {
         validators=(DEVICE_KEYS, at_most(16)),
         description="Documents for the guest's metadata service (cloud-init), by name: `user-data`, `meta-data`, ...",
     ),
+    "sensitive_metadata": Attribute(
+        type=MapOf(STRING),
+        optional=True,
+        sensitive=True,
+        on_change="restart",
+        validators=(DEVICE_KEYS, at_most(16)),
+        description="Further metadata, by name, that the control plane keeps sealed and never shows: it tells by "
+        "digests whether a value was changed elsewhere. In Terraform's own state it stands as it is written.",
+    ),
     "driver": Attribute(
         type=STRING,
         optional=True,

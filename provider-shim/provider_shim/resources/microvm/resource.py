@@ -17,7 +17,7 @@ from provider_shim.framework.validate import one_of
 from provider_shim.log import log
 from provider_shim.resources.common import NAME, id_attribute, name_attribute, timeouts_block, uid_attribute
 from provider_shim.resources.declared import GONE_CODES, DeclaredResource
-from provider_shim.resources.microvm import drift
+from provider_shim.resources.microvm import drift, secrets
 from provider_shim.resources.microvm.attributes import INTENT
 from provider_shim.resources.microvm.waiting import POLL_S, wait_for, why_not
 from provider_shim.resources.problems import told_to_user
@@ -118,6 +118,12 @@ class MicroVMResource(DeclaredResource):
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def fetch(self, state: Mapping[str, Value], *, deadline: float | None = None) -> dict[str, Any] | None:
+        shared = None
+        if deadline is None:  # a refresh, which is one of many
+            shared = self._connection.reads.microvm(str(state["namespace"]), str(state["name"]))
+        return shared or super().fetch(state, deadline=deadline)
+
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         drift.warn_of_silence(call.report, self.show(stored), stored)
         fields = drift.drifted_fields(stored)
@@ -131,6 +137,9 @@ class MicroVMResource(DeclaredResource):
         drift.warn(call.report, self.show(stored), fields, self.translation)
         call.private[drift.PRIVATE_KEY] = [each["pointer"] for each in fields]
         return shown
+
+    def state_of(self, call: Call, prior: Object, stored: dict[str, Any]) -> Object:
+        return super().state_of(call, prior, secrets.with_values(call, prior, stored))
 
     def _fits(self, shown: dict[str, Any]) -> bool:
         try:
@@ -152,6 +161,7 @@ class MicroVMResource(DeclaredResource):
         if repaired:
             with told_to_user(f"repair microVM {self.show(state)}", self.translation):
                 self.client.send("POST", f"{self.path(state)}/actions/repair", body={}, deadline=deadline)
+        secrets.keep_digests(call, stored)
         # The intent is stored: from here on, state says what was declared.
         if not repaired:
             call.keep(state)

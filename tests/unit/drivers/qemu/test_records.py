@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_records_come_back_and_are_private(folder: Folder) -> None:
     folder.save_run(RUN)
     assert (folder.definition(), folder.run()) == (VM, RUN)
     assert [path.stat().st_mode & 0o077 for path in (folder.path, *folder.path.iterdir())] == [0, 0, 0]
+
+
+def test_secrets_are_in_one_private_file_and_in_no_record(folder: Folder) -> None:
+    secret = dataclasses.replace(VM, sensitive={"user-data": "hunter2"})
+    folder.save_definition(secret)
+    folder.save_run(Run(secret, "boot-1", 12, "tcg"))
+    assert folder.sensitive() == {"user-data": "hunter2"}
+    assert [path.name for path in folder.path.iterdir() if b"hunter2" in path.read_bytes()] == ["sensitive.json"]
+    assert (folder.path / "sensitive.json").stat().st_mode & 0o077 == 0
+    assert "hunter2" not in repr(secret)
+    folder.save_definition(VM)
+    assert folder.sensitive() == {}
+    assert not (folder.path / "sensitive.json").exists()
 
 
 def test_a_crash_while_writing_leaves_the_old_record(folder: Folder) -> None:

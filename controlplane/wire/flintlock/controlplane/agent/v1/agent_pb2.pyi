@@ -567,6 +567,7 @@ class ToAgent(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -579,6 +580,8 @@ class ToAgent(_message.Message):
     def goodbye(self) -> Global___Goodbye: ...
     @_builtins.property
     def grant(self) -> Global___Grant: ...
+    @_builtins.property
+    def trust(self) -> Global___Trust: ...
     def __init__(
         self,
         *,
@@ -588,16 +591,49 @@ class ToAgent(_message.Message):
         question: Global___Question | None = ...,
         goodbye: Global___Goodbye | None = ...,
         grant: Global___Grant | None = ...,
+        trust: Global___Trust | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye", "grant"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye", "grant", "trust"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ToAgent: _TypeAlias = ToAgent  # noqa: Y015
+
+@_typing.final
+class Trust(_message.Message):
+    """Whom to trust from now on, besides what the cluster never spoke of. Told when the cluster's authority was ever replaced by another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
+    authorities: _builtins.str
+    """PEM, the one that signs first"""
+    renew: _builtins.bool
+    """ask for another certificate now; twice, because only the next request shows that the first one arrived"""
+    @_builtins.property
+    def retired(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of the certificates that count no more, in hex"""
+
+    def __init__(
+        self,
+        *,
+        authorities: _builtins.str = ...,
+        retired: _abc.Iterable[_builtins.str] | None = ...,
+        renew: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "renew", b"renew", "retired", b"retired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trust: _TypeAlias = Trust  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -799,6 +835,26 @@ class Assignment(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SensitiveEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     UID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -810,6 +866,7 @@ class Assignment(_message.Message):
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     HALT_FIELD_NUMBER: _builtins.int
+    SENSITIVE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     namespace: _builtins.str
@@ -828,6 +885,10 @@ class Assignment(_message.Message):
     """of a tombstone: who ordered it, and why"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def sensitive(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """values of the spec's sensitive_metadata; travel with spec_json, for the guest alone"""
+
     def __init__(
         self,
         *,
@@ -842,11 +903,12 @@ class Assignment(_message.Message):
         spec_json: _builtins.bytes = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         halt: _builtins.bool = ...,
+        sensitive: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "halt", b"halt", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroy", b"destroy", "epoch", b"epoch", "generation", b"generation", "halt", b"halt", "labels", b"labels", "name", b"name", "namespace", b"namespace", "reason", b"reason", "repair_seq", b"repair_seq", "restart_seq", b"restart_seq", "sensitive", b"sensitive", "spec_json", b"spec_json", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

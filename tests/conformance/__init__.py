@@ -1,0 +1,1 @@
+"""The provider's protocol beside an independent implementation's."""
