@@ -1,5 +1,5 @@
 Feature: What nobody needs any more is collected, and says why
-  The policy keeps failed microVMs for 8 seconds; unmanaged ones for 4, and what is left of microVMs for 10.
+  The policy keeps failed microVMs, unmanaged ones and what is left of microVMs for 15 seconds.
 
   Background:
     Given a cluster of 3 nodes and 3 simulated hosts
@@ -8,15 +8,15 @@ Feature: What nobody needs any more is collected, and says why
     Given microVMs "lost" and "kept" that no host can run
     When the operator holds "kept" because "the crash is looked at"
     Then flintctl gc plan says that "lost" waits for grace and "kept" for hold
-    And "lost" is gone within 20 seconds, and its operation says why
+    And "lost" is gone within 40 seconds, and its operation says why
     And "kept" is still there, and cannot be deleted: "the crash is looked at"
     When the operator releases "kept"
-    Then "kept" is gone within 20 seconds, and its operation says why
+    Then "kept" is gone within 40 seconds, and its operation says why
 
   Scenario: A copy that nobody declares is reported, then ended by an order
     Given host h1 is admitted, and has a copy of ours that nobody declares, and a stranger
     Then flintctl gc plan says that the copy waits for grace and the stranger for operator
-    And the copy is gone from the host within 20 seconds, and the stranger is not
+    And the copy is gone from the host within 40 seconds, and the stranger is not
     And flintctl gc status says that 1 unmanaged microVM was collected
 
   Scenario: The operator declares how long things are kept
@@ -25,17 +25,17 @@ Feature: What nobody needs any more is collected, and says why
     Then flintctl gc plan says that "first" waits for policy and "second" for policy
     And "other" is refused as the name of a GC policy
     When the operator declares that failed microVMs are kept for 2 seconds
-    Then "first" is gone within 20 seconds, and its operation says why
-    And "second" is gone within 20 seconds, and its operation says why
+    Then "first" is gone within 40 seconds, and its operation says why
+    And "second" is gone within 40 seconds, and its operation says why
 
   Scenario: What microVMs left on a host goes in its time, unless it is held or is not ours
     Given host h1 is admitted, and a tap, volumes in quarantine and a folder without a mark are left there
     Then flintctl gc plan says that the tap waits for grace and the folder for operator
     When the operator holds the volumes because "somebody wants the data back"
-    Then the tap is gone from the host within 20 seconds, and the folder is not
+    Then the tap is gone from the host within 40 seconds, and the folder is not
     And flintctl gc plan says that the volumes wait for hold
     When the operator releases the volumes
-    Then the volumes are gone from the host within 20 seconds, and the folder is not
+    Then the volumes are gone from the host within 40 seconds, and the folder is not
     And flintctl gc status says that 1 leftover and 1 kept volume were collected
 
   Scenario: What a restore forgot is adopted, and runs on

@@ -32,10 +32,10 @@ GC_SETTINGS = """\
 gc:
   every_s: 0.5
   policy:
-    failed_microvm_after_s: 8
-    unmanaged_microvm_after_s: 4
-    leftover_after_s: 10
-    quarantined_volumes_after_s: 10
+    failed_microvm_after_s: 15
+    unmanaged_microvm_after_s: 15
+    leftover_after_s: 15
+    quarantined_volumes_after_s: 15
 """
 Existing = tuple[str, str, str]
 """NAMESPACE/NAME, uid, host."""
@@ -93,9 +93,12 @@ def make_whole(cluster: DevCluster) -> None:
 
 
 def make_empty(cluster: DevCluster) -> None:
-    """Delete everything that is declared, and wait until the hosts have confirmed it."""
-    cluster.delete_microvms()
+    """Release what is held, delete everything that is declared, and wait until the hosts have confirmed it."""
     client = cluster.client()
+    for held in client.get("/gc/holds").body["items"]:
+        thing = {key: held[key] for key in ("kind", "namespace", "host", "name") if held[key] is not None}
+        client.request("POST", "/gc/release", body=thing)
+    cluster.delete_microvms()
     for collection in ("namespaces", "placementpolicies", "rolebindings", "roles", "hosts"):
         for each in items(client, f"/{collection}"):
             try:

@@ -18,6 +18,7 @@ from simulation.cluster.network import Pair, Weather
 from simulation.cluster.node import Node
 from simulation.cluster.operating import (
     HOST_CALM_S,
+    given_up_on,
     host_acted_on,
     host_deleted,
     host_emptied,
@@ -239,10 +240,11 @@ async def watchdog_trouble(world: World, chance: random.Random) -> None:
 
 
 async def driver_fails(world: World, chance: random.Random) -> None:
-    host = world.hosts[chance.choice(list(world.hosts))]
+    name = chance.choice(list(world.hosts))
+    host = world.hosts[name]
     world.count("driver fails")
     host.failing = chance.choice((0.2, 0.6, 1.0))
-    await asyncio.sleep(lasting(chance, 3.0, 60.0))
+    await given_up_on(world, name, chance, lasting(chance, 3.0, 60.0))
     host.failing = 0.0
 
 

@@ -101,7 +101,11 @@ async def host_deleted(world: World, chance: random.Random) -> None:
         host.lose_power()
         await asyncio.sleep(chance.uniform(2.0, 40.0))
         await world.users.confirm_off(name)
-        await _comes(world, lambda state: not state.microvms_on(name), chance.uniform(5.0, 60.0))
+        await _comes(world, lambda state: not any(state.microvms_on(name)), chance.uniform(5.0, 60.0))
+        if chance.random() < 0.7:
+            # What never moves keeps its host, until nobody wants it any more.
+            for vm in list(world.checker.state.microvms_on(name)):
+                await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=vm.meta.name))
     await world.users.propose(Delete(kind=Kind.HOST, name=name))
     if chance.random() < 0.7:
         await _declared(world, name)
@@ -121,6 +125,26 @@ async def host_deleted(world: World, chance: random.Random) -> None:
     await asyncio.sleep(HOST_CALM_S)
     world.release_host(name)
     await _declared(world, name)
+
+
+async def given_up_on(world: World, name: str, chance: random.Random, within_s: float) -> None:
+    """Somebody looks for what the host says it cannot run, that long: it is deleted, or the host emptied."""
+    ends_s = world.loop.now_s + within_s
+
+    def failed(state: State) -> list[str]:
+        return [vm.meta.name for vm in state.microvms_on(name) if vm.phase is MicroVMPhase.FAILED]
+
+    emptied = False
+    if await _comes(world, lambda state: bool(failed(state)), within_s):
+        if chance.random() < 0.5:
+            for each in failed(world.checker.state):
+                await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=each))
+        else:
+            emptied = True
+            await world.users.propose(ActOnHost(host=name, action=HostAction.DRAIN, max_parallel=3))
+    await asyncio.sleep(max(ends_s - world.loop.now_s, chance.uniform(1.0, 20.0) if emptied else 0.0))
+    if emptied:
+        await world.users.propose(ActOnHost(host=name, action=HostAction.UNCORDON))
 
 
 async def _declared(world: World, name: str) -> None:

@@ -15,7 +15,9 @@ def quiet_server() -> None:
 
 @pytest.fixture(scope="session")
 def served_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with served(tmp_path_factory.mktemp("api"), preview_timeout_s=0.3, heartbeat_s=0.2, watch_queue=64) as rig:
+    with served(
+        tmp_path_factory.mktemp("api"), preview_timeout_s=0.3, write_timeout_s=60.0, heartbeat_s=0.2, watch_queue=64
+    ) as rig:
         yield rig
 
 

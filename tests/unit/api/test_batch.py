@@ -112,7 +112,7 @@ def test_an_empty_batch(api: Rig) -> None:
 
 def test_a_thousand_microvms_in_one_request(api: Rig) -> None:
     body = {"atomic": False, "resources": [DEMO, *(vm(f"vm-{number}") for number in range(1000))]}
-    assert set(outcomes(api.post("/apply", body))) == {"created"}
+    assert set(outcomes(api.post("/apply", body, timeout=90))) == {"created"}
     assert len(api.replica.state.microvms) == 1000
     page = api.get("/microvms", params={"limit": 5000}).json()
     assert (len(page["items"]), page["continue"]) == (1000, None)

@@ -59,6 +59,7 @@ class Desk:
             clock=self.clock,
             ids=Ulids(),
             heard=lambda _: None,
+            opened=lambda _: {},
         )
         told = self.told[host] = []
         opened.send = lambda message: told.append(message.trust)  # type: ignore[method-assign]

@@ -141,10 +141,10 @@ def _is_stuck(found: dict[str, Any]) -> bool:
 
 def _not_empty(found: dict[str, Any], host: str, mode: str, after: str) -> ProviderError:
     left = [each for each in found["left"] if each["host"] == host]
-    named = "; ".join(f"{each['namespace']}/{each['name']}: {each['reason'] or each['stand']}" for each in left[:5])
+    shown = "; ".join(f"{each['namespace']}/{each['name']}: {each['reason'] or each['stand']}" for each in left[:5])
     more = f"; and {len(left) - 5} more" if len(left) > 5 else ""
     if mode == "drain" and _is_stuck(found):
         summary, then = f"Host {host} cannot be drained", "With maintenance = true they are shut down there."
     else:
         summary, then = f"Host {host} is not empty after {after}", "The control plane goes on with it."
-    return error(summary, f"Left there: {named or 'nothing that is known'}{more}. {then}", attribute("host"))
+    return error(summary, f"Left there: {shown or 'nothing that is known'}{more}. {then}", attribute("host"))
