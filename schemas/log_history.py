@@ -33,6 +33,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
@@ -56,6 +57,7 @@ from controlplane.model.commands import (
     Join,
     MarkStaying,
     MarkUnplaced,
+    NewMember,
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
@@ -72,12 +74,15 @@ from controlplane.model.commands import (
     RevokeJoinToken,
     RotateApiToken,
     RotateAuthority,
+    Stall,
+    StepGroup,
     Witnessed,
     WitnessRequests,
     seal,
 )
 from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
+from controlplane.model.groups import GroupSpread, MicroVMGroupSpec, Rollout
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -522,6 +527,41 @@ _COMMANDS: list[Command] = [
     RevokeCertificates(kind=MemberKind.HOST, name="h9", serial="1a", reason="the disk was sold"),
     RevokeCertificates(kind=MemberKind.HOST, name="h9", reason="the host, too"),
     RevokeJoinToken(id="token-2"),
+    DeclareMicroVMGroup(
+        namespace="audited",
+        name="fleet",
+        uid="uid-of-fleet",
+        spec=MicroVMGroupSpec(
+            replicas=2,
+            template=MicroVMSpec(vcpu=1, memory_in_mb=128, kernel=Kernel(image="demo/kernel:6.1")),
+            spread=GroupSpread(by="zone", max_per=1),
+            rollout=Rollout(max_surge=0, max_unavailable=1, ready_deadline_s=60),
+        ),
+        labels={"tier": "front"},
+    ),
+    StepGroup(
+        namespace="audited",
+        name="fleet",
+        uid="uid-of-fleet",
+        generation=1,
+        add=[NewMember(name="fleet-1", uid="uid-of-fleet-1"), NewMember(name="fleet-2", uid="uid-of-fleet-2")],
+    ),
+    StepGroup(
+        namespace="audited",
+        name="fleet",
+        uid="uid-of-fleet",
+        generation=1,
+        renew=["uid-of-fleet-1"],
+        stall=Stall(reason="ReadyDeadlineExceeded", message="1 member is late"),
+    ),
+    Delete(kind=Kind.MICROVM_GROUP, namespace="audited", name="fleet"),
+    StepGroup(
+        namespace="audited",
+        name="fleet",
+        uid="uid-of-fleet",
+        generation=1,
+        end=["uid-of-fleet-1", "uid-of-fleet-2"],
+    ),
     RotateAuthority(
         fingerprint="12" * 32,
         certificate="-----BEGIN CERTIFICATE-----\n",

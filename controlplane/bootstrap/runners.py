@@ -25,6 +25,7 @@ from controlplane.ports.issuance import Lives
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
+from controlplane.reconcile.groups import GroupRunner
 from controlplane.reconcile.scheduler import Scheduler
 from controlplane.replica.addresses import Announcer
 from controlplane.sealing import KeyRing, SealingError
@@ -40,6 +41,7 @@ def reconcilers(core: Core, agents: AgentLink) -> Iterator[Runner]:
     yield Scheduler(replica, replica, agents, core.is_leader).run()
     yield FailoverRunner(replica, replica, core.clock, leading_term=core.leading_term, limits=core.limits).run()
     yield EvacuationRunner(replica, replica, agents, core.is_leader).run()
+    yield GroupRunner(replica, replica, core.clock, core.ids, is_leader=core.is_leader).run()
     yield GCRunner(
         replica,
         replica,

@@ -120,6 +120,20 @@ MICROVM = [
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),
 ]
+GROUP = [
+    Column("NAMESPACE", at("namespace")),
+    Column("NAME", at("name")),
+    Column("READY", lambda group, _: f"{dig(group, 'status', 'ready')}/{dig(group, 'spec', 'replicas')}"),
+    Column("UPDATED", at("status", "updated")),
+    Column("ENDING", at("status", "ending")),
+    Column("PROGRESS", lambda group, _: _progress(objects(group, "status", "conditions"))),
+    Column("DRIFTED", at("status", "drifted")),
+    Column("AGE", _age_of("created_at")),
+    Column("KERNEL", at("spec", "template", "kernel", "image"), wide=True),
+    Column("GENERATION", at("generation"), wide=True),
+    Column("UID", at("uid"), wide=True),
+    Column("LABELS", labels, wide=True),
+]
 HOST = [
     Column("NAME", at("name")),
     Column("PHASE", at("status", "phase")),
@@ -216,6 +230,10 @@ def target_name(resource: Json) -> str:
     name = resource.get("name") or f"uid {resource.get('uid') or 'unknown'}"
     prefix = f"{resource['namespace']}/" if resource.get("namespace") else ""
     return f"{resource.get('kind', '')} {prefix}{name}".strip()
+
+
+def _progress(conditions: list[Json]) -> str:
+    return next((text(each.get("reason")) for each in conditions if each.get("type") == "Progressing"), "")
 
 
 def _kept(seconds: object) -> str:

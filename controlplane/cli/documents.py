@@ -18,7 +18,17 @@ from controlplane.cli.errors import CliError
 from controlplane.cli.values import Json, mapping
 from controlplane.strict_yaml import MAX_BYTES, YamlError, load_all
 
-ORDER = ("Namespace", "PlacementPolicy", "FailoverPolicy", "GCPolicy", "Host", "MicroVM", "Role", "RoleBinding")
+ORDER = (
+    "Namespace",
+    "PlacementPolicy",
+    "FailoverPolicy",
+    "GCPolicy",
+    "Host",
+    "MicroVM",
+    "MicroVMGroup",
+    "Role",
+    "RoleBinding",
+)
 """Kinds in the order in which they are declared: what others refer to comes first. Deletion goes the other way."""
 
 PATHS = {
@@ -32,6 +42,7 @@ PATHS = {
 }
 BODY = ("labels", "annotations", "spec", "sensitive_metadata")
 """What of a document the body of a PUT holds."""
+NAMESPACED = {"MicroVM": "microvms", "MicroVMGroup": "microvmgroups"}
 _WRITTEN = {"kind", "name", "namespace", *BODY}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -58,7 +69,9 @@ class Document:
     @property
     def path(self) -> str:
         kind, namespace, name = self.key
-        return f"/namespaces/{namespace}/microvms/{name}" if kind == "MicroVM" else f"{PATHS[kind]}/{name}"
+        if kind in NAMESPACED:
+            return f"/namespaces/{namespace}/{NAMESPACED[kind]}/{name}"
+        return f"{PATHS[kind]}/{name}"
 
 
 def read(sources: Sequence[str], *, namespace: str) -> list[Document]:
@@ -130,7 +143,7 @@ def _check(where: str, document: object, namespace: str) -> Json:
         known = ", ".join(sorted(_WRITTEN))
         raise CliError(f"{where}: /{unknown[0]}: not a field of a resource; there are {known}")
     resource = {key: value for key, value in fields.items() if key in _WRITTEN and value is not None}
-    if kind == "MicroVM":
+    if kind in NAMESPACED:
         resource.setdefault("namespace", namespace)
     elif "namespace" in resource:
         raise CliError(f"{where}: /namespace: a {kind} is in no namespace")

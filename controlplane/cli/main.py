@@ -22,6 +22,7 @@ from controlplane.cli.commands import (
     drift,
     failover,
     gc,
+    group,
     host,
     image,
     joining,
@@ -66,6 +67,7 @@ app.add_typer(failover.app, name="failover")
 app.add_typer(host.app, name="host")
 app.add_typer(microvm.app, name="microvm")
 app.add_typer(microvm.app, name="vm")
+app.add_typer(group.app, name="group")
 app.add_typer(resources.namespaces, name="namespace")
 app.add_typer(resources.policies, name="policy")
 app.add_typer(resources.failover_policies, name="failoverpolicy")

@@ -46,12 +46,16 @@ def client(ctx: typer.Context) -> Client:
 
 
 def microvm_path(ctx: typer.Context, name: str, namespace: str | None) -> str:
-    """Path of a microVM; `name` may hold the namespace itself."""
+    return namespaced_path(ctx, "/microvms", name, namespace)
+
+
+def namespaced_path(ctx: typer.Context, collection: str, name: str, namespace: str | None) -> str:
+    """Path of what is in a namespace, which `name` may hold itself."""
     prefix, separator, last = name.rpartition("/")
     chosen = prefix if separator else namespace or connection(ctx).namespace
     if separator and namespace is not None and namespace != prefix:
         raise typer.BadParameter(f"{name!r} names another namespace than --namespace {namespace}")
-    return f"/namespaces/{segment(chosen, 'namespace')}/microvms/{segment(last, 'name')}"
+    return f"/namespaces/{segment(chosen, 'namespace')}{collection}/{segment(last, 'name')}"
 
 
 def segment(value: str, what: str) -> str:

@@ -52,6 +52,12 @@ def conditions(state: State, vm: MicroVM) -> tuple[Condition, ...]:
     return (_placed(vm), _running(state, vm), _ready(state, vm), _in_sync(state, vm))
 
 
+def is_ready(state: State, vm: MicroVM) -> bool:
+    """Whether its guest said so since its last start, and its host is heard."""
+    seen = current_observation(vm)
+    return seen is not None and seen.ready and seen.power is ObservedPower.RUNNING and not _is_unreachable(state, vm)
+
+
 def host_conditions(state: State, host: Host) -> tuple[Condition, ...]:
     """Connected, Schedulable and ReadyForReprovisioning; and Fencing where a driver does not as it should."""
     holds = len(state.on_host.get(host.meta.name, ()))
@@ -262,7 +268,7 @@ def _ready(state: State, vm: MicroVM) -> Condition:
         return Condition(
             type="Ready", status=Truth.UNKNOWN, reason="HostUnreachable", message=f"host {seen.host} is silent"
         )
-    if seen is not None and seen.ready and seen.power is ObservedPower.RUNNING:
+    if seen is not None and is_ready(state, vm):
         return Condition(
             type="Ready", status=Truth.TRUE, reason="GuestReady", message="the guest said so", since_ms=seen.at
         )

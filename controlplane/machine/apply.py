@@ -23,6 +23,7 @@ from controlplane.machine import (
     collect,
     declare,
     evacuation,
+    groups,
     holding,
     hosts,
     incarnations,
@@ -61,6 +62,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
@@ -95,6 +97,7 @@ from controlplane.model.commands import (
     RevokeJoinToken,
     RotateApiToken,
     RotateAuthority,
+    StepGroup,
     WitnessRequests,
     open_payload,
 )
@@ -164,6 +167,7 @@ _HANDLERS: dict[type[Command], _Handler] = {
     DeclareNamespace: declare.declare_namespace,
     DeclareHost: declare.declare_host,
     DeclareMicroVM: declare.declare_microvm,
+    DeclareMicroVMGroup: groups.declare_group,
     DeclarePlacementPolicy: declare.declare_policy,
     DeclareFailoverPolicy: declare.declare_policy,
     DeclareGCPolicy: declare.declare_policy,
@@ -216,6 +220,7 @@ _HANDLERS: dict[type[Command], _Handler] = {
     Evict: evacuation.evict,
     MarkStaying: evacuation.mark_staying,
     HostEvacuated: evacuation.host_evacuated,
+    StepGroup: groups.step_group,
     # What keeps the audit chain.
     BeginAudit: audit.kept,
     WitnessRequests: audit.kept,
@@ -326,6 +331,8 @@ def _exists(state: State, known: Made) -> bool:
     match known.kind:
         case Kind.MICROVM:
             return known.uid in state.microvms
+        case Kind.MICROVM_GROUP:
+            return any(each.meta.uid == known.uid for each in state.microvm_groups.values())
         case Kind.NAMESPACE:
             return any(each.meta.uid == known.uid for each in state.namespaces.values())
         case Kind.PLACEMENT_POLICY | Kind.FAILOVER_POLICY | Kind.GC_POLICY | Kind.ROLE | Kind.ROLE_BINDING:

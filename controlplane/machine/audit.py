@@ -58,6 +58,7 @@ from controlplane.model.commands import (
     Report,
     Reseal,
     Resurrect,
+    StepGroup,
     Witnessed,
     WitnessRequests,
 )
@@ -97,6 +98,7 @@ _DECIDED = frozenset(
         DropAudit,
         Reseal,
         DropDataKey,
+        StepGroup,
     }
 )
 """Recorded where they change something."""

@@ -25,6 +25,7 @@ from controlplane.model.commands import (
     Declaration,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     Delete,
     DropDataKey,
@@ -47,8 +48,10 @@ from controlplane.model.commands import (
     RevokeJoinToken,
     RotateApiToken,
     RotateAuthority,
+    StepGroup,
 )
 from controlplane.model.credentials import holder_key
+from controlplane.model.groups import group_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import BREAKER
 from controlplane.model.types import Kind, record
@@ -73,6 +76,7 @@ NOTHING = Target()
 _MICROVM = Kind.MICROVM.value
 _DECLARED: dict[type[Declaration], str] = {
     DeclareMicroVM: _MICROVM,
+    DeclareMicroVMGroup: Kind.MICROVM_GROUP.value,
     DeclareHost: Kind.HOST.value,
     DeclareNamespace: Kind.NAMESPACE.value,
     **{declared: kind.value for declared, kind in KIND_DECLARED.items()},
@@ -83,7 +87,7 @@ _POLICY_KINDS = {kind.value: kind for kind in POLICIES}
 def target_of(state: State, command: Command) -> Target:
     """By the names that the command gives, or those that its uid has in `state`."""
     if isinstance(command, Declaration):  # most of what is recorded is
-        namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
+        namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
         return Target(kind=_DECLARED[type(command)], namespace=namespace, name=command.name)
     match command:
         case Act():
@@ -101,6 +105,9 @@ def target_of(state: State, command: Command) -> Target:
             return Target(kind=Kind.HOST.value, name=command.host)
         case Adopt():
             return target_of(state, command.declaration)
+        case StepGroup():
+            kind = Kind.MICROVM_GROUP.value
+            return Target(kind=kind, namespace=command.namespace, name=command.name, uid=command.uid)
         case OverrideBreaker() | CancelOverride():
             return Target(kind=CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
         case BeginIncarnation():
@@ -158,6 +165,9 @@ def _found(state: State, target: Target) -> tuple[str, Record] | None:
         case "MicroVM":
             key = target.uid or state.names.get(f"{target.namespace}/{key}") or ""
             found = state.microvms.get(key)
+        case "MicroVMGroup":
+            key = group_key(target.namespace or "", key)
+            found = state.microvm_groups.get(key)
         case "Host":
             found = state.hosts.get(key)
         case "Namespace":

@@ -25,6 +25,7 @@ from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord, hash_of
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
+from controlplane.model.groups import MicroVMGroup
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -131,6 +132,9 @@ class _JoinTokens(_Records[JoinToken], tag="join_tokens", frozen=True): ...
 class _Holders(_Records[Holder], tag="holders", frozen=True): ...
 
 
+class _MicroVMGroups(_Records[MicroVMGroup], tag="microvm_groups", frozen=True): ...
+
+
 class _DataKeys(_Records[DataKey], tag="data_keys", frozen=True): ...
 
 
@@ -166,6 +170,7 @@ _TableChunk = (
     | _Authorities
     | _JoinTokens
     | _Holders
+    | _MicroVMGroups
     | _DataKeys
 )
 _Chunk = _TableChunk | _Finished | _KeyOrder
@@ -190,6 +195,7 @@ TABLES: tuple[str, ...] = (
     "authorities",
     "join_tokens",
     "holders",
+    "microvm_groups",
     "data_keys",
 )
 """The fields of State that are tables of records; their chunks are tagged with the same names."""
@@ -348,6 +354,7 @@ class Loader:
             pending=indexes.pending.finish(),
             failed=indexes.failed.finish(),
             on_host=Map({host: uids.finish() for host, uids in indexes.on_host.items()}),
+            members=Map({group: uids.finish() for group, uids in indexes.members.items()}),
             with_strangers=Map(indexes.with_strangers),
             usage=Map(indexes.usage),
             policy_users=Map(indexes.policy_users),
@@ -390,6 +397,7 @@ class _Indexes:
         self.pending = Map[str, None]().mutate()
         self.failed = Map[str, None]().mutate()
         self.on_host: dict[str, _Uids] = {}
+        self.members: dict[str, _Uids] = {}
         self.with_strangers: dict[str, None] = {}
         self.usage: dict[str, Amount] = {}
         self.policy_users: dict[tuple[Kind, str], int] = {}
@@ -406,6 +414,8 @@ class _Indexes:
             if uids is None:
                 uids = self.on_host[vm.placement.host] = _Uids()
             uids.add(meta.uid)
+        if vm.group is not None:
+            self.members.setdefault(vm.group, _Uids()).add(meta.uid)
         namespace = str(meta.namespace)
         self.usage[namespace] = self.usage.get(namespace, Amount()) + amount_of(vm.spec)
         for named in policies_named(vm.spec):

@@ -32,6 +32,7 @@ from controlplane.model.commands import (
     DeclareNamespace,
     DeclarePolicy,
 )
+from controlplane.model.groups import GROUP_LABEL, MicroVMGroup
 from controlplane.model.policies import KIND_DECLARED, POLICIES
 from controlplane.model.resources import (
     Amount,
@@ -53,7 +54,7 @@ def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
     old = draft.state.namespaces.get(command.name)
     if (refused := declaration_refusal(command, old.meta if old is not None else None)) is not None:
         return refused
-    meta = _meta(draft, command, Kind.NAMESPACE, old, spec_changed=old is not None and old.spec != command.spec)
+    meta = meta_of(draft, command, Kind.NAMESPACE, old, spec_changed=old is not None and old.spec != command.spec)
     used = draft.state.usage.get(command.name, Amount())
     for quota, limit, now in (
         ("max_microvms", command.spec.max_microvms, used.microvms),
@@ -67,7 +68,7 @@ def declare_namespace(draft: Draft, command: DeclareNamespace) -> Result:
                 pointer=f"/spec/{quota}",
             )
     draft.put_namespace(Namespace(meta=meta, spec=command.spec))
-    return _declared(draft, Kind.NAMESPACE, meta, created=old is None)
+    return declared(draft, Kind.NAMESPACE, meta, created=old is None)
 
 
 def declare_policy(draft: Draft, command: DeclarePolicy) -> Result:
@@ -78,9 +79,9 @@ def declare_policy(draft: Draft, command: DeclarePolicy) -> Result:
         or policy_refusal(draft.state, command)
     ) is not None:
         return refused
-    meta = _meta(draft, command, kind, old, spec_changed=old is not None and old.spec != command.spec)
+    meta = meta_of(draft, command, kind, old, spec_changed=old is not None and old.spec != command.spec)
     draft.put_policy(POLICIES[kind].record(meta=meta, spec=command.spec))
-    return _declared(draft, kind, meta, created=old is None)
+    return declared(draft, kind, meta, created=old is None)
 
 
 def declare_host(draft: Draft, command: DeclareHost) -> Result:
@@ -93,17 +94,18 @@ def declare_host(draft: Draft, command: DeclareHost) -> Result:
     phase = HOST[old.phase if old is not None else None, HostEvent.DECLARED]
     assert phase is not None
     # A host that only its agent made known is created by its declaration: another uid, generation 1.
-    meta = _meta(draft, command, Kind.HOST, known, spec_changed=known is not None and known.spec != command.spec)
+    meta = meta_of(draft, command, Kind.HOST, known, spec_changed=known is not None and known.spec != command.spec)
     if old is None:
         host = Host(meta=meta, declared=True, spec=HostSpec(), phase=phase, since=draft.at)
     else:
         since = old.since if old.phase is phase else draft.at
         host = replace(old, meta=meta, declared=True, phase=phase, since=since)
     draft.put_host(in_mode(draft, host, command.spec))
-    return _declared(draft, Kind.HOST, meta, created=known is None)
+    return declared(draft, Kind.HOST, meta, created=known is None)
 
 
-def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
+def declare_microvm(draft: Draft, command: DeclareMicroVM, *, group: MicroVMGroup | None = None) -> Result:
+    """`group`: the one that declares it as its member, which nobody else may."""
     namespace = draft.state.namespaces.get(command.namespace)
     if namespace is None:
         return Rejected(
@@ -118,6 +120,8 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
         or recovery_refusal(command.spec)
     ) is not None:
         return refused
+    if old is not None and old.group != (group.meta.uid if group is not None else None):
+        return _owned(old)
     if old is not None and old.phase is MicroVMPhase.DELETING:
         return Rejected(
             code=Code.BEING_DELETED,
@@ -137,23 +141,41 @@ def declare_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
         return sealed
     command = replace(command, sealed=sealed)
     if old is None:
-        return _create_microvm(draft, command)
+        return _create_microvm(draft, command, group)
     return _update_microvm(draft, command, old)
 
 
-def _create_microvm(draft: Draft, command: DeclareMicroVM) -> Result:
+def _owned(vm: MicroVM) -> Rejected:
+    name = f"{vm.meta.namespace}/{vm.meta.name}"
+    if vm.group is None:
+        message = f"microVM {name} belongs to no group"
+    else:
+        owner = vm.meta.labels[GROUP_LABEL]
+        message = f"microVM {name} is a member of group {owner}, which declares it: change the group"
+    return Rejected(code=Code.OWNED_BY_GROUP, message=message, pointer="/name", uid=vm.meta.uid)
+
+
+def _create_microvm(draft: Draft, command: DeclareMicroVM, group: MicroVMGroup | None) -> Result:
     if command.uid in draft.state.microvms:
         return Rejected(code=Code.INVALID, message=f"uid {command.uid} is taken", pointer="/uid", uid=command.uid)
-    meta = _meta(draft, command, Kind.MICROVM, None, spec_changed=False, namespace=command.namespace)
-    vm = MicroVM(meta=meta, spec=command.spec, sealed=command.sealed, phase=MicroVMPhase.PENDING, since=draft.at)
+    meta = meta_of(draft, command, Kind.MICROVM, None, spec_changed=False, namespace=command.namespace)
+    owner = group.meta.uid if group is not None else None
+    vm = MicroVM(
+        meta=meta,
+        spec=command.spec,
+        sealed=command.sealed,
+        phase=MicroVMPhase.PENDING,
+        since=draft.at,
+        group=owner,
+    )
     vm = begin(draft, vm, OperationKind.CREATE)
     draft.put_microvm(vm)
-    return _declared(draft, Kind.MICROVM, meta, created=True, operation=vm.operation)
+    return declared(draft, Kind.MICROVM, meta, created=True, operation=vm.operation)
 
 
 def _update_microvm(draft: Draft, command: DeclareMicroVM, old: MicroVM) -> Result:
     spec_changed = old.spec != command.spec
-    meta = _meta(draft, command, Kind.MICROVM, old, spec_changed=spec_changed, namespace=command.namespace)
+    meta = meta_of(draft, command, Kind.MICROVM, old, spec_changed=spec_changed, namespace=command.namespace)
     vm = replace(old, meta=meta, sealed=command.sealed)
     if spec_changed:
         changed = change_spec(draft, vm, command.spec)
@@ -161,7 +183,7 @@ def _update_microvm(draft: Draft, command: DeclareMicroVM, old: MicroVM) -> Resu
             return changed
         vm = begin(draft, changed, OperationKind.UPDATE)
     draft.put_microvm(vm)
-    return _declared(draft, Kind.MICROVM, meta, created=False, operation=vm.operation if spec_changed else None)
+    return declared(draft, Kind.MICROVM, meta, created=False, operation=vm.operation if spec_changed else None)
 
 
 def change_spec(draft: Draft, vm: MicroVM, spec: MicroVMSpec) -> MicroVM | Rejected:
@@ -236,11 +258,11 @@ def act(draft: Draft, command: Act) -> Result:
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
-def _meta(
+def meta_of(
     draft: Draft,
     command: Declaration,
     kind: Kind,
-    old: Namespace | Policy | Host | MicroVM | None,
+    old: Namespace | Policy | Host | MicroVM | MicroVMGroup | None,
     *,
     spec_changed: bool,
     namespace: str | None = None,
@@ -273,7 +295,7 @@ def _meta(
     )
 
 
-def _declared(draft: Draft, kind: Kind, meta: Meta, *, created: bool, operation: str | None = None) -> Applied:
+def declared(draft: Draft, kind: Kind, meta: Meta, *, created: bool, operation: str | None = None) -> Applied:
     change = Change.CREATED if created else Change.CHANGED if draft.changed else Change.UNCHANGED
     revision = draft.revision if draft.changed else draft.state.revision
     return Applied(revision=revision, change=change, kind=kind, uid=meta.uid, operation=operation)

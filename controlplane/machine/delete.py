@@ -22,6 +22,7 @@ from controlplane.machine.steps import order_end
 from controlplane.model.commands import Delete
 from controlplane.model.credentials import MemberKind
 from controlplane.model.gc import Deletion
+from controlplane.model.groups import MicroVMGroup
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import Amount, Host, HostPhase, Meta, MicroVM, MicroVMPhase, OperationKind
 from controlplane.model.spec import HostSpec
@@ -47,6 +48,8 @@ def delete(draft: Draft, command: Delete) -> Result:
             return _delete_host(draft, command)
         case Kind.MICROVM:
             return _delete_microvm(draft, command)
+        case Kind.MICROVM_GROUP:
+            return _delete_group(draft, command)
         case Kind.OPERATION:
             return Rejected(code=Code.INVALID, message="operations end by themselves", pointer="/kind")
 
@@ -62,6 +65,14 @@ def _delete_namespace(draft: Draft, command: Delete) -> Result:
         return Rejected(
             code=Code.NAMESPACE_NOT_EMPTY,
             message=f"namespace {command.name} still has {_microvms(used.microvms)}",
+            pointer="/name",
+            uid=namespace.meta.uid,
+        )
+    groups = [each.meta.name for each in draft.state.microvm_groups.values() if each.meta.namespace == command.name]
+    if groups:
+        return Rejected(
+            code=Code.NAMESPACE_NOT_EMPTY,
+            message=f"namespace {command.name} still has the group {min(groups)}",
             pointer="/name",
             uid=namespace.meta.uid,
         )
@@ -197,6 +208,30 @@ def end_microvm(draft: Draft, vm: MicroVM, why: Deletion) -> Applied:
     return Applied(
         revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM, uid=vm.meta.uid, operation=vm.operation
     )
+
+
+def _delete_group(draft: Draft, command: Delete) -> Result:
+    """Its members are ended by the runner, in the order in which it ends any; with the last one goes the group."""
+    group = draft.state.microvm_group(str(command.namespace), command.name)
+    if group is None:
+        return missing(Kind.MICROVM_GROUP, f"{command.namespace}/{command.name}")
+    if command.revision is not None and command.revision != group.meta.intent_revision:
+        return conflict(group.meta, command.revision)
+    if group.deletion is not None:
+        revision = draft.state.revision
+        return Applied(revision=revision, change=Change.UNCHANGED, kind=Kind.MICROVM_GROUP, uid=group.meta.uid)
+    why = _asked(draft, command)
+    if group.meta.uid not in draft.state.members:
+        return end_group(draft, group, why)
+    meta = replace(group.meta, deletion_requested_at=draft.at, intent_revision=draft.revision, updated_at=draft.at)
+    draft.put_group(replace(group, meta=meta, deletion=why, stopped=None))
+    return Applied(revision=draft.revision, change=Change.CHANGED, kind=Kind.MICROVM_GROUP, uid=group.meta.uid)
+
+
+def end_group(draft: Draft, group: MicroVMGroup, why: Deletion) -> Applied:
+    """The end of a group that has no member any more."""
+    draft.drop_group(group, why)
+    return _deleted(draft, Kind.MICROVM_GROUP, group.meta)
 
 
 def end_lost_tombstone(draft: Draft, vm: MicroVM, why: Deletion) -> Applied:

@@ -20,6 +20,7 @@ from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken, holder_key
 from controlplane.model.gc import Deletion, Tally, Trigger
+from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -47,7 +48,7 @@ KEPT_KEYS = 10_000
 KEY_LIFETIME_MS = 24 * 3600 * 1000
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
-Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM)
+Stamped = TypeVar("Stamped", Host, Namespace, Policy, MicroVM, MicroVMGroup)
 Untold = (
     IdempotencyRecord
     | Incarnation
@@ -62,7 +63,7 @@ Untold = (
     | DataKey
 )
 """Records whose changes are no events."""
-Record = Host | Namespace | Policy | MicroVM | Operation | Untold
+Record = Host | Namespace | Policy | MicroVM | MicroVMGroup | Operation | Untold
 Place = tuple[type[Record | None], str]
 """Where a record is: its type says the table."""
 Digests = tuple[int | None, int | None]
@@ -161,6 +162,18 @@ class Draft:
         self.state = reindex_microvm(self.state, old, None)
         self._hold(old, None)
         self._note(Kind.MICROVM, value.meta.uid, old, None, why)
+
+    def put_group(self, value: MicroVMGroup) -> None:
+        key = group_key(str(value.meta.namespace), value.meta.name)
+        old = self.state.microvm_groups.get(key)
+        if (new := self._stamp(old, value)) is not None:
+            self.state = replace(self.state, microvm_groups=self.state.microvm_groups.set(key, new))
+            self._note(Kind.MICROVM_GROUP, key, old, new)
+
+    def drop_group(self, value: MicroVMGroup, why: Deletion) -> None:
+        key = group_key(str(value.meta.namespace), value.meta.name)
+        self.state = replace(self.state, microvm_groups=self.state.microvm_groups.delete(key))
+        self._note(Kind.MICROVM_GROUP, key, value, None, why)
 
     def put_operation(self, value: Operation) -> None:
         old = self.state.operations.get(value.id)
@@ -334,7 +347,7 @@ def reindex_host(state: State, old: Host | None, new: Host | None) -> State:
 def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> State:
     """The state with its indexes moved from `old` to `new`."""
     names, pending, on_host, usage, users = state.names, state.pending, state.on_host, state.usage, state.policy_users
-    failed = state.failed
+    failed, members = state.failed, state.members
     if old is not None:
         names = names.delete(f"{old.meta.namespace}/{old.meta.name}")
         if old.phase is MicroVMPhase.PENDING:
@@ -344,6 +357,9 @@ def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> S
         if old.placement is not None:
             left = on_host[old.placement.host].delete(old.meta.uid)
             on_host = on_host.set(old.placement.host, left) if left else on_host.delete(old.placement.host)
+        if old.group is not None:
+            others = members[old.group].delete(old.meta.uid)
+            members = members.set(old.group, others) if others else members.delete(old.group)
         usage = _add(usage, str(old.meta.namespace), Amount() - amount_of(old.spec))
         for named in policies_named(old.spec):
             users = _count(users, (named.kind, named.name), -1)
@@ -356,10 +372,22 @@ def reindex_microvm(state: State, old: MicroVM | None, new: MicroVM | None) -> S
         if new.placement is not None:
             there = on_host.get(new.placement.host) or Map[str, None]()
             on_host = on_host.set(new.placement.host, there.set(new.meta.uid, None))
+        if new.group is not None:
+            others = members.get(new.group) or Map[str, None]()
+            members = members.set(new.group, others.set(new.meta.uid, None))
         usage = _add(usage, str(new.meta.namespace), amount_of(new.spec))
         for named in policies_named(new.spec):
             users = _count(users, (named.kind, named.name), +1)
-    return replace(state, names=names, pending=pending, failed=failed, on_host=on_host, usage=usage, policy_users=users)
+    return replace(
+        state,
+        names=names,
+        pending=pending,
+        failed=failed,
+        on_host=on_host,
+        members=members,
+        usage=usage,
+        policy_users=users,
+    )
 
 
 def _add(usage: Map[str, Amount], namespace: str, amount: Amount) -> Map[str, Amount]:

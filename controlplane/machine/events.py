@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 from controlplane.model.gc import Deletion
+from controlplane.model.groups import MicroVMGroup
 from controlplane.model.resources import Host, MicroVM, Namespace, Operation, Policy
 from controlplane.model.types import Kind, record
 
-Declared = Host | Namespace | Policy | MicroVM | Operation
+Declared = Host | Namespace | Policy | MicroVM | MicroVMGroup | Operation
 
 
 class EventType(StrEnum):

@@ -26,6 +26,8 @@ class Code(StrEnum):
     HOST_IN_USE = "host_in_use"
     HOST_NOT_LOST = "host_not_lost"
     HELD = "held"
+    OWNED_BY_GROUP = "owned_by_group"
+    """A member of a group is declared by its group."""
     QUOTA_EXCEEDED = "quota_exceeded"
     INSUFFICIENT_CAPACITY = "insufficient_capacity"
     CONSTRAINT_VIOLATED = "constraint_violated"

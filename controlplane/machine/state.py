@@ -18,6 +18,7 @@ from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.gc import Tally
+from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import POLICIES
 from controlplane.model.resources import (
     Amount,
@@ -113,6 +114,8 @@ class State:
     join_tokens: Table[JoinToken] = Table()
     holders: Table[Holder] = Table()
     """By kind and name (`holder_key`): the certificates that the cluster issued."""
+    microvm_groups: Table[MicroVMGroup] = Table()
+    """By namespace and name (`group_key`)."""
     data_keys: Table[DataKey] = Table()
     """By id: what secrets are sealed with; none before the first."""
 
@@ -124,6 +127,8 @@ class State:
     """Index: uids of the microVMs whose host cannot run them."""
     on_host: Map[str, Map[str, None]] = Map()
     """Index: host to the uids placed on it, tombstones included."""
+    members: Map[str, Map[str, None]] = Map()
+    """Index: uid of a group to the uids of its members, tombstones included."""
     with_strangers: Map[str, None] = Map()
     """Index: hosts that tell of microVMs that nobody declares."""
     usage: Map[str, Amount] = Map()
@@ -167,6 +172,15 @@ class State:
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")
         return None if uid is None else self.microvms.get(uid)
+
+    def microvm_group(self, namespace: str, name: str) -> MicroVMGroup | None:
+        return self.microvm_groups.get(group_key(namespace, name))
+
+    def members_of(self, group: str) -> Iterator[MicroVM]:
+        """Every member of the group with this uid, tombstones included, in order of uid."""
+        uids = self.members.get(group)
+        for uid in sorted(uids) if uids is not None else ():
+            yield self.microvms[uid]
 
     def microvms_on(self, host: str) -> Iterator[MicroVM]:
         """Everything placed on `host`, tombstones included, in order of uid."""

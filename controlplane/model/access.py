@@ -49,6 +49,8 @@ class AccessKind(StrEnum):
     HOST = "Host"
     NAMESPACE = "Namespace"
     MICROVM = "MicroVM"
+    MICROVM_GROUP = "MicroVMGroup"
+    """Whoever may declare one must be allowed to declare its members, too."""
     PLACEMENT_POLICY = "PlacementPolicy"
     FAILOVER_POLICY = "FailoverPolicy"
     GC_POLICY = "GCPolicy"
@@ -75,7 +77,7 @@ class AccessKind(StrEnum):
     """What nodes ask each other."""
 
 
-NAMESPACED = frozenset({AccessKind.MICROVM, AccessKind.OPERATION, AccessKind.NAMESPACE})
+NAMESPACED = frozenset({AccessKind.MICROVM, AccessKind.MICROVM_GROUP, AccessKind.OPERATION, AccessKind.NAMESPACE})
 """A namespace itself counts as being in it."""
 
 GUARDED = frozenset({AccessKind.ROLE, AccessKind.ROLE_BINDING})
@@ -147,6 +149,7 @@ _VISIBLE = [
     AccessKind.HOST,
     AccessKind.NAMESPACE,
     AccessKind.MICROVM,
+    AccessKind.MICROVM_GROUP,
     AccessKind.PLACEMENT_POLICY,
     AccessKind.FAILOVER_POLICY,
     AccessKind.GC_POLICY,
@@ -172,7 +175,7 @@ BUILT_IN: Mapping[str, RoleSpec] = {
             ),
             Rule(
                 verbs=[Verb.DECLARE, Verb.DELETE],
-                kinds=[AccessKind.PLACEMENT_POLICY, AccessKind.FAILOVER_POLICY],
+                kinds=[AccessKind.MICROVM_GROUP, AccessKind.PLACEMENT_POLICY, AccessKind.FAILOVER_POLICY],
             ),
             Rule(verbs=[Verb.ACT, Verb.HOLD, Verb.CONFIRM], kinds=[AccessKind.HOST]),
             Rule(verbs=[Verb.ACT], kinds=[AccessKind.COLLECTION]),

@@ -418,6 +418,8 @@ class MicroVM:
     hold: Held | None = None
     move: Move | None = None
     stay: Stay | None = None
+    group: str | None = None
+    """Uid of the group that it is a member of."""
     sealed: dict[str, SealedValue] = field(default_factory=dict[str, SealedValue])
     """The values that `spec.sensitive_metadata` has the digests of."""
 

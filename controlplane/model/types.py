@@ -115,3 +115,4 @@ class Kind(StrEnum):
     GC_POLICY = "GCPolicy"
     ROLE = "Role"
     ROLE_BINDING = "RoleBinding"
+    MICROVM_GROUP = "MicroVMGroup"

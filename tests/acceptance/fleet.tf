@@ -133,6 +133,70 @@ resource "flintlock_role_binding" "ci" {
   }
 }
 
+resource "flintlock_microvm_group" "full" {
+  name        = "group"
+  namespace   = flintlock_namespace.all.name
+  labels      = { app = "group" }
+  annotations = { note = "kept" }
+  replicas    = 0
+  template = {
+    vcpu         = 1
+    memory_in_mb = 128
+    kernel = {
+      image              = "demo/kernel:6.1"
+      filename           = "boot/vmlinux"
+      cmdline            = { quiet = "" }
+      add_network_config = true
+    }
+    initrd = { image = "demo/initrd:1", filename = "boot/initrd" }
+    root_volume = {
+      kind             = "ephemeral"
+      container_source = "demo/root:1"
+      is_read_only     = false
+      mount_point      = "/"
+      partition_id     = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+      size_in_mb       = 64
+    }
+    additional_volumes = {
+      data  = { kind = "local", size_in_mb = 16, mount_point = "/data", partition_id = "1" }
+      seed  = { container_source = "demo/seed:1", is_read_only = true }
+      share = { kind = "shared", virtiofs_source = "/srv/share" }
+    }
+    interfaces   = { eth1 = { type = "tap", bridge_name = "br0" } }
+    metadata     = { user-data = "#cloud-config\n" }
+    provider     = "simulated"
+    drift_policy = "repair"
+    placement    = { policy = flintlock_placement_policy.plain.name, required_host_labels = { rack = "r1" } }
+    recovery = {
+      on_host_failure = "restart_elsewhere"
+      on_detach       = "pause"
+      allow_data_loss = true
+      policy          = flintlock_failover_policy.plain.name
+    }
+  }
+  spread   = { by = "rack", max_per = 2 }
+  rollout  = { max_surge = 0, max_unavailable = 1, ready_deadline_s = 60 }
+  wait_for = "ready"
+  timeouts {
+    create = "1m"
+    update = "1m"
+    delete = "1m"
+  }
+}
+
+resource "flintlock_microvm_group" "plain" {
+  name      = "bare"
+  namespace = flintlock_namespace.all.name
+  replicas  = 0
+  template = {
+    vcpu         = 1
+    memory_in_mb = 128
+    kernel       = { image = "demo/kernel:6.1" }
+    root_volume  = { virtiofs_source = "/srv/root" }
+    placement    = { spread = { by = "rack", max_per = 2, match_labels = { app = "group" } } }
+  }
+}
+
 resource "flintlock_microvm" "full" {
   name         = "full"
   namespace    = flintlock_namespace.all.name

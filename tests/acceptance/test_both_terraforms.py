@@ -127,6 +127,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
 
     # By command. What Terraform alone knows is not in the API, so it is not imported; an apply puts it into the state.
     local = frozenset({"timeouts", "wait_for"})
+    assert_import_by_command(tf, "flintlock_microvm_group.plain", "all/bare", ignore=local)
     assert_import_by_command(tf, 'flintlock_host.this["h1"]', "h1", ignore=local)
     assert_import_by_command(tf, "flintlock_namespace.all", "all", ignore=local)
     assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
@@ -134,6 +135,7 @@ def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: 
     assert_import_by_command(tf, "flintlock_gc_policy.this", "default", ignore=local)
     assert_import_by_command(tf, "flintlock_role.operators", "operators", ignore=local)
     assert_import_by_command(tf, "flintlock_role_binding.ci", "ci", ignore=local)
+    assert_import_by_command(tf, "flintlock_microvm_group.full", "all/group", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery"})
     generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
     apply_and_settle(tf)

@@ -14,6 +14,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     Destroyed,
@@ -29,6 +30,7 @@ from controlplane.model.commands import (
     Resurrect,
 )
 from controlplane.model.gc import Leftover, LeftoverKind
+from controlplane.model.groups import MicroVMGroupSpec, Rollout
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -97,6 +99,22 @@ def declare_microvm(
         labels=labels or {},
         when=when,
     )
+
+
+def declare_group(
+    name: str = "web",
+    *,
+    replicas: int = 3,
+    template: MicroVMSpec | None = None,
+    rollout: Rollout | None = None,
+    labels: dict[str, str] | None = None,
+    **spec: Any,
+) -> DeclareMicroVMGroup:
+    """A group in `demo` of microVMs of 1 vcpu and 128 MB."""
+    declared = MicroVMGroupSpec(
+        replicas=replicas, template=template or microvm_spec(), rollout=rollout or Rollout(), **spec
+    )
+    return DeclareMicroVMGroup(namespace="demo", name=name, uid=f"group-{name}", spec=declared, labels=labels or {})
 
 
 def inventory(

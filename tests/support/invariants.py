@@ -45,6 +45,7 @@ from controlplane.model.commands import (
     RotateAuthority,
 )
 from controlplane.model.gc import Trigger
+from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import policies_named
 from controlplane.model.resources import (
     Amount,
@@ -92,7 +93,7 @@ def check_snapshot(state: State) -> None:
     assert dump(loaded) == data
     for name in TABLES:
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("names", "pending", "failed", "on_host", "with_strangers"):
+    for name in ("names", "pending", "failed", "on_host", "members", "with_strangers"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -159,7 +160,7 @@ def _check_indexes(state: State) -> None:
         rebuilt = reindex_microvm(rebuilt, None, state.microvms[uid])
     for host in state.hosts.values():
         rebuilt = reindex_host(rebuilt, None, host)
-    for name in ("names", "pending", "failed", "on_host", "with_strangers", "usage", "policy_users"):
+    for name in ("names", "pending", "failed", "on_host", "members", "with_strangers", "usage", "policy_users"):
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
     assert sorted(state.key_order) == sorted(state.keys)
@@ -425,12 +426,14 @@ def _still_there(host: Host, after: State) -> bool:
 def _key(value: Declared) -> str:
     if isinstance(value, Operation):
         return value.id
+    if isinstance(value, MicroVMGroup):
+        return group_key(str(value.meta.namespace), value.meta.name)
     return value.meta.uid if isinstance(value, MicroVM) else value.meta.name
 
 
 def _records(
     state: State, kind: Kind
-) -> Table[Host] | Table[Namespace] | Table[Policy] | Table[MicroVM] | Table[Operation]:
+) -> Table[Host] | Table[Namespace] | Table[Policy] | Table[MicroVM] | Table[MicroVMGroup] | Table[Operation]:
     match kind:
         case Kind.HOST:
             return state.hosts
@@ -440,5 +443,7 @@ def _records(
             return state.policies_of(kind)
         case Kind.MICROVM:
             return state.microvms
+        case Kind.MICROVM_GROUP:
+            return state.microvm_groups
         case Kind.OPERATION:
             return state.operations

@@ -212,6 +212,8 @@ def labels_of(state: State, kind: AccessKind, namespace: str | None, name: str) 
     match kind:
         case AccessKind.MICROVM:
             found = state.microvm(namespace or "", name)
+        case AccessKind.MICROVM_GROUP:
+            found = state.microvm_group(namespace or "", name)
         case AccessKind.HOST:
             found = state.hosts.get(name)
         case AccessKind.NAMESPACE:

@@ -63,6 +63,7 @@ def _declared(path: str, kind: AccessKind) -> dict[str, Needs]:
     }
 
 
+_GROUP = "/namespaces/{namespace}/microvmgroups/{name}"
 _VM = "/namespaces/{namespace}/microvms/{name}"
 
 ROUTES: dict[str, Needs] = {
@@ -93,6 +94,11 @@ ROUTES: dict[str, Needs] = {
     f"GET {_VM}/why": _one(Verb.READ, AccessKind.MICROVM),
     f"GET {_VM}/console": _one(Verb.CONSOLE, AccessKind.MICROVM),
     f"POST {_VM}/actions/{{action}}": _one(Verb.ACT, AccessKind.MICROVM),
+    f"GET {_GROUP}": _one(Verb.READ, AccessKind.MICROVM_GROUP),
+    f"PUT {_GROUP}": _one(Verb.DECLARE, AccessKind.MICROVM_GROUP),
+    f"DELETE {_GROUP}": _one(Verb.DELETE, AccessKind.MICROVM_GROUP),
+    "GET /microvmgroups": _some(AccessKind.MICROVM_GROUP),
+    "GET /namespaces/{namespace}/microvmgroups": _some(AccessKind.MICROVM_GROUP),
     "GET /microvms": _some(AccessKind.MICROVM),
     "GET /namespaces/{namespace}/microvms": _some(AccessKind.MICROVM),
     "GET /microvms/by-uid/{uid}": _some(AccessKind.MICROVM),

@@ -16,7 +16,17 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from controlplane.api.http import dryrun, problems, reads, sealing, shapes
 from controlplane.api.http.access import KIND_OF, Asker, about_named, labels_of
-from controlplane.api.http.declarations import ITEM_OF, ITEMS, ApplyBody, Identity, Item, MicroVMItem, Removal
+from controlplane.api.http.declarations import (
+    ITEM_OF,
+    ITEMS,
+    ApplyBody,
+    Identity,
+    Item,
+    MicroVMGroupItem,
+    MicroVMItem,
+    Removal,
+)
+from controlplane.api.http.declaring import declares
 from controlplane.api.http.services import Services
 from controlplane.decide.access import Question
 from controlplane.identity.principal import Principal
@@ -33,9 +43,11 @@ _RANK = {
     Kind.GC_POLICY: 1,
     Kind.HOST: 2,
     Kind.MICROVM: 3,
+    Kind.MICROVM_GROUP: 3,
     Kind.ROLE: 4,
     Kind.ROLE_BINDING: 5,
 }
+_NAMESPACED = (Kind.MICROVM, Kind.MICROVM_GROUP)
 _FORBIDDEN = "forbidden"
 _AT_ONCE = 256
 """Items that are checked in one go, and keyed ones that are proposed at the same time."""
@@ -139,13 +151,14 @@ def _declared(services: Services, pointer: str, item: Item) -> Step:
     if isinstance(item, MicroVMItem):
         about = About(item.kind, item.namespace, item.name)
         return Step(pointer=pointer, about=about, command=command, secrets=item.sensitive_metadata)
-    return Step(pointer=pointer, about=About(item.kind, None, item.name), command=command)
+    namespace = item.namespace if isinstance(item, MicroVMGroupItem) else None
+    return Step(pointer=pointer, about=About(item.kind, namespace, item.name), command=command)
 
 
 def _deletion(pointer: str, raw: object, state: State) -> Step:
     item = _check(Removal, pointer, raw)
-    if (item.namespace is None) is (item.kind is Kind.MICROVM):
-        raise problems.invalid(f"{pointer}/namespace", "is required for microVMs, and only for them")
+    if (item.namespace is None) is (item.kind in _NAMESPACED):
+        raise problems.invalid(f"{pointer}/namespace", "is required for microVMs and groups, and only for them")
     about = About(item.kind, item.namespace, item.name)
     command = Delete(kind=item.kind, namespace=item.namespace, name=item.name, reason=item.reason)
     there = reads.find_for(state, command) is not None
@@ -174,7 +187,7 @@ def _questions(step: Step, state: State) -> Iterator[Question]:
         return
     if labels is not None:
         yield about_named(Verb.DECLARE, kind, namespace, name, labels)
-    yield about_named(Verb.DECLARE, kind, namespace, name, cast("Declaration", step.command).labels)
+    yield from declares(cast("Declaration", step.command))
 
 
 async def _asked_again(asker: Asker, step: Step, questions: Sequence[Question]) -> Step:

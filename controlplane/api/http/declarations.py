@@ -12,12 +12,14 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
     DeclareRoleBinding,
     Precondition,
 )
+from controlplane.model.groups import MicroVMGroupSpec
 from controlplane.model.spec import (
     FailoverPolicySpec,
     GCPolicySpec,
@@ -61,6 +63,21 @@ class MicroVMBody(Body):
 
     def command(self, namespace: str, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareMicroVM:
         return DeclareMicroVM(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            spec=self.spec,
+            labels=self.labels,
+            annotations=self.annotations,
+            when=when,
+        )
+
+
+class MicroVMGroupBody(Body):
+    spec: MicroVMGroupSpec
+
+    def command(self, namespace: str, name: str, *, uid: str, when: Precondition = _ALWAYS) -> DeclareMicroVMGroup:
+        return DeclareMicroVMGroup(
             namespace=namespace,
             name=name,
             uid=uid,
@@ -139,6 +156,7 @@ class RoleBindingBody(Body):
 
 DeclaredKind = Literal[
     Kind.MICROVM,
+    Kind.MICROVM_GROUP,
     Kind.HOST,
     Kind.NAMESPACE,
     Kind.PLACEMENT_POLICY,
@@ -165,6 +183,15 @@ class MicroVMItem(MicroVMBody):
     name: Name
 
     def declare(self, *, uid: str) -> DeclareMicroVM:
+        return self.command(self.namespace, self.name, uid=uid)
+
+
+class MicroVMGroupItem(MicroVMGroupBody):
+    kind: Literal[Kind.MICROVM_GROUP]
+    namespace: Name
+    name: Name
+
+    def declare(self, *, uid: str) -> DeclareMicroVMGroup:
         return self.command(self.namespace, self.name, uid=uid)
 
 
@@ -226,6 +253,7 @@ class RoleBindingItem(RoleBindingBody):
 
 Item = (
     MicroVMItem
+    | MicroVMGroupItem
     | HostItem
     | NamespaceItem
     | PlacementPolicyItem
@@ -236,6 +264,7 @@ Item = (
 )
 ITEM_OF: dict[Kind, type[Item]] = {
     Kind.MICROVM: MicroVMItem,
+    Kind.MICROVM_GROUP: MicroVMGroupItem,
     Kind.HOST: HostItem,
     Kind.NAMESPACE: NamespaceItem,
     Kind.PLACEMENT_POLICY: PlacementPolicyItem,
@@ -249,7 +278,7 @@ ITEMS = TypeAdapter(list[Annotated[Item, Field(discriminator="kind")]])
 
 class Removal(Input):
     kind: DeclaredKind
-    namespace: Name | None = Field(default=None, description="Of microVMs.")
+    namespace: Name | None = Field(default=None, description="Of microVMs and groups.")
     name: Name
     reason: Annotated[str, StringConstraints(max_length=1024, pattern=LINE_PATTERN)] = Field(
         default="", description="Why it is deleted; shown wherever the deletion is."

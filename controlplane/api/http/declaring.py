@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -18,7 +18,14 @@ from controlplane.api.http.services import Services, services_in
 from controlplane.decide.access import Question
 from controlplane.identity.principal import Principal
 from controlplane.model.access import Verb
-from controlplane.model.commands import Declaration, DeclareHost, DeclareMicroVM, DeclareNamespace, Precondition
+from controlplane.model.commands import (
+    Declaration,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareMicroVMGroup,
+    DeclareNamespace,
+    Precondition,
+)
 from controlplane.model.policies import KIND_DECLARED
 from controlplane.model.types import Kind
 
@@ -64,7 +71,8 @@ async def declare(asked: Asked, command: Declaration, *, warnings: Sequence[str]
     """The object with `warnings`, or what a dry run found. Raises ApiError and LogError."""
     services, actor = asked.services, asked.actor
     # The route's rule was about the labels that it has; this is about those that it is to have.
-    await asked.asker.require(declares(command))
+    for question in declares(command):
+        await asked.asker.require(question)
     if asked.dry_run:
         state = await reads.snapshot(services)
         return respond(await dryrun.declare(services, actor, state, command, warnings), state)
@@ -72,16 +80,20 @@ async def declare(asked: Asked, command: Declaration, *, warnings: Sequence[str]
     return writes.answer_declared(state, command, outcome, warnings)
 
 
-def declares(command: Declaration) -> Question:
-    """What whoever declares this has to be allowed."""
-    namespace = command.namespace if isinstance(command, DeclareMicroVM) else None
-    return about_named(Verb.DECLARE, kind_of(command), namespace, command.name, command.labels)
+def declares(command: Declaration) -> Iterator[Question]:
+    """What whoever declares this has to be allowed: of a group, also microVMs with its name and labels."""
+    namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
+    yield about_named(Verb.DECLARE, kind_of(command), namespace, command.name, command.labels)
+    if isinstance(command, DeclareMicroVMGroup):
+        yield about_named(Verb.DECLARE, Kind.MICROVM, namespace, command.name, command.labels)
 
 
 def kind_of(command: Declaration) -> Kind:
     match command:
         case DeclareMicroVM():
             return Kind.MICROVM
+        case DeclareMicroVMGroup():
+            return Kind.MICROVM_GROUP
         case DeclareHost():
             return Kind.HOST
         case DeclareNamespace():

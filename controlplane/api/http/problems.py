@@ -121,6 +121,7 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
         "Only a host that is suspect, detached or fenced can be confirmed as off; see `flintctl host show`.",
     ),
     Code.HELD: (409, "It is held", "Release it with `flintctl release KIND/NAME` once it need not stay."),
+    Code.OWNED_BY_GROUP: (409, "It belongs to a group", "Change the group's template, or choose another name."),
     Code.QUOTA_EXCEEDED: (409, "The namespace's quota is used up", "Raise the quota or delete what is not needed."),
     Code.INSUFFICIENT_CAPACITY: (409, "The host has no room", "Ask for less, or free capacity on the host."),
     Code.CONSTRAINT_VIOLATED: (409, "A placement constraint would be violated", ""),

@@ -33,6 +33,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
@@ -42,6 +43,7 @@ from controlplane.model.commands import (
     HoldKind,
     Release,
 )
+from controlplane.model.groups import MicroVMGroup
 from controlplane.model.policies import KIND_DECLARED
 from controlplane.model.resources import (
     FailoverPolicy,
@@ -57,7 +59,9 @@ from controlplane.model.resources import (
 from controlplane.model.types import Kind
 
 Item = TypeVar("Item")
-Declared = TypeVar("Declared", Host, Namespace, PlacementPolicy, FailoverPolicy, GCPolicy, Role, RoleBinding)
+Declared = TypeVar(
+    "Declared", Host, Namespace, MicroVMGroup, PlacementPolicy, FailoverPolicy, GCPolicy, Role, RoleBinding
+)
 
 
 async def snapshot(services: Services, *, stale: bool = False) -> State:
@@ -91,6 +95,8 @@ def find(state: State, kind: Kind, namespace: str | None, name: str) -> Record |
     match kind:
         case Kind.MICROVM:
             return state.microvm(namespace or "", name)
+        case Kind.MICROVM_GROUP:
+            return state.microvm_group(namespace or "", name)
         case Kind.HOST:
             host = state.hosts.get(name)
             return host if host is not None and host.declared else None
@@ -107,6 +113,8 @@ def find_for(state: State, command: Command) -> Record | None:
     match command:
         case DeclareMicroVM() | Act():
             return state.microvm(command.namespace, command.name)
+        case DeclareMicroVMGroup():
+            return state.microvm_group(command.namespace, command.name)
         case DeclareHost():
             return find(state, Kind.HOST, None, command.name)
         case ConfirmOff() | ActOnHost():
@@ -179,7 +187,7 @@ class ListQuery:
     after: str | None
 
     def page(self, objects: Mapping[str, Declared]) -> tuple[list[Declared], str | None]:
-        """See `page`; keys are names."""
+        """See `page`; keys are names, with the namespace before those that are in one."""
         return page(
             objects.items(),
             limit=self.limit,

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from controlplane.api.http.group_shapes import MicroVMGroupResource
 from controlplane.api.http.host_shapes import HostResource
 from controlplane.api.http.policy_shapes import (
     FailoverPolicyResource,
@@ -98,6 +99,7 @@ class MicroVMResource(Resource):
 
 AnyResource = (
     MicroVMResource
+    | MicroVMGroupResource
     | HostResource
     | NamespaceResource
     | PlacementPolicyResource
@@ -117,6 +119,9 @@ class Declared(Shape):
 
 
 class DeclaredMicroVM(Declared, MicroVMResource): ...
+
+
+class DeclaredMicroVMGroup(Declared, MicroVMGroupResource): ...
 
 
 class DeclaredHost(Declared, HostResource): ...
@@ -142,6 +147,7 @@ class DeclaredRoleBinding(Declared, RoleBindingResource): ...
 
 AnyDeclared = (
     DeclaredMicroVM
+    | DeclaredMicroVMGroup
     | DeclaredHost
     | DeclaredNamespace
     | DeclaredPlacementPolicy

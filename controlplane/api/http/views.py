@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
-from controlplane.api.http import cluster_shapes, found_views, host_shapes, host_views, policy_shapes, shape, shapes
+from controlplane.api.http import (
+    cluster_shapes,
+    found_views,
+    group_shapes,
+    host_shapes,
+    host_views,
+    policy_shapes,
+    shape,
+    shapes,
+)
 from controlplane.api.http.times import iso
 from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.conditions import (
@@ -18,9 +27,11 @@ from controlplane.decide.conditions import (
 )
 from controlplane.decide.drift import DriftField, classify
 from controlplane.decide.failover import failover
+from controlplane.decide.group_progress import group_conditions, progress
 from controlplane.machine.convergence import current_observation
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.state import State
+from controlplane.model.groups import MicroVMGroup, MicroVMGroupSpec
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -46,7 +57,7 @@ from controlplane.model.spec import (
     PlacementPolicySpec,
 )
 
-Record = MicroVM | Host | Namespace | Policy
+Record = MicroVM | MicroVMGroup | Host | Namespace | Policy
 
 
 class _Common(TypedDict):
@@ -83,6 +94,12 @@ class _MicroVM(_Common):
     status: shapes.MicroVMStatus
 
 
+class _MicroVMGroup(_Common):
+    namespace: str
+    spec: MicroVMGroupSpec
+    status: group_shapes.MicroVMGroupStatus
+
+
 class _Host(_Common):
     declared: bool
     spec: HostSpec | None
@@ -113,6 +130,8 @@ def resource(state: State, record: Record) -> shapes.AnyResource:
     match record:
         case MicroVM():
             return microvm(state, record)
+        case MicroVMGroup():
+            return microvm_group(state, record)
         case Host():
             return host(state, record)
         case Namespace():
@@ -134,6 +153,8 @@ def declared(state: State, record: Record, *, warnings: list[str], changed: bool
     match record:
         case MicroVM():
             return shapes.DeclaredMicroVM(**_microvm(state, record), warnings=warnings, changed=changed)
+        case MicroVMGroup():
+            return shapes.DeclaredMicroVMGroup(**_microvm_group(state, record), warnings=warnings, changed=changed)
         case Host():
             return shapes.DeclaredHost(**_host(state, record), warnings=warnings, changed=changed)
         case Namespace():
@@ -197,6 +218,31 @@ def microvm_status(state: State, vm: MicroVM) -> shapes.MicroVMStatus:
         conditions=_conditions(conditions(state, vm)),
         drift=shapes.DriftShape(class_=drift.klass, fields=drift_fields(drift.fields)),
     )
+
+
+def microvm_group(state: State, group: MicroVMGroup) -> group_shapes.MicroVMGroupResource:
+    return group_shapes.MicroVMGroupResource(**_microvm_group(state, group))
+
+
+def _microvm_group(state: State, group: MicroVMGroup) -> _MicroVMGroup:
+    at = progress(state, group)
+    return {
+        **_common(group.meta),
+        "namespace": str(group.meta.namespace),
+        "spec": group.spec,
+        "status": group_shapes.MicroVMGroupStatus(
+            phase="active" if group.deletion is None else "deleting",
+            replicas=at.replicas,
+            updated=at.updated,
+            ready=at.ready,
+            unavailable=at.unavailable,
+            ending=at.ending,
+            drifted=at.drifted,
+            complete=at.complete,
+            deletion=found_views.deletion(group.deletion),
+            conditions=_conditions(group_conditions(group, at)),
+        ),
+    }
 
 
 def host_phase(record: Host) -> host_shapes.HostPhaseName:

@@ -98,7 +98,7 @@ def delete(
     client = options.client(ctx)
     pending: list[Document] = []
     for document in wanted:
-        if document.kind != "MicroVM" and wait:
+        if document.kind not in documents.NAMESPACED and wait:
             # A namespace or host can only go once its microVMs are confirmed gone.
             _await_deletions(client, pending)
         outcome = delete_path(client, document.path, document.label, wait=False, reason=reason)

@@ -108,7 +108,10 @@ def await_gone(client: Client, path: str, name: str) -> str:
     give_up = time.monotonic() + DELETE_WAIT_S
     while time.monotonic() < give_up:
         try:
-            client.get(path, {"wait_for": "gone", "wait_s": 20}, read_timeout_s=40)
+            if "/microvms/" in path:
+                client.get(path, {"wait_for": "gone", "wait_s": 20}, read_timeout_s=40)
+            else:
+                client.get(path)
         except ProblemError as problem:
             if problem.code == "not_found":
                 return "deleted"

@@ -22,6 +22,7 @@ from controlplane.cli.values import Json, dig, objects, text
 READY_TIMEOUT_S = 90.0
 STOP_GRACE_S = 20.0
 PURGE_TIMEOUT_S = 60.0
+_DESTROYED = ("/microvmgroups", "/microvms")
 _POLL_S = 0.2
 _LOG_TAIL_LINES = 15
 
@@ -147,17 +148,19 @@ class DevCluster:
         """Ask the cluster to destroy everything, and wait until the hosts have confirmed it. Raises CliError."""
         client = self.client()
         give_up = time.monotonic() + PURGE_TIMEOUT_S
-        while microvms := objects(client.get("/microvms", {"limit": 500}).body, "items"):
-            for microvm in microvms:
-                if microvm.get("deletion_requested_at") is None:
+        while there := [
+            each for path in _DESTROYED for each in objects(client.get(path, {"limit": 500}).body, "items")
+        ]:
+            for each in there:
+                if each.get("deletion_requested_at") is None:
                     try:
-                        client.request("DELETE", f"/namespaces/{microvm['namespace']}/microvms/{microvm['name']}")
+                        client.request("DELETE", _path_of(each))
                     except ProblemError as problem:
                         if problem.status != 404:
                             raise
             if time.monotonic() > give_up:
-                raise CliError(f"{len(microvms)} microVMs are still there after {PURGE_TIMEOUT_S:.0f} s")
-            self._progress.moving(f"Waiting for {len(microvms)} microVMs to be destroyed")
+                raise CliError(f"{len(there)} microVMs and groups are still there after {PURGE_TIMEOUT_S:.0f} s")
+            self._progress.moving(f"Waiting for {len(there)} microVMs and groups to be destroyed")
             time.sleep(_POLL_S)
 
     def purge(self) -> list[str]:
@@ -181,3 +184,9 @@ class DevCluster:
 def _child_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Settings come from the file alone: a stray FLINTLOCK_NODE__... of the user's shell must not reach three nodes."""
     return {key: value for key, value in environ.items() if not key.startswith("FLINTLOCK_")}
+
+
+def _path_of(resource: Json) -> str:
+    """Of a microVM or a group."""
+    collection = "microvms" if resource["kind"] == "MicroVM" else "microvmgroups"
+    return f"/namespaces/{resource['namespace']}/{collection}/{resource['name']}"

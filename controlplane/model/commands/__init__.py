@@ -26,6 +26,7 @@ from controlplane.model.commands.declaring import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclarePolicy,
@@ -48,6 +49,7 @@ from controlplane.model.commands.envelope import (
     open_payload,
     seal,
 )
+from controlplane.model.commands.groups import NewMember, Stall, StepGroup
 from controlplane.model.commands.hosts import (
     AgentConnected,
     AgentLost,
@@ -95,6 +97,7 @@ __all__ = [
     "DeclareGCPolicy",
     "DeclareHost",
     "DeclareMicroVM",
+    "DeclareMicroVMGroup",
     "DeclareNamespace",
     "DeclarePlacementPolicy",
     "DeclarePolicy",
@@ -120,6 +123,7 @@ __all__ = [
     "Join",
     "MarkStaying",
     "MarkUnplaced",
+    "NewMember",
     "NoteApiTokenUses",
     "OverrideBreaker",
     "Place",
@@ -136,6 +140,8 @@ __all__ = [
     "RevokeJoinToken",
     "RotateApiToken",
     "RotateAuthority",
+    "Stall",
+    "StepGroup",
     "UnknownEntryError",
     "WitnessRequests",
     "Witnessed",

@@ -7,6 +7,7 @@ from enum import StrEnum
 from msgspec import field
 
 from controlplane.model.access import RoleBindingSpec, RoleSpec
+from controlplane.model.groups import MicroVMGroupSpec
 from controlplane.model.secrets import SealedValue
 from controlplane.model.spec import (
     FailoverPolicySpec,
@@ -115,7 +116,18 @@ class DeclareMicroVM:
     """Values of `spec.sensitive_metadata`; those that it has already may be left out."""
 
 
-Declaration = DeclareNamespace | DeclarePolicy | DeclareHost | DeclareMicroVM
+@record
+class DeclareMicroVMGroup:
+    namespace: str
+    name: str
+    uid: str
+    spec: MicroVMGroupSpec
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    when: Precondition = Precondition()
+
+
+Declaration = DeclareNamespace | DeclarePolicy | DeclareHost | DeclareMicroVM | DeclareMicroVMGroup
 
 
 @record

@@ -34,12 +34,14 @@ from controlplane.model.commands.declaring import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
     DeclareRoleBinding,
     Delete,
 )
+from controlplane.model.commands.groups import StepGroup
 from controlplane.model.commands.hosts import (
     AgentConnected,
     AgentLost,
@@ -123,6 +125,8 @@ Command = (
     | Join
     | RenewCertificate
     | RevokeCertificates
+    | DeclareMicroVMGroup
+    | StepGroup
     | RotateAuthority
     | AbortRotation
     | RetireAuthority
@@ -181,6 +185,8 @@ KINDS: dict[str, type[Command]] = {
     "join": Join,
     "renew_certificate": RenewCertificate,
     "revoke_certificates": RevokeCertificates,
+    "declare_microvm_group": DeclareMicroVMGroup,
+    "step_group": StepGroup,
     "rotate_authority": RotateAuthority,
     "abort_rotation": AbortRotation,
     "retire_authority": RetireAuthority,

@@ -22,6 +22,7 @@ from provider_shim.resources.gc_policy import GCPolicyResource
 from provider_shim.resources.host import HostResource
 from provider_shim.resources.microvm.listing import MicroVMList
 from provider_shim.resources.microvm.resource import MicroVMResource
+from provider_shim.resources.microvm_group import MicroVMGroupResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.placement_policy import PlacementPolicyResource
 from provider_shim.resources.role import RoleResource
@@ -84,6 +85,7 @@ class FlintlockProvider(Provider):
             PlacementPolicyResource,
             FailoverPolicyResource,
             GCPolicyResource,
+            MicroVMGroupResource,
             RoleResource,
             RoleBindingResource,
             MicroVMResource,

@@ -28,7 +28,7 @@ class Translation:
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
     """Attribute name -> API name, at the top of the spec."""
     unset_is_empty: frozenset[str] = frozenset()
-    """Top-level objects that the API always has: leaving them out is the same as writing them without attributes."""
+    """Objects, at any depth, that the API always has: leaving one out is the same as writing it without attributes."""
 
     def body(self, state: Mapping[str, Value]) -> dict[str, Any]:
         """The PUT body of a state: labels, annotations and spec, without what is null."""
@@ -48,15 +48,49 @@ class Translation:
         merged: dict[str, Value] = {}
         for name, each in self.attributes.items():
             source = stored if name in BESIDE_SPEC else spec
-            merged[name] = self._merge_top(
+            merged[name] = self._merge_named(
                 name, each, _known(prior.get(name)), source.get(self.renames.get(name, name))
             )
         return merged
 
-    def _merge_top(self, name: str, each: Attribute, prior: Value, stored: Any) -> Value:
+    def _merge_named(self, name: str, each: Attribute, prior: Any, stored: Any) -> Value:
         if name in self.unset_is_empty and prior is None and _normal(each, stored or {}) == _normal(each, {}):
             return None
-        return _merge(each, prior, stored)
+        return self._merge(each, prior, stored)
+
+    def _merge(self, each: Attribute, prior: Any, stored: Any) -> Value:
+        if prior is not None and _normal(each, prior) == _normal(each, stored):
+            return prior
+        if isinstance(each.type, Nested):
+            return self._merge_nested(each.type, prior, stored)
+        if stored is None:
+            return each.default
+        if prior is None and isinstance(each.type, MapOf | ListOf | SetOf) and not stored:
+            return None
+        return stored
+
+    def _merge_nested(self, nested: Nested, prior: Any, stored: Any) -> Value:
+        if stored is None or (not stored and prior is None and nested.mode != "single"):
+            return None
+        match nested.mode:
+            case "single":
+                return self._merge_object(nested, prior, stored)
+            case "map":
+                before: Mapping[str, Any] = prior or {}
+                return {key: self._merge_object(nested, before.get(key), inner) for key, inner in stored.items()}
+            case "list" | "set":
+                earlier: list[Any] = prior or []
+                return [
+                    self._merge_object(nested, earlier[i] if i < len(earlier) else None, inner)
+                    for i, inner in enumerate(stored)
+                ]
+
+    def _merge_object(self, nested: Nested, prior: Any, stored: Any) -> Value:
+        before: Mapping[str, Any] = prior or {}
+        return {
+            name: self._merge_named(name, each, before.get(name), stored.get(name))
+            for name, each in nested.attributes.items()
+        }
 
     def path(self, pointer: str) -> Path:
         """The attribute that a JSON pointer into a body is about; as far as it can be followed, else empty."""
@@ -143,36 +177,3 @@ def _normal(each: Attribute, value: Any) -> Any:
 
 def _normal_object(nested: Nested, value: Any) -> dict[str, Any]:
     return {name: _normal(each, value.get(name)) for name, each in nested.attributes.items()}
-
-
-def _merge(each: Attribute, prior: Any, stored: Any) -> Value:
-    if prior is not None and _normal(each, prior) == _normal(each, stored):
-        return prior
-    if isinstance(each.type, Nested):
-        return _merge_nested(each.type, prior, stored)
-    if stored is None:
-        return each.default
-    if prior is None and isinstance(each.type, MapOf | ListOf | SetOf) and not stored:
-        return None
-    return stored
-
-
-def _merge_nested(nested: Nested, prior: Any, stored: Any) -> Value:
-    if stored is None or (not stored and prior is None and nested.mode != "single"):
-        return None
-    match nested.mode:
-        case "single":
-            return _merge_object(nested, prior, stored)
-        case "map":
-            before: Mapping[str, Any] = prior or {}
-            return {key: _merge_object(nested, before.get(key), inner) for key, inner in stored.items()}
-        case "list" | "set":
-            earlier: list[Any] = prior or []
-            return [
-                _merge_object(nested, earlier[i] if i < len(earlier) else None, inner) for i, inner in enumerate(stored)
-            ]
-
-
-def _merge_object(nested: Nested, prior: Any, stored: Any) -> Value:
-    before: Mapping[str, Any] = prior or {}
-    return {name: _merge(each, before.get(name), stored.get(name)) for name, each in nested.attributes.items()}

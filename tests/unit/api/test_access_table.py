@@ -21,6 +21,7 @@ READS = {
         "Host",
         "Namespace",
         "MicroVM",
+        "MicroVMGroup",
         "PlacementPolicy",
         "FailoverPolicy",
         "GCPolicy",
@@ -38,6 +39,8 @@ OPERATES = {
     "act MicroVM",
     "hold MicroVM",
     "console MicroVM",
+    "declare MicroVMGroup",
+    "delete MicroVMGroup",
     "declare PlacementPolicy",
     "delete PlacementPolicy",
     "declare FailoverPolicy",
@@ -78,7 +81,7 @@ MAY = {
     "host": set[str](),
     "node": set[str](),
 }
-IN_NAMESPACES = {"MicroVM", "Operation", "Namespace"}
+IN_NAMESPACES = {"MicroVM", "MicroVMGroup", "Operation", "Namespace"}
 OF_ONE = {"/api/v2/microvms/by-uid/{uid}": "read MicroVM", "/api/v2/operations/{id}": "read Operation"}
 """About one object, that only its handler can find."""
 OF_BODY = {

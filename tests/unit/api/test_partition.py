@@ -41,6 +41,7 @@ NAMES = {
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v2/apply"): {"resources": []},
+    ("PUT", "/api/v2/namespaces/{namespace}/microvmgroups/{name}"): {"spec": {"replicas": 1, "template": SPEC}},
     ("PUT", "/api/v2/hosts/{name}"): {"spec": {}},
     ("PUT", "/api/v2/namespaces/{name}"): {"spec": {}},
     ("PUT", "/api/v2/placementpolicies/{name}"): {"spec": {}},

@@ -12,6 +12,12 @@ KINDS = [
     ("/namespaces/demo2", "Namespace", {"max_vcpu": 8}, {"max_vcpu": 9}),
     ("/placementpolicies/spread", "PlacementPolicy", {"required_host_labels": {"zone": "a"}}, {}),
     ("/hosts/h9", "Host", {"schedulable": True}, {"schedulable": False}),
+    (
+        "/namespaces/demo/microvmgroups/web",
+        "MicroVMGroup",
+        {"replicas": 3, "template": SPEC},
+        {"replicas": 4, "template": SPEC},
+    ),
     ("/namespaces/demo/microvms/web", "MicroVM", SPEC, {**SPEC, "vcpu": 2}),
 ]
 

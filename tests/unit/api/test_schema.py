@@ -14,6 +14,9 @@ from controlplane.api import schema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
+    "/api/v2/microvmgroups": {"get"},
+    "/api/v2/namespaces/{namespace}/microvmgroups": {"get"},
+    "/api/v2/namespaces/{namespace}/microvmgroups/{name}": {"get", "put", "delete"},
     "/api/v2/providers/registry.terraform.io/microscaler/flintlock/{document}": {"get"},
     "/api/v2/jointokens": {"get", "post"},
     "/api/v2/jointokens/{id}": {"delete"},

@@ -46,7 +46,8 @@ async def adopt_microvm(asked: declaring.Declaring, name: params.NameParam, body
     state = await reads.snapshot(services)
     found = _copy(reads.host(state, name, include_pending=False), body.instance)
     command = _command(name, found, body, await _told(services, name, found))
-    await asked.asker.require(declaring.declares(command.declaration))
+    for question in declaring.declares(command.declaration):
+        await asked.asker.require(question)
     warnings = writes.warnings_for(command.declaration.spec)
     if not asked.dry_run:
         outcome, state = await writes.propose(services, asked.actor, command, key=asked.key)

@@ -1,0 +1,1 @@
+terraform import flintlock_microvm_group.web demo/web
