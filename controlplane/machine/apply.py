@@ -157,7 +157,7 @@ def effect_of(state: State, envelope: Envelope, *, index: int, term: int) -> Eff
         )
         draft.put_key(_key(envelope), remembered)
         outcome = replace(outcome, revision=draft.revision)
-    if draft.digest == state.digest:
+    if draft.digest == state.digest and draft.state.audit is state.audit:
         return effect(after=state, outcome=outcome)
     return effect(after=draft.result(), outcome=outcome, events=draft.events, digests=draft.digests)
 

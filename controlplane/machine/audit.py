@@ -1,7 +1,9 @@
 """The audit chain: a record for every command that changed, or asked to change, what is declared or what runs.
 
-Records follow from log entries alone, so every node has the same chain, and its newest records are part of the state
-and of its digest. They are made around `apply`, which stays what it is: a refusal changes nothing but the chain.
+Records follow from log entries alone, so every node has the same chain, and its newest records are part of the state.
+They prove themselves, so its digest leaves them out: what they say of an object is a digest, too, which two builds may
+reckon differently while a cluster is upgraded (docs/adr/0162). They are made around `apply`, which stays what it is: a
+refusal changes nothing but the chain.
 
 What users ask for is recorded whatever comes of it. What the product decides by itself is recorded where it changes
 something; what agents observe, and that certificates are renewed, is not: it is no decision, and it is most of the log.
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from controlplane.machine.audit_targets import CLUSTER, digests_of, target_of
-from controlplane.machine.draft import DIGEST_MODULUS, Draft, digest_of
+from controlplane.machine.draft import Draft
 from controlplane.machine.effect import Effect
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
 from controlplane.machine.state import State, audit_key
@@ -160,7 +162,7 @@ def _append(state: State, unsealed: Sequence[AuditRecord]) -> State:
     """Each with its place in the chain; what is over the limit goes at the other end."""
     if not unsealed:
         return state
-    head, digest = state.audit_head, state.digest
+    head = state.audit_head
     previous = state.audit_at(head).hash if head else GENESIS
     links: list[tuple[str, AuditRecord]] = []
     for each in unsealed:
@@ -168,13 +170,11 @@ def _append(state: State, unsealed: Sequence[AuditRecord]) -> State:
         key = audit_key(head)
         link = sealed(msgspec.structs.replace(each, sequence=head, previous=previous))
         links.append((key, link))
-        digest += digest_of(key, link)
         previous = link.hash
     audit = state.audit.updated(links)
     if over := [audit_key(sequence) for sequence in range(state.audit_first, head + 1 - MAX_HELD)]:
-        digest -= sum([digest_of(key, audit[key]) for key in over])
         audit = audit.without(over)
-    return replace(state, audit=audit, audit_head=head, digest=digest % DIGEST_MODULUS)
+    return replace(state, audit=audit, audit_head=head)
 
 
 def _beginning(effect: Effect) -> AuditRecord:
