@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import Draft
+from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.lifecycle import MicroVMEvent
 from controlplane.machine.operations import begin, describe
 from controlplane.machine.outcome import Applied, Change, Code, Rejected
@@ -21,6 +22,7 @@ from controlplane.machine.state import State
 from controlplane.machine.steps import Result, move, stale
 from controlplane.model.commands import Adopt, DeclareMicroVM
 from controlplane.model.resources import (
+    Availability,
     Bid,
     Host,
     HostPhase,
@@ -46,7 +48,9 @@ def adopt(draft: Draft, command: Adopt) -> Result:
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=reason, pointer="/instance", uid=host.meta.uid)
     if (refused := _refusal(draft, declared, host)) is not None:
         return refused
-    vm = _made(draft, command, host)
+    if isinstance(sealed := sealed_values(draft.state, declared, None), Rejected):
+        return sealed
+    vm = replace(_made(draft, command, host), sealed=sealed)
     holds = {key: held for key, held in host.holds.items() if key != command.key}
     others = [each for each in host.unmanaged if each.key != command.key]
     draft.put_host(replace(draft.state.hosts[command.host], unmanaged=others, holds=holds))
@@ -61,6 +65,8 @@ def _obstacle(state: State, host: Host, found: Unmanaged) -> str | None:
     name = host.meta.name
     if host.phase is not HostPhase.READY:
         return f"host {name} is {host.phase.value}"
+    if (use := availability(host)) in (Availability.DRAINED, Availability.IN_MAINTENANCE):
+        return f"host {name} was emptied ({use.value}): open it first (`flintctl host uncordon {name}`)"
     if not found.ours or found.uid is None:
         return "it does not say that it is of this cluster: what others made has to be made anew"
     if (vm := state.microvms.get(found.uid)) is not None:
@@ -97,8 +103,6 @@ def _refusal(draft: Draft, declared: DeclareMicroVM, host: Host) -> Rejected | N
     )
     if refused is not None:
         return refused
-    if isinstance(sealed := sealed_values(draft.state, declared, None), Rejected):
-        return sealed
     if (reason := fencing_refusal(declared.spec, host) or capacity_refusal(host, amount)) is not None:
         message = f"host {host.meta.name}: {reason}"
         return Rejected(code=Code.CONSTRAINT_VIOLATED, message=message, pointer="/instance", uid=host.meta.uid)

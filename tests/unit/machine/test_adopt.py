@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from support.builders import agent_connected, begin_incarnation, declare_microvm, observation, report
+from support.builders import act_on_host, agent_connected, begin_incarnation, declare_microvm, observation, report
 from support.driven import DrivenMachine
 
 from controlplane.machine.outcome import Code
-from controlplane.model.commands import Act, Action, Adopt, Hold, HoldKind
+from controlplane.model.commands import Act, Action, AddDataKey, Adopt, Hold, HoldKind, HostAction, HostEvacuated
+from controlplane.model.credentials import Sealed
 from controlplane.model.resources import MicroVMPhase, OperationPhase, Unmanaged
+from controlplane.model.secrets import SealedValue
 from controlplane.model.types import replace
 
 COPY = Unmanaged(native_id="vm-old", driver="simulated", uid="vm-old", namespace="demo", name="old", epoch=3, ours=True)
@@ -89,6 +93,28 @@ def test_what_a_declaration_would_be_refused_for_is_refused(machine: DrivenMachi
 def test_a_host_that_is_not_ready_keeps_what_it_has(machine: DrivenMachine) -> None:
     machine.lose()
     machine.refuse(ADOPT, Code.CONSTRAINT_VIOLATED, "/instance")
+
+
+def test_a_host_that_was_emptied_is_given_nothing(machine: DrivenMachine) -> None:
+    machine.accept(report(unmanaged=[]))
+    machine.accept(report(host="h2", unmanaged=[COPY]))
+    there = replace(ADOPT, host="h2")
+    machine.accept(act_on_host(HostAction.DRAIN, host="h2"))
+    machine.accept(HostEvacuated(host="h2"))
+    refused = machine.refuse(there, Code.CONSTRAINT_VIOLATED, "/instance")
+    assert "open it first" in refused.message
+    machine.accept(act_on_host(HostAction.UNCORDON, host="h2"))
+    machine.accept(there)
+
+
+def test_its_secrets_are_stored_as_those_of_a_declaration(machine: DrivenMachine) -> None:
+    spec = dataclasses.replace(DECLARED.spec, sensitive_metadata={"user-data": f"hmac-sha256:{'1' * 64}"})
+    value = SealedValue(key_id="k1", box="AQID")
+    secret = replace(ADOPT, declaration=replace(DECLARED, spec=spec, sealed={"user-data": value}))
+    machine.refuse(secret, Code.STALE)
+    machine.accept(AddDataKey(id="k1", key=Sealed(key_id="ring", wrapped="AQID", box="BAUG"), replaces=None))
+    machine.accept(secret)
+    assert machine.vm("old").sealed == {"user-data": value}
 
 
 def test_after_a_restore_every_host_is_heard_first(machine: DrivenMachine) -> None:
