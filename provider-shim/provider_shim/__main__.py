@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from provider_shim import PROVIDER_SOURCE, __version__
 
 if TYPE_CHECKING:
-    from provider_shim.framework.resource import Provider
+    from provider_shim.framework.provider import Provider
 
 
 def main() -> int:

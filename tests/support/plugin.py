@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from provider_shim.framework.resource import Provider
+from provider_shim.framework.provider import Provider
 from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object
 from provider_shim.protocol.convert import write_value

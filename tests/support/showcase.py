@@ -10,8 +10,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report, attribute, error
-from provider_shim.framework.resource import Call, Provider, Resource
+from provider_shim.framework.provider import Provider
+from provider_shim.framework.resource import Resource
 from provider_shim.framework.schema import Attribute, Block, Schema
 from provider_shim.framework.types import DYNAMIC, NUMBER, STRING, UNKNOWN, Object, Value
 from provider_shim.framework.validate import between

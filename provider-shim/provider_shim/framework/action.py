@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
 from provider_shim.framework.validate import check

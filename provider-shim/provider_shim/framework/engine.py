@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider_shim.framework import plan as planning
+from provider_shim.framework.call import Call
 from provider_shim.framework.codec import CodecError, decode_json
 from provider_shim.framework.diagnostics import Path, ProviderError, Report, error
-from provider_shim.framework.resource import Call, Resource
+from provider_shim.framework.resource import Resource
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import Object, Value, as_list, as_object, without_unknowns
 from provider_shim.framework.validate import check

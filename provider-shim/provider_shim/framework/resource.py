@@ -1,42 +1,19 @@
-"""What a provider's author writes: resources, data sources, list resources, and the provider that holds them.
+"""What a provider's author writes: resources, data sources and list resources.
 
-A resource gets plain values (dicts with every attribute of its schema present) and a `Call`, which carries the private
-state, the diagnostics and the signal that the user interrupted Terraform. `Call.keep` says what state must be saved
-if the operation fails after that point: a create that fails while waiting still leaves the thing in state, tainted.
+Each gets plain values (dicts with every attribute of its schema present) and a `Call`.
 """
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report, error
-from provider_shim.framework.function import Function
 from provider_shim.framework.schema import Schema
 from provider_shim.framework.types import Object, Value
-
-if TYPE_CHECKING:
-    from provider_shim.framework.action import Action
-    from provider_shim.framework.ephemeral import EphemeralResource
-
-
-@dataclass(slots=True)
-class Call:
-    """One remote call on one resource."""
-
-    cancel: threading.Event = field(default_factory=threading.Event)
-    report: Report = field(default_factory=Report)
-    private: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Kept by Terraform beside the state, invisible to the user; JSON values."""
-    kept: Object | None = None
-    config: Object = field(default_factory=dict[str, Value])
-    """Of a plan or an apply: what was written, write-only values too; empty when something is destroyed."""
-
-    def keep(self, state: Object) -> None:
-        self.kept = state
 
 
 class Resource(ABC):
@@ -122,45 +99,3 @@ class ListResource(ABC):
     @abstractmethod
     def find(self, call: Call, config: Object) -> Iterator[Listed]:
         """In an order that stays the same."""
-
-
-class Provider(ABC):
-    schema: ClassVar[Schema]
-
-    def __init__(self) -> None:
-        self.cancel = threading.Event()
-
-    @property
-    @abstractmethod
-    def resources(self) -> Mapping[str, Resource]: ...
-
-    @property
-    @abstractmethod
-    def data_sources(self) -> Mapping[str, DataSource]: ...
-
-    @property
-    @abstractmethod
-    def functions(self) -> Mapping[str, Function]: ...
-
-    @property
-    @abstractmethod
-    def list_resources(self) -> Mapping[str, ListResource]: ...
-
-    @property
-    @abstractmethod
-    def ephemeral_resources(self) -> Mapping[str, EphemeralResource]: ...
-
-    @property
-    @abstractmethod
-    def actions(self) -> Mapping[str, Action]: ...
-
-    @abstractmethod
-    def configure(self, config: Object, report: Report) -> None: ...
-
-    @property
-    @abstractmethod
-    def deferred(self) -> bool:
-        """Whether the configuration depends on something that is not known yet."""
-
-    def stop(self) -> None:
-        self.cancel.set()

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from provider_shim.framework.action import Action, validate
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import ProviderError, error
-from provider_shim.framework.resource import Call, Provider
+from provider_shim.framework.provider import Provider
 from provider_shim.framework.types import Object
 from provider_shim.protocol.convert import PROVIDER_CONFIG_UNKNOWN, read_value, write_diagnostics
 from provider_shim.protocol.messages import message

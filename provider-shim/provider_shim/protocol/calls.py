@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from provider_shim.framework.resource import Provider
+from provider_shim.framework.provider import Provider
 from provider_shim.protocol.guard import guarded
 from provider_shim.protocol.messages import SERVICE, methods
 from provider_shim.protocol.servicer import Servicer

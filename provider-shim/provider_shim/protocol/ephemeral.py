@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import ProviderError, error
 from provider_shim.framework.ephemeral import EphemeralResource, validate
-from provider_shim.framework.resource import Call, Provider
+from provider_shim.framework.provider import Provider
 from provider_shim.framework.types import Object
 from provider_shim.protocol.convert import (
     PROVIDER_CONFIG_UNKNOWN,

@@ -30,7 +30,7 @@ from provider_shim.log import log
 from provider_shim.protocol.socket_dir import SocketDirectory
 
 if TYPE_CHECKING:
-    from provider_shim.framework.resource import Provider
+    from provider_shim.framework.provider import Provider
 
 COOKIE_NAME = "TF_PLUGIN_MAGIC_COOKIE"
 COOKIE_VALUE = "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2"

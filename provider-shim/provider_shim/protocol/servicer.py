@@ -12,10 +12,12 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from provider_shim.framework import engine
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.function import FunctionError
 from provider_shim.framework.plan import refined
-from provider_shim.framework.resource import Call, DataSource, ListResource, Provider, Resource
+from provider_shim.framework.provider import Provider
+from provider_shim.framework.resource import DataSource, ListResource, Resource
 from provider_shim.framework.types import Object, is_wholly_known, without_unknowns
 from provider_shim.framework.validate import check, check_write_only
 from provider_shim.protocol.actions import ActionCalls

@@ -7,10 +7,10 @@ import time
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Path, attribute
 from provider_shim.framework.duration import parse_duration_s
 from provider_shim.framework.ephemeral import EphemeralResource
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.framework.validate import at_most, duration

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, Client, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report, attribute, error, show_path
 from provider_shim.framework.duration import parse_duration_s, show_duration
-from provider_shim.framework.resource import Call, Resource
+from provider_shim.framework.resource import Resource
 from provider_shim.framework.types import UNKNOWN, Object, Value, is_wholly_known
 from provider_shim.log import log
 from provider_shim.resources.connection import Connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from provider_shim.framework.resource import Call
+from provider_shim.framework.call import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, Object, SetOf
 from provider_shim.framework.validate import each_of

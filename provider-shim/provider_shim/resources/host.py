@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from provider_shim.framework.resource import Call
+from provider_shim.framework.call import Call
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import BOOL, NUMBER, STRING
 from provider_shim.framework.validate import between, one_of

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import CancelledError, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import error
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import NUMBER, STRING, Object, Value
 from provider_shim.framework.validate import between, one_of

@@ -6,7 +6,8 @@ from provider_shim.framework.action import Action
 from provider_shim.framework.diagnostics import Report
 from provider_shim.framework.ephemeral import EphemeralResource
 from provider_shim.framework.function import Function
-from provider_shim.framework.resource import DataSource, ListResource, Provider, Resource
+from provider_shim.framework.provider import Provider
+from provider_shim.framework.resource import DataSource, ListResource, Resource
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, ListOf, Object
 from provider_shim.resources.actions.garbage import GCRunAction

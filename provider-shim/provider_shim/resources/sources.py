@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from provider_shim.client import Client, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Path, attribute
-from provider_shim.framework.resource import Call, DataSource
+from provider_shim.framework.resource import DataSource
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import BOOL, NUMBER, STRING, ListOf, MapOf, Object, Type
 from provider_shim.resources.common import LABEL_KEYS, NAME

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from provider_shim.client import segment
-from provider_shim.framework.resource import Call
+from provider_shim.framework.call import Call
 from provider_shim.framework.schema import Attribute, Nested, Schema
 from provider_shim.framework.types import STRING, Object
 from provider_shim.resources.common import NAME

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from acceptance.terraform.fake_api import FakeApi
 from provider_shim.framework import engine
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report, show_path
-from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.declared import DeclaredResource

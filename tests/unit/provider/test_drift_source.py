@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import ProviderError, Report
-from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.framework.validate import check
 from provider_shim.resources.connection import Connection

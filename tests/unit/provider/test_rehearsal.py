@@ -12,8 +12,8 @@ import pytest
 from acceptance.terraform.fake_api import FakeApi
 from acceptance.terraform.fake_store import ProblemError
 from provider_shim.framework import engine
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Diagnostic, Report, show_path
-from provider_shim.framework.resource import Call
 from provider_shim.framework.types import UNKNOWN, Object
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.microvm.resource import MicroVMResource

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from provider_shim.framework import engine
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import Report
-from provider_shim.framework.resource import Call
 from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.microvm.resource import MicroVMResource

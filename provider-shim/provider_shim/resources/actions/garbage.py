@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from provider_shim.client import ApiError
-from provider_shim.framework.resource import Call
+from provider_shim.framework.call import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import NUMBER, STRING, Object, SetOf
 from provider_shim.framework.validate import between, each_of

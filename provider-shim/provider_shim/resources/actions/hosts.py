@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from provider_shim.client import CancelledError, Client, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import ProviderError, attribute, error
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import BOOL, NUMBER, Object
 from provider_shim.framework.validate import between

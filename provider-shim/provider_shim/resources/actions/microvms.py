@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from provider_shim.client import CancelledError, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.diagnostics import attribute, error
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, Object
 from provider_shim.resources.actions.common import (

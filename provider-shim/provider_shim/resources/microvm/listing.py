@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from provider_shim.client import segment
-from provider_shim.framework.resource import Call, Listed, ListResource
+from provider_shim.framework.call import Call
+from provider_shim.framework.resource import Listed, ListResource
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, Object
 from provider_shim.resources.common import NAME

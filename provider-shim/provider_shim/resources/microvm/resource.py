@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, CancelledError, UnreachableError, segment
+from provider_shim.framework.call import Call
 from provider_shim.framework.codec import CodecError, encode_msgpack
 from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.plan import changed, replacements
-from provider_shim.framework.resource import Call
 from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, Object, Value, as_object
 from provider_shim.framework.validate import one_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from provider_shim.framework.resource import Call
+from provider_shim.framework.call import Call
 from provider_shim.framework.types import as_object
 
 PRIVATE_KEY = "sensitive_digests"
