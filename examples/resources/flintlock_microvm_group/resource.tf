@@ -1,3 +1,7 @@
+resource "flintlock_namespace" "demo" {
+  name = "demo"
+}
+
 # Three web servers on hosts of their own. A change of the kernel replaces them one by one.
 resource "flintlock_microvm_group" "web" {
   name      = "web"
