@@ -39,6 +39,7 @@ from controlplane.model.commands import (
     DeclareGCPolicy,
     DeclareHost,
     DeclareMicroVM,
+    DeclareMicroVMGroup,
     DeclareNamespace,
     DeclarePlacementPolicy,
     DeclareRole,
@@ -62,6 +63,7 @@ from controlplane.model.commands import (
     Join,
     MarkStaying,
     MarkUnplaced,
+    NewMember,
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
@@ -78,12 +80,15 @@ from controlplane.model.commands import (
     RevokeJoinToken,
     RotateApiToken,
     RotateAuthority,
+    Stall,
+    StepGroup,
     Witnessed,
     WitnessRequests,
     seal,
 )
 from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
+from controlplane.model.groups import MicroVMGroupSpec
 from controlplane.model.resources import (
     Amount,
     Bid,
@@ -192,7 +197,9 @@ class RandomCommands:
             self._release,
             self._collect,
             self._adopt,
+            self._adopt,
             self._act_on_host,
+            self._evict,
             self._evict,
             self._evict,
             self._stays,
@@ -206,6 +213,8 @@ class RandomCommands:
             self._credential,
             self._secret,
             self._secret,
+            self._group,
+            self._step,
         )
 
     def opening(self) -> list[Envelope]:
@@ -496,6 +505,45 @@ class RandomCommands:
             labels=self._labels(),
             when=self._when(old.meta.intent_revision if old is not None else None),
             sealed=sealed,
+        )
+
+    def _group(self, state: State) -> Command:
+        namespace, name = self._name(), self._name()
+        old = state.microvm_group(namespace, name)
+        template = MicroVMSpec(
+            vcpu=1,
+            memory_in_mb=1,
+            kernel=Kernel(image=self._pick(("k:1", "k:2"))),
+            metadata=self._pick(({}, {"a": "b"})),
+            recovery=self._recovery(),
+            power_state=PowerState.STOPPED if self._nonsense() else PowerState.RUNNING,
+        )
+        return DeclareMicroVMGroup(
+            namespace=namespace,
+            name=name,
+            uid=self._uid(),
+            spec=MicroVMGroupSpec(replicas=self._integer(0, 1, 2), template=template),
+            labels=self._labels(),
+            when=self._when(old.meta.intent_revision if old is not None else None),
+        )
+
+    def _step(self, state: State) -> Command:
+        """Of a group that is there, as a rule: any of its members, and microVMs that are none."""
+        groups = list(state.microvm_groups.values())
+        if not groups or self._nonsense():
+            return StepGroup(namespace=self._name(), name=self._name(), uid=self._uid(), generation=self._integer(1))
+        group = self._pick(groups)
+        members = [vm.meta.uid for vm in state.members_of(group.meta.uid)] + [self._uid()]
+        new = NewMember(name=f"{group.meta.name}-{self._number}", uid=f"{self._uid()}-{self._number}")
+        return StepGroup(
+            namespace=str(group.meta.namespace),
+            name=group.meta.name,
+            uid=group.meta.uid,
+            generation=group.meta.generation + self._pick((0, 0, 0, 1)),
+            end=[each for each in members if self._source.chance(20)],
+            renew=[each for each in members if self._source.chance(40)],
+            add=[new] if self._source.chance(60) else [],
+            stall=self._pick((None, None, Stall(reason="Late", message="not ready"))),
         )
 
     def _recovery(self) -> Recovery:
