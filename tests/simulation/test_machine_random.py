@@ -138,7 +138,7 @@ def _label(kind: str, outcome: Outcome) -> str:
     return f"{kind} {'refused' if isinstance(outcome, Rejected) else 'applied'}"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_invariants_hold_whatever_is_asked(data: st.DataObject) -> None:
     run(RandomCommands(Drawn(data)), steps=12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import microvm_spec
 
@@ -26,7 +26,6 @@ def made(used: Amount = NOTHING, reserved: Amount = NOTHING, *, host: str = "h1"
 
 
 @given(amounts, amounts, specs)
-@settings(deadline=None)
 def test_an_offer_fits_and_a_refusal_says_why(used: Amount, reserved: Amount, spec: object) -> None:
     answer = offer("h1", "a", spec, capacity=CAPACITY, used=used, reserved=reserved, cpu_busy=0.5)
     fits = (

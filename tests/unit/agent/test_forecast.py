@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.agent_values import CLUSTER, assignment, instance, record
 from unit.agent.test_plan import DRIVERS, World, worlds
 
@@ -29,7 +29,6 @@ def told(world: World) -> tuple[PlanItem, ...]:
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_everything_that_is_wanted_or_found_is_told_once_and_as_it_is_planned(world: World) -> None:
     items, decided = told(world), world.plan()
     known = [item for item in items if item.verb is not PlanVerb.REPORT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from support.agent_values import assignment, instance, record
 from support.builders import microvm_spec
 from unit.agent.test_plan import World, lets_run, only, worlds
@@ -20,7 +20,6 @@ REPORTS = replace(assignment(spec=microvm_spec(drift_policy=DriftPolicy.REPORT))
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_nothing_is_let_run_that_is_to_be_halted_and_destroying_goes_on(world: World) -> None:
     before = world.plan()
     world.wanted = {uid: replace(each, halt=True) for uid, each in world.wanted.items()}
@@ -36,7 +35,6 @@ def test_nothing_is_let_run_that_is_to_be_halted_and_destroying_goes_on(world: W
 
 
 @given(worlds(may_be_blind=False))
-@settings(deadline=None)
 def test_it_ends_with_every_guest_that_is_known_shut_down_and_begins_again_afterwards(world: World) -> None:
     wanted = dict(world.wanted)
     world.wanted = {uid: replace(each, halt=True) for uid, each in wanted.items()}

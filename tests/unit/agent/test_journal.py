@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.agent.journal import Journal, JournalError, Record, RecordPhase
@@ -33,7 +33,6 @@ async def test_a_write_that_was_cut_short_leaves_the_record_before_it(tmp_path: 
 
 
 @given(st.data())
-@settings(deadline=None)
 async def test_any_damaged_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("journal")
     await Journal.open(directory).put(RECORD)

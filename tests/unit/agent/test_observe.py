@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_values import assignment, instance, record
 
@@ -49,7 +49,6 @@ class Node:
 
 
 @given(st.lists(views, min_size=1, max_size=4), st.integers(1, 3))
-@settings(deadline=None)
 def test_a_node_that_takes_every_part_knows_the_view(sequence: list[HostView], size: int) -> None:
     node, sent = Node(), None
     for view in sequence:
@@ -66,7 +65,6 @@ def test_a_node_that_takes_every_part_knows_the_view(sequence: list[HostView], s
 
 
 @given(views)
-@settings(deadline=None)
 def test_nothing_new_is_not_told(view: HostView) -> None:
     assert report_parts(view, view) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.agent.assignments import Goal
@@ -21,7 +21,6 @@ def pacing(seed: int = 1) -> Pacing:
 
 
 @given(st.integers(0, 1000))
-@settings(deadline=None)
 def test_failures_wait_twice_as_long_each_up_to_the_cap(seed: int) -> None:
     table = pacing(seed)
     now_s = 0.0
@@ -76,7 +75,6 @@ NODES = {"n1": "a:1", "n2": "b:1", "n3": "c:1"}
 
 
 @given(st.integers(0, 1000))
-@settings(deadline=None)
 def test_every_node_gets_its_turn(seed: int) -> None:
     rotation = Rotation(NODES, base_s=0.2, cap_s=5.0, rng=random.Random(seed))
     first = [rotation.next().node for _ in range(3)]
@@ -90,7 +88,6 @@ def test_agents_begin_at_different_nodes() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.floats(0, 3))
-@settings(deadline=None)
 def test_the_wait_grows_within_its_bound_and_a_success_resets_it(seed: int, failures: int, asked_s: float) -> None:
     rotation = Rotation(NODES, base_s=0.2, cap_s=5.0, rng=random.Random(seed))
     for nth in range(failures):

@@ -183,7 +183,6 @@ def worlds(draw: st.DrawFn, *, may_be_blind: bool = True) -> World:
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_only_a_tombstone_destroys(world: World) -> None:
     for uid, step in world.plan().steps.items():
         if isinstance(step, Destroy):
@@ -192,7 +191,6 @@ def test_only_a_tombstone_destroys(world: World) -> None:
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_a_tombstone_is_confirmed_only_when_nothing_is_left(world: World) -> None:
     for uid, epoch in world.plan().confirmed.items():
         assert world.wanted[uid].is_tombstone
@@ -203,20 +201,17 @@ def test_a_tombstone_is_confirmed_only_when_nothing_is_left(world: World) -> Non
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_planning_again_gives_the_same(world: World) -> None:
     assert world.plan() == world.plan()
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_nothing_is_done_under_a_driver_that_cannot_list(world: World) -> None:
     for step in world.plan().steps.values():
         assert isinstance(step, Forget) or step.driver not in world.blind
 
 
 @given(worlds())
-@settings(deadline=None)
 def test_what_nobody_accounts_for_is_reported_and_what_is_accounted_for_is_not(world: World) -> None:
     decided = world.plan()
     reported = {id(found.instance) for found in decided.unmanaged}
@@ -231,7 +226,7 @@ def test_what_nobody_accounts_for_is_reported_and_what_is_accounted_for_is_not(w
 
 
 @given(worlds(may_be_blind=False), st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_carrying_out_the_plan_ends_as_wanted_whatever_is_interrupted(world: World, data: st.DataObject) -> None:
     strangers = {key: found for key, found in world.there.items() if key[1] != CLUSTER or key[2] not in world.wanted}
     for _ in range(30):
@@ -279,7 +274,6 @@ def lets_run(step: Step, spec: MicroVMSpec, seen: Instance | None) -> bool:
 
 
 @given(worlds(), st.booleans())
-@settings(deadline=None)
 def test_without_a_lease_nothing_is_let_run_that_needs_one_and_all_else_is_as_with_one(
     world: World, ends: bool
 ) -> None:

@@ -56,7 +56,7 @@ def test_it_goes_on_where_it_was_in_files_of_their_owner_alone(tmp_path: Path) -
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_crash_at_any_byte_loses_nothing(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("audit")

@@ -265,7 +265,7 @@ def test_saves_and_prunes_at_once_lose_nothing(root: Path) -> None:
         list(repository.chunks(repository.manifest(entry).chunks))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.lists(
         st.tuples(st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), max_size=4), st.integers(1, 3)), max_size=6

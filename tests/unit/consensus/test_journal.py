@@ -75,7 +75,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.sampled_from([1 << 20, 4096, 1024]))
 def test_whatever_was_synced_comes_back(steps: list[bytes | tuple[str, int]], segment_bytes: int) -> None:
     with TemporaryDirectory() as name:
@@ -103,7 +103,7 @@ def test_whatever_was_synced_comes_back(steps: list[bytes | tuple[str, int]], se
         journal.close()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(COMMANDS, min_size=1, max_size=3), min_size=1, max_size=4), st.data())
 def test_a_flipped_bit_is_refused_and_never_loses_an_entry(batches: list[list[bytes]], data: st.DataObject) -> None:
     with TemporaryDirectory() as name:

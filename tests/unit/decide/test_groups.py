@@ -282,7 +282,7 @@ def move(fleet: Fleet, what: str) -> None:
             getattr(fleet, what)()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(EDITS | MOVES, max_size=25), st.integers(0, 5))
 def test_no_step_takes_more_than_it_may_and_all_of_it_converges(story: list[Edit | str], replicas: int) -> None:
     fleet = Fleet(replicas=replicas).settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import declare_host, declare_policy
 from support.driven import DrivenMachine
@@ -79,7 +79,6 @@ scores = st.none() | st.floats(-2, 2) | st.sampled_from([float("nan"), float("in
 bids_of_each = st.tuples(*(st.tuples(scores, st.booleans()) for _ in HOSTS))
 
 
-@settings(deadline=None)
 @given(bids_of_each, st.sampled_from(["web", "likes-ssd"]), st.randoms())
 def test_a_refusing_host_is_never_chosen_and_the_order_of_bids_does_not_matter(
     machine: DrivenMachine, answers: tuple[tuple[float | None, bool], ...], name: str, order: random.Random

@@ -87,7 +87,7 @@ def test_hosts_with_required_labels_come_before_all_others_are_looked_at() -> No
     assert len(nowhere.refused) == 200
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.sampled_from(["a", "b", None])), max_size=20),
     st.sampled_from([None, "a", "b"]),

@@ -54,7 +54,7 @@ states = st.lists(microvms, max_size=4).map(lambda vms: {vm.meta.uid: vm for vm 
 
 
 @given(st.lists(states, min_size=1, max_size=6))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_agent_knows_what_is_placed(sequence: list[dict[str, MicroVM]]) -> None:
     outbox, inbox = Outbox(no_secrets), Inbox("test")
     known: Assignments | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import agent_connected, declare_microvm, failure, observation, resurrect, session_of, tap
 from support.driven import DrivenMachine
@@ -257,7 +257,6 @@ observations = st.builds(
 
 
 @given(observations)
-@settings(deadline=None)
 def test_an_observation_survives_the_wire(one: Observation) -> None:
 
     sent = wire.Observed.FromString(encode_observation(one).SerializeToString())

@@ -18,7 +18,7 @@ from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 
 @given(st.lists(st.integers(0, 16), max_size=20))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_bid_requests_hold_every_item_and_stay_small(sizes: list[int]) -> None:
     items = [
         BidRequestItem(uid=str(number), spec=microvm_spec(metadata={f"k{key}": "x" * 65_000 for key in range(size)}))

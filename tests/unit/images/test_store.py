@@ -181,7 +181,7 @@ def test_several_processes_may_fill_one_store(store: LocalImageStore, tmp_path: 
     assert store.resolve("shared:1", None, role="disk").read_text().endswith(" 9")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     files=st.dictionaries(
         st.from_regex(r"[a-z0-9_][a-z0-9._+-]{0,12}", fullmatch=True), st.binary(max_size=64), min_size=1, max_size=5

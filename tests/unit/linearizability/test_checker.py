@@ -214,7 +214,7 @@ def simulate(seed: int, *, clients: int = 6, count: int = 120, unknown: float = 
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_a_linearizable_register_did_is_accepted(seed: int) -> None:
     assert check(simulate(seed)).verdict is Verdict.OK
 
@@ -298,7 +298,7 @@ def tiny_histories(draw: st.DrawFn) -> list[Operation]:
 
 
 @given(tiny_histories())
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=1_500)
 def test_it_agrees_with_brute_force(operations: list[Operation]) -> None:
     assert (check(operations).verdict is Verdict.OK) == brute_force(operations)
 

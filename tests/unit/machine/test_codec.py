@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.audited import AuditedMachine
 from support.builders import agent_connected, declare_host, declare_microvm, declare_namespace, declare_policy
@@ -107,7 +107,6 @@ def test_a_snapshot_with_an_audit_record_that_is_not_what_its_hash_says_is_refus
         load(header_of(state), forged)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_damaged_bytes_are_refused_as_such(data: st.DataObject) -> None:
     state = some_state()
@@ -139,7 +138,6 @@ def namespaces(names: Iterable[str]) -> State:
     return state
 
 
-@settings(deadline=None)
 @given(st.sets(st.text("abcdef", max_size=4), max_size=200), st.randoms())
 def test_equal_states_give_equal_chunks_whatever_their_history(names: set[str], chance: Random) -> None:
     order = sorted(names)

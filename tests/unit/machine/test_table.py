@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -73,10 +73,8 @@ class TableIsADict(RuleBasedStateMachine):
 
 
 TestTableIsADict = TableIsADict.TestCase
-TestTableIsADict.settings = settings(deadline=None)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(KEYS, st.integers())), st.randoms())
 def test_equal_tables_are_equal_in_every_respect(items: list[tuple[str, int]], chance: object) -> None:
     unique = list(dict(items).items())

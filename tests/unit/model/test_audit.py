@@ -55,7 +55,7 @@ def test_any_language_verifies_it_in_ten_lines() -> None:
         previous = claimed
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_byte_is_found(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(LINES) - 1))
@@ -68,7 +68,7 @@ def test_a_changed_byte_is_found(data: st.DataObject) -> None:
     assert broken.value.line in (number + 1, number + 2), "what is found broken is where it is"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_byte_more_or_less_is_found(data: st.DataObject) -> None:
     text = b"".join(LINES)
@@ -79,7 +79,6 @@ def test_a_byte_more_or_less_is_found(data: st.DataObject) -> None:
         verify(changed.splitlines(keepends=True))
 
 
-@settings(deadline=None)
 @given(st.permutations(range(len(LINES))))
 def test_another_order_is_found(order: list[int]) -> None:
     if order == sorted(order):
@@ -88,7 +87,6 @@ def test_another_order_is_found(order: list[int]) -> None:
         verify([LINES[number] for number in order])
 
 
-@settings(deadline=None)
 @given(st.integers(1, len(LINES) - 2), st.booleans())
 def test_a_record_left_out_or_doubled_is_found(number: int, double: bool) -> None:
     with pytest.raises(BrokenChainError) as broken:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from provider_shim.framework.codec import CodecError, decode_json, decode_msgpack, encode_msgpack
 from provider_shim.framework.types import (
@@ -61,21 +61,18 @@ def typed(*, unknowns: bool) -> st.SearchStrategy[tuple[Type, Any]]:
     return TYPES.flatmap(lambda kind: st.tuples(st.just(kind), values(kind, unknowns=unknowns)))
 
 
-@settings(deadline=None)
 @given(typed(unknowns=True))
 def test_msgpack_there_and_back(pair: tuple[Type, Any]) -> None:
     kind, value = pair
     assert decode_msgpack(kind, encode_msgpack(kind, value)) == value
 
 
-@settings(deadline=None)
 @given(typed(unknowns=False))
 def test_json_there_and_back(pair: tuple[Type, Any]) -> None:
     kind, value = pair
     assert decode_json(kind, json.loads(json.dumps(value))) == value
 
 
-@settings(deadline=None)
 @given(typed(unknowns=True))
 def test_nothing_unknown_is_left_after_a_failure(pair: tuple[Type, Any]) -> None:
     kind, value = pair
@@ -85,13 +82,11 @@ def test_nothing_unknown_is_left_after_a_failure(pair: tuple[Type, Any]) -> None
     encode_msgpack(kind, known)
 
 
-@settings(deadline=None)
 @given(TYPES)
 def test_signatures_name_types(kind: Type) -> None:
     assert from_signature(json.loads(json.dumps(signature(kind)))) == kind
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 @example(b"\x81\x90\x01")
 @example(b"\x82\xc4\x01a\x01\xa1b\x01")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from provider_shim.framework.function import Function, FunctionError
 from provider_shim.framework.types import STRING
@@ -107,7 +107,6 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)  # the first document imports the reader of YAML
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), _VALUES, max_size=3), min_size=1, max_size=3))
 def test_merging_in_steps_is_merging_at_once(values: list[dict[str, Any]]) -> None:
     merge = CloudInitMerge()

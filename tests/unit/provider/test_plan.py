@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from provider_shim.framework.diagnostics import attribute
 from provider_shim.framework.plan import changed, propose, replacements
@@ -73,14 +73,12 @@ CONFIGS = st.fixed_dictionaries(
 ).map(lambda given: config(**given))
 
 
-@settings(deadline=None)
 @given(CONFIGS)
 def test_a_plan_after_an_apply_is_empty(wanted: dict[str, Any]) -> None:
     state = applied(propose(SCHEMA, None, wanted))
     assert propose(SCHEMA, state, wanted) == state
 
 
-@settings(deadline=None)
 @given(CONFIGS, CONFIGS)
 def test_what_the_configuration_says_is_planned(before: dict[str, Any], after: dict[str, Any]) -> None:
     state = applied(propose(SCHEMA, None, before))

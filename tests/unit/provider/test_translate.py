@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from provider_shim.framework.diagnostics import Report, show_path
 from provider_shim.framework.plan import propose
@@ -100,14 +100,12 @@ def intent(state: dict[str, Any]) -> dict[str, Any]:
     return {name: state[name] for name in INTENT}
 
 
-@settings(deadline=None)
 @given(WRITTEN)
 def test_a_read_after_an_apply_changes_nothing(written: dict[str, Any]) -> None:
     state = planned(written)
     assert TRANSLATION.merge(state, stored(state)) == intent(state)
 
 
-@settings(deadline=None)
 @given(WRITTEN)
 def test_an_imported_intent_is_the_same_intent(written: dict[str, Any]) -> None:
     kept = stored(planned(written))
@@ -117,7 +115,6 @@ def test_an_imported_intent_is_the_same_intent(written: dict[str, Any]) -> None:
     assert TRANSLATION.merge(imported, kept) == imported
 
 
-@settings(deadline=None)
 @given(WRITTEN, WRITTEN)
 def test_a_read_shows_what_is_stored(before: dict[str, Any], after: dict[str, Any]) -> None:
     kept = stored(planned(after))

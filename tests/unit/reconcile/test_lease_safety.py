@@ -74,7 +74,6 @@ def search(parts: Parts, examples: int) -> int:
         max_examples=examples,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

@@ -53,7 +53,6 @@ def search(lease: LeaseSettings, examples: int, *, tells: bool = False) -> Count
         max_examples=examples,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

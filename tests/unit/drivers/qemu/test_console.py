@@ -75,7 +75,7 @@ def test_a_line_that_only_mentions_it_does_not_count(tmp_path: Path) -> None:
     assert not console.ReadyWatch(path, 0).look()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.binary(max_size=40), st.lists(st.integers(0, 80), max_size=12), st.integers(0, 10**9))
 def test_the_ready_line_is_found_in_any_pieces(tmp_path: Path, noise: bytes, cuts: list[int], name: int) -> None:
     path = tmp_path / f"console-{name}"

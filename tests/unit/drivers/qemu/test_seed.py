@@ -43,7 +43,7 @@ def read_back(data: bytes) -> tuple[str, dict[str, str]]:
 keys = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?", fullmatch=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(keys, st.text(max_size=200), min_size=1, max_size=16))
 def test_every_key_becomes_a_file(contents: dict[str, str]) -> None:
     assert read_back(seed.build(contents)) == ("cidata", contents)

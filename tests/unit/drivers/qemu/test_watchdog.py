@@ -296,7 +296,7 @@ def test_a_state_that_cannot_be_written_is_no_answer_and_keeps_nobody_running(
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_order_of_events_leaves_a_guest_running_without_a_lease(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
