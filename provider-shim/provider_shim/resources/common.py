@@ -65,23 +65,41 @@ def annotations_attribute() -> Attribute:
     )
 
 
+def namespace_attribute() -> Attribute:
+    return Attribute(
+        type=STRING,
+        optional=True,
+        computed=True,
+        on_change="replace",
+        validators=(NAME,),
+        description="Namespace it lives in; the provider's `namespace` if unset.",
+    )
+
+
+def spread_fields(counted: str) -> dict[str, Attribute]:
+    """What `counted` things are spread over, and how many of them stay together."""
+    return {
+        "by": Attribute(
+            type=STRING,
+            default="host",
+            validators=(LABEL_KEY,),
+            description="Host label to spread over; `host` means each host for itself.",
+        ),
+        "max_per": Attribute(
+            type=NUMBER,
+            default=1,
+            validators=(between(1, 10_000),),
+            description=f"How many {counted} one value of the label may hold.",
+        ),
+    }
+
+
 def spread_attribute() -> Attribute:
     return Attribute(
         type=Nested(
             "single",
             {
-                "by": Attribute(
-                    type=STRING,
-                    default="host",
-                    validators=(LABEL_KEY,),
-                    description="Host label to spread over; `host` means each host for itself.",
-                ),
-                "max_per": Attribute(
-                    type=NUMBER,
-                    default=1,
-                    validators=(between(1, 10_000),),
-                    description="How many of the matching microVMs one value of the label may hold.",
-                ),
+                **spread_fields("of the matching microVMs"),
                 "match_labels": Attribute(
                     type=MapOf(STRING),
                     optional=True,

@@ -15,12 +15,12 @@ from provider_shim.framework.types import NUMBER, STRING, Object, Value
 from provider_shim.framework.validate import between, one_of
 from provider_shim.log import log
 from provider_shim.resources.common import (
-    LABEL_KEY,
-    NAME,
     annotations_attribute,
     id_attribute,
     labels_attribute,
     name_attribute,
+    namespace_attribute,
+    spread_fields,
     timeouts_block,
     uid_attribute,
 )
@@ -55,23 +55,7 @@ def _template() -> Nested:
     )
 
 
-_SPREAD = Nested(
-    "single",
-    {
-        "by": Attribute(
-            type=STRING,
-            default="host",
-            validators=(LABEL_KEY,),
-            description="Host label to spread over; `host` means each host for itself.",
-        ),
-        "max_per": Attribute(
-            type=NUMBER,
-            default=1,
-            validators=(between(1, 10_000),),
-            description="How many members one value of the label may hold.",
-        ),
-    },
-)
+_SPREAD = Nested("single", spread_fields("members"))
 _ROLLOUT = Nested(
     "single",
     {
@@ -131,14 +115,7 @@ class MicroVMGroupResource(DeclaredResource):
             "id": id_attribute("NAMESPACE/NAME"),
             "uid": uid_attribute(),
             "name": name_attribute("group"),
-            "namespace": Attribute(
-                type=STRING,
-                optional=True,
-                computed=True,
-                on_change="replace",
-                validators=(NAME,),
-                description="Namespace it lives in; the provider's `namespace` if unset.",
-            ),
+            "namespace": namespace_attribute(),
             **_INTENT,
             "wait_for": Attribute(
                 type=STRING,

@@ -15,7 +15,13 @@ from provider_shim.framework.schema import Attribute, Schema
 from provider_shim.framework.types import STRING, Object, Value, as_object
 from provider_shim.framework.validate import one_of
 from provider_shim.log import log
-from provider_shim.resources.common import NAME, id_attribute, name_attribute, timeouts_block, uid_attribute
+from provider_shim.resources.common import (
+    id_attribute,
+    name_attribute,
+    namespace_attribute,
+    timeouts_block,
+    uid_attribute,
+)
 from provider_shim.resources.declared import GONE_CODES, DeclaredResource
 from provider_shim.resources.microvm import drift, secrets
 from provider_shim.resources.microvm.attributes import INTENT
@@ -37,14 +43,7 @@ class MicroVMResource(DeclaredResource):
             "id": id_attribute("NAMESPACE/NAME"),
             "uid": uid_attribute(),
             "name": name_attribute("microVM"),
-            "namespace": Attribute(
-                type=STRING,
-                optional=True,
-                computed=True,
-                on_change="replace",
-                validators=(NAME,),
-                description="Namespace it lives in; the provider's `namespace` if unset.",
-            ),
+            "namespace": namespace_attribute(),
             **INTENT,
             "wait_for": Attribute(
                 type=STRING,
