@@ -37,9 +37,7 @@ async def test_a_node_that_was_just_removed_is_not_removed_again(name: str) -> N
 @pytest.mark.parametrize("name", ["replace-member", "lost-disk"])
 async def test_a_node_that_the_end_of_an_earlier_change_removed_is_not_removed_again(name: str) -> None:
     members = Members()
-    world = World(
-        cluster=cast(Cluster, members), doors={}, chance=random.Random(1), wanted=[("remove", "n3")]
-    )
+    world = World(cluster=cast(Cluster, members), doors={}, chance=random.Random(1), wanted=[("remove", "n3")])
     async with FAULTS[name].make(world) as said:
         assert said == "nothing, because n3 was removed a moment ago"
     assert (world.wanted, world.removed, members.removals) == ([], ["n3"], ["n3"])
