@@ -117,7 +117,7 @@ class ExportFiles:
         self._size = 0
         _sync_directory(self._directory)
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes | bytearray) -> None:
         """All at once: each write lets go of the interpreter, and waits for the event loop's turn to end."""
         if not lines:
             return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from controlplane.machine.draft import Place, Record, digest_of
+from controlplane.machine import draft
+from controlplane.machine.draft import Record, digest_of
 from controlplane.machine.effect import Effect
 from controlplane.machine.state import State
 from controlplane.machine.table import Table
@@ -55,7 +56,7 @@ from controlplane.model.commands import (
 from controlplane.model.credentials import Holder, JoinToken, holder_key
 from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
-from controlplane.model.resources import BREAKER, Host, MicroVM, Namespace, Operation, Override
+from controlplane.model.resources import BREAKER, Host, MicroVM, Namespace, Operation, Override, Policy
 from controlplane.model.types import Kind, record
 
 CLUSTER = "Cluster"
@@ -94,7 +95,7 @@ _HELD: dict[str, tuple[type[Record | None], str]] = {
     JOIN_TOKEN: (JoinToken, "join_tokens"),
     CERTIFICATE: (Holder, "holders"),
     CLUSTER: (Override, "overrides"),
-    **{kind.value: (policy.record, policy.table) for kind, policy in POLICIES.items()},
+    **{kind.value: (cast("type[Policy]", policy.record), policy.table) for kind, policy in POLICIES.items()},
 }
 """By the kind of a target: the type of its record, and the field of State that holds it."""
 
@@ -178,7 +179,7 @@ def _key(state: State, target: Target) -> str:
             return name
 
 
-def _digest(effect: Effect, state: State, table: str, place: Place, side: Literal[0, 1]) -> str | None:
+def _digest(effect: Effect, state: State, table: str, place: draft.Place, side: Literal[0, 1]) -> str | None:
     """Of what is at `place` before (0) or after (1), which the draft has reckoned if it changed."""
     known = effect.digests.get(place)
     return _hex(known[side] if known is not None else _reckoned(state, table, place[1]))
