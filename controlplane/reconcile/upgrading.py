@@ -13,7 +13,8 @@ import structlog
 
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import RaiseMachineVersion
-from controlplane.ports import LogError, LogStatus, Proposer, StateReader
+from controlplane.ports import LogStatus, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 
 ACTOR = "upgrade"
 PERIOD_S = 2.0
@@ -41,10 +42,8 @@ class VersionRaiser:
         """Until cancelled."""
         while True:
             if self._is_leader() and self._reader.caught_up:
-                try:
+                with survived(ACTOR):
                     await self._round()
-                except LogError as error:
-                    _log.warning("upgrade.not_committed", error=str(error))
             await asyncio.sleep(PERIOD_S)
 
     async def _round(self) -> None:
