@@ -1,4 +1,5 @@
-"""A log entry, applied: the commands of one batch in order, each for itself, and what the audit chain says of them."""
+"""A log entry, applied: the commands of one batch in order, each for itself; and what the audit chain and the recent
+events say of them."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from controlplane.machine.events import Event
 from controlplane.machine.legacy import load_dump
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
+from controlplane.machine.telling import told
 from controlplane.model.commands import decode_entry
 
 
@@ -23,7 +25,7 @@ def apply_entry(
     events: list[Event] = []
     for envelope in decode_entry(data):
         effect = effect_of(state, envelope, index=index, term=term)
-        state = recorded(effect)
+        state = told(recorded(effect), effect)
         outcomes.append((envelope.id, effect.outcome))
         events.extend(effect.events)
     return state, outcomes, events
