@@ -59,7 +59,7 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         effect = effect_of(before, envelope, index=index, term=1)
         outcome = effect.outcome
         check_step(before, effect.command, effect.after, outcome, tuple(effect.events), keyed=envelope.key is not None)
-        state = told(recorded(effect), effect)
+        state = told(recorded(effect), [effect])
         _check_never_overfilled(before, state)
         if state is not before:
             check_state(state)
