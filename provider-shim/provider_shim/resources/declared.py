@@ -161,6 +161,10 @@ class DeclaredResource(Resource):
         """The object as a read should show it; the place where drift is put in."""
         return stored
 
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a query shows the object: somebody declared it, as an object of its own."""
+        return True
+
     def local_values(self, state: Object) -> Object:
         """Attributes that the API does not know."""
         return {"timeouts": state.get("timeouts")}
