@@ -1,7 +1,7 @@
 """Every resource type goes through every check of Terraform's own plugin testing, on both Terraforms.
 
 The table is `terraform.cases` by `terraform.checks`: one configuration has all resources, so a check is a few commands
-whatever their number, and the provider is kept alive meanwhile. Through `init` and a mirror goes `test_both_terraforms`.
+whatever their number, and the provider is kept alive meanwhile; `test_both_terraforms` uses `init` and a mirror.
 """
 
 from __future__ import annotations

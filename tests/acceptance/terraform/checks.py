@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from acceptance.terraform.cases import CASES, FIRST, FLEET, SECOND, Case
+from acceptance.terraform.cases import CASES, FIRST, SECOND, Case
 from acceptance.terraform.runner import Terraform
 from acceptance.terraform.steps import HEADER, assert_plan_empty
 from support.cluster import within
