@@ -17,7 +17,7 @@ from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
-from controlplane.api.gateway.trusting import TrustTeller
+from controlplane.api.gateway.trusting import IDLE_S, TrustTeller
 from controlplane.identity.files import TlsFiles
 from controlplane.machine.certificates import revocation
 from controlplane.model.resources import Host, MicroVM
@@ -162,11 +162,11 @@ class Gateway:
 
     async def _watch_revocations(self) -> None:
         """Cut the sessions of whose certificates were revoked; agents that have others come back by those."""
-        looked_at = None
+        looked_at: object = None
         while True:
             await asyncio.sleep(REVOCATIONS_S)
-            state = self._reader.state
-            if state.holders is looked_at:
+            state = await self._reader.until(lambda now, seen=looked_at: now.holders is not seen, timeout_s=IDLE_S)
+            if state is None:
                 continue
             looked_at = state.holders
             for session in self._sessions:
