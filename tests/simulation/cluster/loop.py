@@ -48,21 +48,22 @@ class Machine:
         """Seconds of its clocks in a true second."""
         self.wall_s = 0.0
         """How far its wall clock is ahead of the truth."""
-        self._booted_s = loop.now_s - 100.0
+        self.booted_s = loop.now_s - 100.0
+        """When its monotonic clocks began, in true time."""
         self.boots = 1
 
     def boot(self) -> None:
         """Its monotonic clocks begin anew."""
-        self._booted_s = self.loop.now_s
+        self.booted_s = self.loop.now_s
         self.boots += 1
 
     def local_s(self, true_s: float) -> float:
-        return (true_s - self._booted_s) * self.rate
+        return (true_s - self.booted_s) * self.rate
 
     def true_s(self, local_s: float) -> float:
         """The first time at which these clocks show `local_s`: a timer that came a rounding error early would be set
         again at once, for ever."""
-        booted_s, rate = self._booted_s, self.rate
+        booted_s, rate = self.booted_s, self.rate
         true_s = booted_s + local_s / rate
         while (true_s - booted_s) * rate < local_s:
             true_s = math.nextafter(true_s, math.inf)
@@ -76,8 +77,8 @@ class Machine:
     def monotonic_s(self) -> float:
         process = CURRENT.get()
         if process is None:
-            return (self.loop.now_s - self._booted_s) * self.rate
-        return (self.loop.now_s + process.spent_s - self._booted_s) * self.rate
+            return (self.loop.now_s - self.booted_s) * self.rate
+        return (self.loop.now_s + process.spent_s - self.booted_s) * self.rate
 
     boottime_s = monotonic_s
 
@@ -220,7 +221,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = CURRENT.get()
         if process is None:
             return self.now_s
-        return process.machine.local_s(self.now_s + process.spent_s)
+        machine = process.machine
+        return (self.now_s + process.spent_s - machine.booted_s) * machine.rate
 
     # -- what asyncio asks of a loop -----------------------------------------------------------------------------------
 
@@ -287,6 +289,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process = CURRENT.get()
             where = process.name if process is not None else "world"
             self.unhandled.append(f"{where}: {context.get('message')}: {error!r}")
+
+    get_debug = staticmethod(bool)
+    """It never does; every future and task asks, and `bool` answers in C."""
 
     def _process_events(self, event_list: Any) -> None:
         """There are none."""
