@@ -252,9 +252,10 @@ class Draft:
     def raise_machine_version(self, version: int) -> None:
         self.state = replace(self.state, machine_version=version)
 
-    def drop_oldest_audit(self) -> None:
-        """The digest leaves the chain out."""
-        self.state = replace(self.state, audit=self.state.audit.delete(audit_key(self.state.audit_first)))
+    def drop_audit(self, through: int) -> None:
+        """Every record up to that sequence. The digest leaves the chain out."""
+        keys = map(audit_key, range(self.state.audit_first, through + 1))
+        self.state = replace(self.state, audit=self.state.audit.without(keys))
 
     def put_authority(self, value: ClusterAuthority) -> None:
         old = self.state.authorities.get(value.fingerprint)
