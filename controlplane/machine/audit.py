@@ -56,6 +56,7 @@ from controlplane.model.commands import (
     MarkUnplaced,
     NoteApiTokenUses,
     Place,
+    RaiseMachineVersion,
     RenewCertificate,
     Report,
     Reseal,
@@ -101,6 +102,7 @@ _DECIDED = frozenset(
         Reseal,
         DropDataKey,
         StepGroup,
+        RaiseMachineVersion,
     }
 )
 """Recorded where they change something."""

@@ -39,6 +39,7 @@ from controlplane.model.commands import (
     MarkStaying,
     OverrideBreaker,
     Place,
+    RaiseMachineVersion,
     Release,
     Reseal,
     Resurrect,
@@ -108,14 +109,24 @@ def target_of(state: State, command: Command) -> Target:
         case StepGroup():
             kind = Kind.MICROVM_GROUP.value
             return Target(kind=kind, namespace=command.namespace, name=command.name, uid=command.uid)
-        case OverrideBreaker() | CancelOverride():
-            return Target(kind=CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
-        case BeginIncarnation():
-            return Target(kind=CLUSTER, name=f"incarnation {command.incarnation}")
+        case OverrideBreaker() | CancelOverride() | BeginIncarnation() | RaiseMachineVersion():
+            return Target(kind=CLUSTER, name=_of_cluster(command))
         case CreateApiToken() | RotateApiToken() | RevokeApiToken():
             return Target(kind=API_TOKEN, name=command.name, uid=command.uid)
         case _:
             return _credential_of(command)
+
+
+def _of_cluster(command: OverrideBreaker | CancelOverride | BeginIncarnation | RaiseMachineVersion) -> str:
+    match command:
+        case OverrideBreaker():
+            return BREAKER
+        case CancelOverride():
+            return command.of
+        case BeginIncarnation():
+            return f"incarnation {command.incarnation}"
+        case RaiseMachineVersion():
+            return f"machine version {command.version}"
 
 
 def _credential_of(command: Command) -> Target:
