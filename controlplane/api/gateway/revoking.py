@@ -22,6 +22,8 @@ from controlplane.ports import StateReader
 
 PERIOD_S = 0.2
 """A session that counts no more may go on for so long after this node knows of it."""
+IDLE_S = 60.0
+"""Between looks for news that does not come; that it comes is told."""
 
 
 def withdrawn(state: State, shown: Caller) -> str | None:
@@ -39,19 +41,23 @@ class SessionCutter:
 
     async def run(self) -> None:
         """Until cancelled. Agents that have another certificate come back by that."""
-        seen = None
+        seen: State | None = None
         while True:
-            await asyncio.sleep(PERIOD_S)
-            state = self._reader.state
-            # A table is the same object until something in it changes; who comes later is judged when it comes.
-            if seen is None or state.holders is not seen.holders or state.authorities is not seen.authorities:
+            state = await self._reader.until(lambda now, seen=seen: _is_news(seen, now), timeout_s=IDLE_S)
+            if state is not None:
                 self.look(state)
-            seen = state
+                seen = state
+            await asyncio.sleep(PERIOD_S)
 
     def look(self, state: State) -> None:
         for session in self._sessions:
             if (reason := _ended(state, session)) is not None:
                 session.end(reason)
+
+
+def _is_news(seen: State | None, now: State) -> bool:
+    """A table is the same object until something in it changes; who comes later is judged when it comes."""
+    return seen is None or now.holders is not seen.holders or now.authorities is not seen.authorities
 
 
 def _ended(state: State, session: AgentSession) -> str | None:
