@@ -98,7 +98,7 @@ class Guests:
         for name in GUESTS:
             self._client.request("PUT", f"/namespaces/demo/microvms/{name}", body={"spec": spec})
         for name in GUESTS:
-            within(BOOT_S, lambda: self._vm(name)["status"]["phase"] == "running", f"{name} runs")  # noqa: B023
+            within(BOOT_S, lambda: self._vm(name)["status"]["power_state"] == "running", f"{name} runs")  # noqa: B023
             within(BOOT_S, lambda: bool(self.counts(name)), f"{name} counts")  # noqa: B023 - used at once
 
     def counts(self, name: str) -> list[tuple[str, int]]:
@@ -115,7 +115,7 @@ class Guests:
 
     def _life(self, name: str) -> tuple[str, int, int]:
         vm = self._vm(name)
-        assert vm["status"]["phase"] == "running", vm["status"]
+        assert vm["status"]["power_state"] == "running", vm["status"]
         ((process, _),) = (each for each in qemu_of(self._machines) if vm["uid"] in each[1])
         nonces = {nonce for nonce, _ in self.counts(name)}
         assert len(nonces) == 1, f"{name} has booted {len(nonces)} times"
