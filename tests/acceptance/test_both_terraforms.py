@@ -7,6 +7,7 @@ provider and not to that file.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from acceptance.terraform.steps import (
 from provider_shim.framework.schema import Attribute, Nested
 from provider_shim.resources.provider import FlintlockProvider
 from support.cluster import assert_nothing_left, assert_witnesses_agree, declared, within
+from support.scanner import found_below
 
 from controlplane.cli.dev.cluster import DevCluster
 
@@ -117,6 +119,38 @@ def test_what_terraform_alone_knows_is_not_imported(cluster: DevCluster, tf: Ter
     assert generations == {name: microvm(cluster, name)["generation"] for name in _all(cluster)}
 
 
+def test_what_is_write_only_is_in_no_plan_and_no_state(cluster: DevCluster, tf: Terraform) -> None:
+    def declared_with(value: str, version: int) -> str:
+        """The digest of it."""
+        tf.env = {**tf.env, "TF_VAR_secret": value}
+        planned = change(tf, secret_version=version)
+        assert "0 to add, 1 to change, 0 to destroy" in planned, planned
+        tf.plan("-out=saved.tfplan", expect=2)
+        tf.apply("saved.tfplan")
+        # A saved plan is a ZIP archive, which hides what is in it.
+        zipfile.ZipFile(tf.workdir / "saved.tfplan").extractall(tf.workdir / f"plan-{version}")
+        return microvm(cluster, "pinned")["spec"]["sensitive_metadata"]["vendor-data"]
+
+    first = declared_with("correct-horse-battery-staple", 2)
+    tf.env = {**tf.env, "TF_VAR_secret": "tr0ub4dor-and-three-more"}
+    assert_plan_empty(tf)
+    assert declared_with("tr0ub4dor-and-three-more", 3) != first
+    assert declared_with("correct-horse-battery-staple", 4) == first
+    secrets = {"one": "correct-horse-battery-staple", "other": "tr0ub4dor-and-three-more"}
+    assert found_below(tf.workdir, secrets) == set()
+    there = found_below(tf.workdir, {"version": '"sensitive_metadata_wo_version": 4'})
+    assert ("version", "terraform.tfstate") in there, "it is looked for where it would be"
+
+    client = cluster.client()
+    body = client.get("/namespaces/all/microvms/pinned").body
+    spec = {name: value for name, value in body["spec"].items() if name != "sensitive_metadata"}
+    other = {"spec": spec, "sensitive_metadata": {"vendor-data": "somebody else's"}}
+    client.request("PUT", "/namespaces/all/microvms/pinned", body=other)
+    assert "0 to add, 1 to change, 0 to destroy" in assert_plan_differs(tf)
+    apply_and_settle(tf)
+    assert microvm(cluster, "pinned")["spec"]["sensitive_metadata"]["vendor-data"] == first
+
+
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +198,8 @@ def assert_every_attribute_is_used(tf: Terraform) -> None:
 
 def _unused(attributes: Mapping[str, Attribute], objects: list[dict[str, Any]], at: str) -> Iterator[str]:
     for name, attribute in attributes.items():
+        if attribute.write_only:  # in no state; its version is
+            continue
         values = [each[name] for each in objects if each.get(name) is not None]
         if not values:
             yield f"{at}.{name}"
