@@ -128,6 +128,6 @@ class _Unsaid(ast.NodeTransformer):
     """Takes out strings that stand by themselves: of modules, classes and functions, and below the names they tell
     about."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:  # noqa: N802 - the name that ast looks for
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         stands_alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if stands_alone else node

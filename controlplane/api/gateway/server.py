@@ -20,6 +20,7 @@ from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
 from controlplane.api.gateway.trusting import IDLE_S, TrustTeller
 from controlplane.identity.files import TlsFiles
 from controlplane.machine.certificates import revocation
+from controlplane.machine.state import State
 from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, NodeView, Proposer, StateReader
 from controlplane.ports.issuance import Issuer
@@ -165,7 +166,7 @@ class Gateway:
         looked_at: object = None
         while True:
             await asyncio.sleep(REVOCATIONS_S)
-            state = await self._reader.until(lambda now, seen=looked_at: now.holders is not seen, timeout_s=IDLE_S)
+            state = await self._reader.until(_holders_other_than(looked_at), timeout_s=IDLE_S)
             if state is None:
                 continue
             looked_at = state.holders
@@ -180,6 +181,10 @@ class Gateway:
                 session.send(wire.ToAgent(heartbeat_ack=wire.HeartbeatAck(leaderless=True)))
             elif advice is Advice.LEAVE:
                 session.end(f"node {self._node} has no leader, and others may have one", retry_after_ms=200)
+
+
+def _holders_other_than(seen: object) -> Callable[[State], bool]:
+    return lambda state: state.holders is not seen
 
 
 def _no_vault(vm: MicroVM) -> Mapping[str, str]:
