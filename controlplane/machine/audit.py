@@ -142,8 +142,7 @@ def drop(draft: Draft, command: DropAudit) -> Result:
         held = f"{draft.state.audit_first} to {draft.state.audit_head}"
         message = f"record {command.through} cannot be dropped: held are {held}, and the last one stays"
         return Rejected(code=Code.STALE, message=message, pointer="/through")
-    while draft.state.audit_first <= command.through:
-        draft.drop_oldest_audit()
+    draft.drop_audit(command.through)
     return Applied(revision=draft.revision, change=Change.CHANGED)
 
 

@@ -252,9 +252,10 @@ class Draft:
     def raise_machine_version(self, version: int) -> None:
         self.state = replace(self.state, machine_version=version)
 
-    def drop_oldest_audit(self) -> None:
-        """The digest leaves the chain out."""
-        self.state = replace(self.state, audit=self.state.audit.delete(audit_key(self.state.audit_first)))
+    def drop_audit(self, through: int) -> None:
+        """Forget the records up to that one. The digest leaves the chain out."""
+        gone = [audit_key(sequence) for sequence in range(self.state.audit_first, through + 1)]
+        self.state = replace(self.state, audit=self.state.audit.without(gone))
 
     def put_authority(self, value: ClusterAuthority) -> None:
         old = self.state.authorities.get(value.fingerprint)
