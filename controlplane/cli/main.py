@@ -20,6 +20,7 @@ from controlplane.cli.commands import (
     authority,
     cluster,
     drift,
+    events,
     failover,
     gc,
     group,
@@ -83,6 +84,7 @@ app.command("logout")(login.logout)
 app.add_typer(resources.operations, name="operation")
 app.add_typer(drift.app, name="drift")
 app.command("watch")(cluster.watch)
+app.command("events")(events.events)
 app.command("apply")(apply.apply)
 app.command("delete")(apply.delete)
 app.add_typer(gc.app, name="gc")

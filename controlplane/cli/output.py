@@ -91,7 +91,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
     if not rows:
         print(empty, file=sys.stderr)
         return
-    clean = [[_one_line(cell) for cell in row] for row in rows]
+    clean = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(_width(header), *(_width(row[index]) for row in clean)) for index, header in enumerate(headers)]
     print(_padded(headers, widths))
     for row in clean:
@@ -127,7 +127,7 @@ def _padded(cells: Sequence[str], widths: Sequence[int], *, colour: bool = False
     return "   ".join(padded).rstrip()
 
 
-def _one_line(cell: str) -> str:
+def one_line(cell: str) -> str:
     """Control characters from a guest or an error must not reach the terminal."""
     return "".join(character if character.isprintable() else " " for character in cell) or "-"
 

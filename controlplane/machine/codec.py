@@ -1,10 +1,10 @@
 """State to chunks and back, for snapshots.
 
-Equal states give equal chunks. A chunk is a group of neighbouring buckets of one table, or a block of a queue; how many
-buckets make a group follows from the size of the table, so that a chunk holds some ten records. What identifies a group
-is its buckets themselves: the same objects, the same chunk. A load recomputes every index and the digest. The order in
-which operations and keys are to be forgotten is part of the state: a node that loaded a snapshot must forget the same
-ones as a node that did not.
+Equal states give equal chunks. A chunk is a group of neighbouring buckets of one table, or a block of a queue or of the
+recent events; how many buckets make a group follows from the size of the table, so that a chunk holds some ten records.
+What identifies a group is its buckets themselves: the same objects, the same chunk. A load recomputes every index and
+the digest. The order in which operations and keys are to be forgotten is part of the state: a node that loaded a
+snapshot must forget the same ones as a node that did not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from immutables import Map
 
 from controlplane.machine.convergence import amount_of
 from controlplane.machine.draft import DIGEST_FORMAT, DIGEST_MODULUS, Record, digest_of
+from controlplane.machine.recent_events import RecentEvents, loaded, unknown_before
 from controlplane.machine.state import BLOCK, Queue, State, audit_key
 from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
@@ -25,6 +26,7 @@ from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord, hash_of
 from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
+from controlplane.model.event_records import EventRecord
 from controlplane.model.gc import Tally
 from controlplane.model.groups import MicroVMGroup
 from controlplane.model.policies import policies_named
@@ -70,6 +72,10 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     counts: dict[str, int]
     """Records by table."""
     digest_format: int = 1
+    events: tuple[int, int] = (0, 0)
+    """Head and tail of the recent events."""
+    forgotten: tuple[int, int] | None = None
+    """The place of the newest event that is not held; None: of a build that kept none."""
 
 
 class _Records(msgspec.Struct, Generic[V], array_like=True, frozen=True):
@@ -151,6 +157,13 @@ class _KeyOrder(msgspec.Struct, tag="key_order", array_like=True, frozen=True):
     keys: list[str]
 
 
+class _Events(msgspec.Struct, tag="events", array_like=True, frozen=True):
+    """A block of the recent events."""
+
+    number: int
+    items: list[EventRecord]
+
+
 _TableChunk = (
     _Hosts
     | _Namespaces
@@ -174,7 +187,7 @@ _TableChunk = (
     | _MicroVMGroups
     | _DataKeys
 )
-_Chunk = _TableChunk | _Finished | _KeyOrder
+_Chunk = _TableChunk | _Finished | _KeyOrder | _Events
 
 TABLES: tuple[str, ...] = (
     "hosts",
@@ -229,7 +242,11 @@ class View:
 
     def __init__(self, state: State) -> None:
         self._tables = _tables(state)
-        self._queues = (("finished", state.finished), ("key_order", state.key_order))
+        self._blocks: tuple[tuple[str, Map[int, tuple[object, ...]]], ...] = (
+            ("finished", state.finished.blocks),
+            ("key_order", state.key_order.blocks),
+            ("events", state.recent.blocks),
+        )
         self._header = Header(
             format=FORMAT,
             cluster_id=state.cluster_id,
@@ -240,6 +257,8 @@ class View:
             key_order=(state.key_order.head, state.key_order.tail),
             counts={name: len(table) for name, table in self._tables},
             digest_format=DIGEST_FORMAT,
+            events=(state.recent.head, state.recent.tail),
+            forgotten=state.recent.forgotten,
         )
 
     def header(self) -> bytes:
@@ -248,9 +267,9 @@ class View:
     def parts(self) -> Iterator[StatePart]:
         for name, table in self._tables:
             yield from _table_parts(name, table)
-        for name, queue in self._queues:
-            for number in sorted(queue.blocks):
-                block = queue.blocks[number]
+        for name, blocks in self._blocks:
+            for number in sorted(blocks):
+                block = blocks[number]
                 yield StatePart(f"{name}/{number}", (block,), partial(_encode_block, name, number, block))
 
 
@@ -285,7 +304,7 @@ def _encode_items(name: str, items: list[tuple[str, Record]]) -> list[bytes]:
     return _encode_items(name, items[:middle]) + _encode_items(name, items[middle:])
 
 
-def _encode_block(name: str, number: int, block: tuple[str, ...]) -> list[bytes]:
+def _encode_block(name: str, number: int, block: tuple[object, ...]) -> list[bytes]:
     return [_encoder.encode((name, number, block))]
 
 
@@ -318,6 +337,7 @@ class Loader:
         self._tables = {name: _TableBuilder[Any]() for name in TABLES}
         self._finished: dict[int, tuple[str, ...]] = {}
         self._key_order: dict[int, tuple[str, ...]] = {}
+        self._events: dict[int, list[EventRecord]] = {}
         self._indexes = _Indexes()
 
     def add(self, chunk: bytes) -> None:
@@ -331,6 +351,8 @@ class Loader:
                 self._finished[read.number] = tuple(read.keys)
             case _KeyOrder():
                 self._key_order[read.number] = tuple(read.keys)
+            case _Events():
+                self._events[read.number] = read.items
             case _:
                 self._take(read)
 
@@ -369,12 +391,19 @@ class Loader:
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
             key_order=_queue("key_order", self._key_order, header.key_order, tables["keys"]),
             audit_head=_audit_head(tables["audit"]),
+            recent=self._recent(),
             **tables,
         )
         # An older build may have reckoned it otherwise; every chunk still has the hash that the manifest names.
         if header.digest_format == DIGEST_FORMAT and digest_text(state) != header.digest:
             raise ValueError(f"state snapshot says digest {header.digest}, its records give {digest_text(state)}")
         return state
+
+    def _recent(self) -> RecentEvents:
+        header = self.header
+        if header.forgotten is None:
+            return unknown_before(header.revision)
+        return loaded(self._events, header.events, header.forgotten)
 
 
 class _TableBuilder(Generic[V]):

@@ -253,9 +253,9 @@ class Draft:
         self.state = replace(self.state, machine_version=version)
 
     def drop_audit(self, through: int) -> None:
-        """Forget the records up to that one. The digest leaves the chain out."""
-        gone = [audit_key(sequence) for sequence in range(self.state.audit_first, through + 1)]
-        self.state = replace(self.state, audit=self.state.audit.without(gone))
+        """Every record up to that sequence. The digest leaves the chain out."""
+        keys = map(audit_key, range(self.state.audit_first, through + 1))
+        self.state = replace(self.state, audit=self.state.audit.without(keys))
 
     def put_authority(self, value: ClusterAuthority) -> None:
         old = self.state.authorities.get(value.fingerprint)

@@ -9,6 +9,7 @@ import msgspec
 
 from controlplane.machine.codec import full_digest
 from controlplane.machine.draft import Record, reindex_host, reindex_microvm
+from controlplane.machine.recent_events import unknown_before
 from controlplane.machine.state import Queue, State
 from controlplane.machine.table import Table
 from controlplane.model.resources import (
@@ -68,6 +69,7 @@ def load_dump(data: bytes) -> State:
         keys=Table(read.keys),
         finished=_queue(each.id for each in read.operations if each.finished_at is not None),
         key_order=_queue(key for key, _ in read.keys),
+        recent=unknown_before(read.revision),
     )
     for host in read.hosts:
         state = reindex_host(state, None, host)

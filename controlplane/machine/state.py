@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from immutables import Map
 
+from controlplane.machine.recent_events import RecentEvents
 from controlplane.machine.table import Table
 from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord
@@ -118,6 +119,8 @@ class State:
     """By namespace and name (`group_key`)."""
     data_keys: Table[DataKey] = Table()
     """By id: what secrets are sealed with; none before the first."""
+    recent: RecentEvents = RecentEvents()
+    """What came about lately, as operators are told of it; no part of the digest."""
 
     names: Map[str, str] = Map()
     """Index: `namespace/name` to the uid of a microVM."""

@@ -28,6 +28,7 @@ from controlplane.machine.audit import recorded
 from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.outcome import Applied, Outcome, Rejected
 from controlplane.machine.state import State
+from controlplane.machine.telling import told
 from controlplane.model.commands import KINDS, seal
 from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.model.gc import Trigger
@@ -58,7 +59,7 @@ def run(commands: RandomCommands, steps: int, seen: Counter[str] | None = None) 
         effect = effect_of(before, envelope, index=index, term=1)
         outcome = effect.outcome
         check_step(before, effect.command, effect.after, outcome, tuple(effect.events), keyed=envelope.key is not None)
-        state = recorded(effect)
+        state = told(recorded(effect), [effect])
         _check_never_overfilled(before, state)
         if state is not before:
             check_state(state)

@@ -18,6 +18,7 @@ from controlplane.machine.codec import digest_text
 from controlplane.machine.events import Event
 from controlplane.machine.outcome import Applied, Outcome
 from controlplane.machine.state import State
+from controlplane.machine.telling import told
 from controlplane.model.commands import Command, seal
 from controlplane.ports import (
     Clock,
@@ -182,7 +183,7 @@ class Replica:
         self._index += 1
         envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key, origin=stamp())
         effect = effect_of(self._state, envelope, index=self._index, term=1)
-        self._state = recorded(effect)
+        self._state = told(recorded(effect), [effect])
         self.commands.append(command)
         check_state(self._state)
         for event in effect.events:

@@ -12,6 +12,7 @@ from controlplane.machine.evacuation_rules import availability
 from controlplane.machine.events import Declared, Event, EventType
 from controlplane.machine.lifecycle import AVAILABILITY
 from controlplane.machine.outcome import Outcome, Rejected
+from controlplane.machine.recent_events import KEPT
 from controlplane.machine.recovery_rules import is_off
 from controlplane.machine.state import BLOCK, State
 from controlplane.machine.table import Table
@@ -78,6 +79,17 @@ def check_state(state: State) -> None:
     _check_copies(state)
     _check_incarnations(state)
     _check_secrets(state)
+    _check_recent(state)
+
+
+def _check_recent(state: State) -> None:
+    recent = state.recent
+    places = [recent.at(position).place for position in range(recent.head, recent.tail)]
+    assert places == sorted(set(places)), (
+        "events are in the order in which they came about, each with a place of its own"
+    )
+    assert len(recent) <= KEPT, "so many events are held at most"
+    assert not places or (recent.forgotten < places[0] and places[-1][0] <= state.revision)
 
 
 def _check_secrets(state: State) -> None:
@@ -98,7 +110,7 @@ def check_snapshot(state: State) -> None:
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("finished", "key_order"):
+    for name in ("finished", "key_order", "recent"):
         assert getattr(loaded, name) == getattr(state, name), name
     assert list(loaded.finished) == list(state.finished)
     assert list(loaded.key_order) == list(state.key_order)

@@ -106,6 +106,7 @@ ROUTES: dict[str, Needs] = {
     "GET /operations/{id}": _some(AccessKind.OPERATION),
     "POST /apply": BODY,
     "GET /watch": CALLER,
+    "GET /events": CALLER,
     "GET /drift": CALLER,
     "GET /failover": _whole(Verb.READ, AccessKind.CLUSTER),
     "PUT /failover/override": _whole(Verb.CONFIRM, AccessKind.HOST),

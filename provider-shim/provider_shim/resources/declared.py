@@ -2,7 +2,9 @@
 
 A create carries `If-None-Match: *` and an Idempotency-Key made from name and intent alone. If Terraform is killed
 before it saves the state, the same apply sends the same key and is handed its own object; anybody else's object of
-that name is an error that says how to import it. Only a 404 that the API itself gave removes a thing from state.
+that name is an error that says how to import it. A delete carries the revision that was read last (kept in the private
+state), and looks at the object first only if somebody changed it since. Only a 404 that the API itself gave removes a
+thing from state.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from provider_shim.resources.turns import turns
 
 DEFAULT_TIMEOUT_S = 300.0
 GONE_CODES = frozenset({"not_found", "namespace_not_found"})
+REVISION_KEY = "revision"
+"""In the private state: that of the intent which was read or declared last."""
 IN_USE_CODES = frozenset({"host_in_use", "namespace_not_empty", "policy_in_use"})
 IN_USE_PATIENCE_S = 15.0
 """Terraform destroys what does not refer to each other in any order, and microVMs seldom refer to the hosts they are
@@ -89,6 +93,7 @@ class DeclaredResource(Resource):
             stored = self._declare_new(call, planned, body, headers, deadline)
         self.pass_warnings(call.report, planned, stored)
         state = self._declared(planned, stored)
+        call.private[REVISION_KEY] = stored["revision"]
         call.keep(state)
         self.settle(call, state, stored, deadline, created=True)
         return state
@@ -113,6 +118,7 @@ class DeclaredResource(Resource):
                 f"{self.label} {self.show(state)} is being deleted",
                 f"Asked for at {stored['deletion_requested_at']}; it stays in state until that is confirmed.",
             )
+        call.private[REVISION_KEY] = stored["revision"]
         return self.state_of(call, state, stored)
 
     def update(self, call: Call, prior: Object, planned: Object) -> Object:
@@ -128,23 +134,27 @@ class DeclaredResource(Resource):
             ).body
         self.pass_warnings(call.report, planned, stored)
         state = self._declared(planned, stored)
+        call.private[REVISION_KEY] = stored["revision"]
         self.settle(call, state, stored, deadline, created=False)
         return state
 
     def delete(self, call: Call, prior: Object) -> None:
         deadline = self.deadline(prior, "delete")
         with told_to_user(f"delete {self.label} {self.show(prior)}", self.translation):
-            stored = self.fetch(prior, deadline=deadline)
-            if stored is None:
-                return
-            if prior.get("uid") not in (None, stored["uid"]):
-                call.report.warn(
-                    f"{self.label} {self.show(prior)} was not deleted",
-                    f"The one in state (uid {prior['uid']}) is gone already; the present one (uid {stored['uid']}) "
-                    "was made by someone else.",
-                )
-                return
-            gone = self._ask_for_the_end(call, prior, stored["uid"], deadline)
+            gone = self._end_as_read(call, prior, deadline)
+            if gone is None:
+                stored = self.fetch(prior, deadline=deadline)
+                if stored is None:
+                    return
+                if prior.get("uid") not in (None, stored["uid"]):
+                    call.report.warn(
+                        f"{self.label} {self.show(prior)} was not deleted",
+                        f"The one in state (uid {prior['uid']}) is gone already; the present one (uid {stored['uid']}) "
+                        "was made by someone else.",
+                    )
+                    return
+                headers = {"Idempotency-Key": f"tf-delete-{stored['uid']}"}
+                gone = self._ask_for_the_end(call, prior, headers, deadline)
             if not gone and not self.wait_gone(call, prior, deadline):
                 raise error(
                     f"{self.label} {self.show(prior)} is not gone yet",
@@ -160,6 +170,10 @@ class DeclaredResource(Resource):
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         """The object as a read should show it; the place where drift is put in."""
         return stored
+
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a query shows the object: somebody declared it, as an object of its own."""
+        return True
 
     def local_values(self, state: Object) -> Object:
         """Attributes that the API does not know."""
@@ -180,9 +194,21 @@ class DeclaredResource(Resource):
                 return None
             raise
 
-    def _ask_for_the_end(self, call: Call, prior: Object, uid: str, deadline: float) -> bool:
+    def _end_as_read(self, call: Call, prior: Object, deadline: float) -> bool | None:
+        """DELETE what was read last. Whether it is gone already; None where it is to be looked at first."""
+        revision = call.private.get(REVISION_KEY)
+        if revision is None:
+            return None
+        headers = {"If-Match": f'"{revision}"', "Idempotency-Key": f"tf-delete-{prior['uid']}-{revision}"}
+        try:
+            return self._ask_for_the_end(call, prior, headers, deadline)
+        except ApiError as refusal:
+            if refusal.code != "revision_conflict":
+                raise
+            return None
+
+    def _ask_for_the_end(self, call: Call, prior: Object, headers: Mapping[str, str], deadline: float) -> bool:
         """DELETE it. Whether it is gone already; 202 means that its end is still to be confirmed."""
-        headers = {"Idempotency-Key": f"tf-delete-{uid}"}
         patience = min(deadline, time.monotonic() + IN_USE_PATIENCE_S)
         for _ in turns(patience, call.cancel):
             try:

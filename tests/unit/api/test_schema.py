@@ -14,6 +14,7 @@ from controlplane.api import schema
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 PATHS = {
+    "/api/v2/events": {"get"},
     "/api/v2/microvmgroups": {"get"},
     "/api/v2/namespaces/{namespace}/microvmgroups": {"get"},
     "/api/v2/namespaces/{namespace}/microvmgroups/{name}": {"get", "put", "delete"},

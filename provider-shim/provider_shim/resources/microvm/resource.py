@@ -29,6 +29,9 @@ from provider_shim.resources.microvm.waiting import POLL_S, wait_for, why_not
 from provider_shim.resources.problems import told_to_user
 from provider_shim.resources.translate import Translation
 
+_GROUP_LABEL = "flintlock.dev/group"
+"""What the control plane gives to members of a group."""
+
 
 class MicroVMResource(DeclaredResource):
     type_name = "flintlock_microvm"
@@ -146,6 +149,9 @@ class MicroVMResource(DeclaredResource):
         except (CodecError, AttributeError, TypeError):
             return False
         return True
+
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        return _GROUP_LABEL not in stored["labels"]
 
     def local_values(self, state: Object) -> Object:
         imported = state.get("uid") is None
