@@ -102,6 +102,7 @@ resource "flintlock_gc_policy" "this" {
   leftover_after_s            = 3600
   quarantined_volumes_after_s = 172800
   finished_operation_after_s  = 3600
+  audit_records_after_s       = 7776000
   timeouts {
     create = "1m"
     update = "1m"

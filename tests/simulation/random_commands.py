@@ -137,6 +137,7 @@ KEEPS_NOTHING = GCPolicySpec(
     leftover_after_s=0,
     quarantined_volumes_after_s=0,
     finished_operation_after_s=0,
+    audit_records_after_s=0,
 )
 
 NAMES = ("a", "b", "c")

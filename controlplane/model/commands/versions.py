@@ -51,6 +51,7 @@ ADDED: dict[type[Command], tuple[AddedField, ...]] = {
         AddedField("", "lost_tombstone_after_s", None),
         AddedField("", "leftover_after_s", None),
         AddedField("", "quarantined_volumes_after_s", GCPolicySpec().quarantined_volumes_after_s),
+        AddedField("", "audit_records_after_s", None),
     ),
 }
 """By declaration. Such fields are no part of a fingerprint while they are unset: those of requests of before them stay
