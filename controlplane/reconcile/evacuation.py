@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from controlplane.bidding import ask
 from controlplane.decide.evacuation import Step, landed, to_ask_about, to_empty, with_bids, without_asking
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Evict, HostEvacuated, MarkStaying
 from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import AgentLink, Proposer, StateReader
-from controlplane.reconcile.bidding import ask
 from controlplane.reconcile.rounds import survived
 
 ACTOR = "evacuation"

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from controlplane.bidding import ask
 from controlplane.decide.rounds import decide_round
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import MicroVM
 from controlplane.ports import AgentLink, Proposer, StateReader
-from controlplane.reconcile.bidding import ask
 from controlplane.reconcile.rounds import survived
 
 ACTOR = "scheduler"

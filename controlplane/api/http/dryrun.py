@@ -2,7 +2,7 @@
 
 The machine itself is asked, so a dry run refuses what the write would refuse. For a microVM that would be waiting for a
 host, the hosts are asked for bids as the scheduler would ask them, within a deadline; hosts that do not answer in time
-are shown as refusing.
+are shown as refusing. Of a group, so are the members that it would get (`group_preview`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
-from controlplane.api.http import problems, reads, shapes, views
+from controlplane.api.http import group_preview, problems, reads, shapes, views
 from controlplane.api.http.services import Services
 from controlplane.decide import changes, placement
 from controlplane.decide.shortlist import GROWTH, WIDTH, Fleet, Shortlist
@@ -20,7 +20,7 @@ from controlplane.identity.principal import Principal
 from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
-from controlplane.model.commands import Command, Declaration, DeclareMicroVM, Place, seal
+from controlplane.model.commands import Command, Declaration, DeclareMicroVM, DeclareMicroVMGroup, Place, seal
 from controlplane.model.credentials import Sealed
 from controlplane.model.resources import Bid, MicroVM, MicroVMPhase
 from controlplane.model.secrets import DataKey
@@ -65,10 +65,14 @@ async def declare(
         vm = after.microvm(command.namespace, command.name)
         if vm is not None and vm.phase is MicroVMPhase.PENDING:
             preview = await preview_placement(services, after, vm)
+    members = None
+    if isinstance(outcome, Applied) and isinstance(command, DeclareMicroVMGroup):
+        members = await group_preview.preview(services, after, command)
     return shapes.DryRun(
         outcome=_OUTCOMES[outcome.change] if isinstance(outcome, Applied) else "replace",
         changes=list(_changes(before, command)),
         placement=preview,
+        members=members,
         warnings=list(warnings),
     )
 

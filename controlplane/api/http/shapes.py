@@ -178,11 +178,36 @@ class PlacementPreview(Shape):
     bids: list[BidShape]
 
 
+class HostShare(Shape):
+    host: str
+    members: int
+
+
+class Stopped(Shape):
+    reason: str = Field(description="CamelCase, for machines.")
+    message: str
+
+
+class MembersPreview(Shape):
+    """What would become of the members that a group lacks, as the scheduler would place them now."""
+
+    missing: int = Field(description="Members at the declared template that there are not.")
+    looked_at: int = Field(
+        description="Of these, so many may be added at once and were previewed; of more than 64, the first 64."
+    )
+    hosts: list[HostShare] = Field(description="Where those would go that some host takes.")
+    unplaced: int = Field(description="So many of those looked at no host would take.")
+    reason: str | None = Field(description="Why no host would take them.")
+    bids: list[BidShape] = Field(description="Of one that no host would take.")
+    stopped: Stopped | None = Field(description="Why no more members would be declared, such as a quota.")
+
+
 class DryRun(Shape):
     dry_run: Literal[True] = True
     outcome: Literal["create", "update", "none", "replace"]
     changes: list[ChangeShape]
-    placement: PlacementPreview | None
+    placement: PlacementPreview | None = Field(description="Of a microVM that would wait for a host.")
+    members: MembersPreview | None = Field(description="Of a group.")
     warnings: list[str]
 
 

@@ -6,10 +6,12 @@ from provider_shim.framework.schema import Attribute, Block, Nested, Validator
 from provider_shim.framework.types import NUMBER, STRING, MapOf
 from provider_shim.framework.validate import at_most, between, duration, keys_match, matches
 
-NAME = matches(
+_NAME = (
     r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
     "a name: lower-case letters, digits and dashes, at most 63, no dash at either end",
 )
+NAME = matches(*_NAME)
+NAME_KEYS = keys_match(*_NAME)
 LABEL_KEY_PATTERN = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 LABEL_KEYS = keys_match(LABEL_KEY_PATTERN, "a label key, such as rack or example.com/rack")
 LABEL_KEY = matches(LABEL_KEY_PATTERN, "a label key, such as rack or example.com/rack")

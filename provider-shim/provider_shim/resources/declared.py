@@ -24,12 +24,14 @@ from provider_shim.framework.resource import Resource
 from provider_shim.framework.types import UNKNOWN, Object, Value, is_wholly_known
 from provider_shim.log import log
 from provider_shim.resources.connection import Connection
-from provider_shim.resources.problems import told_to_user
+from provider_shim.resources.problems import Locator, told_to_user
 from provider_shim.resources.translate import Translation
 from provider_shim.resources.turns import turns
 
 DEFAULT_TIMEOUT_S = 300.0
 GONE_CODES = frozenset({"not_found", "namespace_not_found"})
+_THERE_CODES = frozenset({"already_exists", "idempotency_key_reused"})
+"""The key says everything of a create but its secrets: whoever used it made the same with other ones."""
 REVISION_KEY = "revision"
 """In the private state: that of the intent which was read or declared last."""
 IN_USE_CODES = frozenset({"host_in_use", "namespace_not_empty", "policy_in_use"})
@@ -69,27 +71,27 @@ class DeclaredResource(Resource):
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
         """Tells what the API says to it, once nothing that it says depends on what only the apply will know."""
-        decided = {name: config.get(name) for name in self.translation.attributes}
+        decided = {name: config.get(name) for name in self.schema.attributes}
         names = {name: planned.get(name) for name in self.identity}
         if not (is_wholly_known(decided) and is_wholly_known(names)):
             return planned
-        body = self.translation.body(planned)
-        rehearsals, path = self._connection.rehearsals, self.path(planned)
+        body = self.body(call, prior, planned)
+        rehearsals, path, locator = self._connection.rehearsals, self.path(planned), self.locator(planned)
         if prior is None:
             scope = str(planned.get("namespace") or "")
-            call.report.extend(rehearsals.of_create(self.label, scope, path, body, self.translation))
-        elif body != self.translation.body(prior):
-            call.report.extend(rehearsals.of_change(self.label, path, body, self.translation))
+            call.report.extend(rehearsals.of_create(self.label, scope, path, body, locator))
+        elif body != self.body(call, prior, prior):
+            call.report.extend(rehearsals.of_change(self.label, path, body, locator))
         return planned
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
     def create(self, call: Call, planned: Object) -> Object:
         deadline = self.deadline(planned, "create")
-        body = self.translation.body(planned)
+        body = self.body(call, None, planned)
         what = f"create {self.label} {self.show(planned)}"
         headers = {"If-None-Match": "*", "Idempotency-Key": self._create_key(planned, body)}
-        with told_to_user(what, self.translation):
+        with told_to_user(what, self.locator(planned)):
             stored = self._declare_new(call, planned, body, headers, deadline)
         self.pass_warnings(call.report, planned, stored)
         state = self._declared(planned, stored)
@@ -124,11 +126,11 @@ class DeclaredResource(Resource):
     def update(self, call: Call, prior: Object, planned: Object) -> Object:
         deadline = self.deadline(planned, "update")
         what = f"update {self.label} {self.show(planned)}"
-        with told_to_user(what, self.translation):
+        with told_to_user(what, self.locator(planned)):
             stored = self.client.send(
                 "PUT",
                 self.path(planned),
-                body=self.translation.body(planned),
+                body=self.body(call, prior, planned),
                 headers={"Idempotency-Key": f"tf-update-{uuid.uuid4()}"},
                 deadline=deadline,
             ).body
@@ -166,6 +168,14 @@ class DeclaredResource(Resource):
 
     def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
         """Wait for what the user asked to wait for, once the intent is stored; by default, nothing."""
+
+    def body(self, call: Call, prior: Object | None, planned: Object) -> dict[str, Any]:
+        """What is declared when `planned` takes the place of `prior`."""
+        return self.translation.body(planned)
+
+    def locator(self, planned: Object) -> Locator:
+        """Finds what the API says about a body in the attributes that it came from."""
+        return self.translation
 
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         """The object as a read should show it; the place where drift is put in."""
@@ -273,10 +283,12 @@ class DeclaredResource(Resource):
             try:
                 return self.client.send("PUT", self.path(planned), body=body, headers=headers, deadline=deadline).body
             except ApiError as refusal:
-                if refusal.code != "already_exists":
+                if refusal.code not in _THERE_CODES:
                     raise
                 existing = self.fetch(planned, deadline=deadline)
                 if existing is None:
+                    if refusal.code != "already_exists":
+                        raise
                     continue
                 if existing.get("deletion_requested_at"):
                     # The one before is on its way out: its name is free once that is confirmed.

@@ -80,7 +80,7 @@ _ROLLOUT = Nested(
         ),
     },
 )
-_INTENT = {
+INTENT = {
     "labels": labels_attribute("Labels of the group and of its members; live."),
     "annotations": annotations_attribute(),
     "replicas": Attribute(
@@ -107,7 +107,7 @@ class MicroVMGroupResource(DeclaredResource):
     label = "group"
     collection = "microvmgroups"
     identity: ClassVar = {"namespace": "Namespace of the group.", "name": "Name of the group."}
-    translation = Translation(_INTENT, unset_is_empty=frozenset({"rollout", "placement", "recovery"}))
+    translation = Translation(INTENT, unset_is_empty=frozenset({"rollout", "placement", "recovery"}))
     schema = Schema(
         description="So many microVMs of one template. The control plane adds and ends members, and replaces them "
         "when the template changes; a template whose members do not get ready stops with most of the old ones left.",
@@ -116,7 +116,7 @@ class MicroVMGroupResource(DeclaredResource):
             "uid": uid_attribute(),
             "name": name_attribute("group"),
             "namespace": namespace_attribute(),
-            **_INTENT,
+            **INTENT,
             "wait_for": Attribute(
                 type=STRING,
                 default="ready",

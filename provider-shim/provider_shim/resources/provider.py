@@ -17,6 +17,7 @@ from provider_shim.resources.api_token import ApiTokenResource
 from provider_shim.resources.common import NAME
 from provider_shim.resources.connection import DEFAULT_NAMESPACE, ENVIRONMENT, Connection
 from provider_shim.resources.drift_source import DriftSource
+from provider_shim.resources.events_source import EventsSource
 from provider_shim.resources.failover_policy import FailoverPolicyResource
 from provider_shim.resources.functions import FUNCTIONS
 from provider_shim.resources.gc_policy import GCPolicyResource
@@ -27,6 +28,7 @@ from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.microvm_group import MicroVMGroupResource
 from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.placement_policy import PlacementPolicyResource
+from provider_shim.resources.placement_source import PlacementSource
 from provider_shim.resources.role import RoleResource
 from provider_shim.resources.role_binding import RoleBindingResource
 from provider_shim.resources.sources import ClusterSource, HostsSource, MicroVMsSource
@@ -93,7 +95,15 @@ class FlintlockProvider(Provider):
             MicroVMResource,
         )
         self._resources: dict[str, Resource] = {each.type_name: each(self.connection) for each in resources}
-        sources = (ClusterSource, DriftSource, HostsSource, MicroVMsSource, UpstreamVMsSource)
+        sources = (
+            ClusterSource,
+            DriftSource,
+            EventsSource,
+            HostsSource,
+            MicroVMsSource,
+            PlacementSource,
+            UpstreamVMsSource,
+        )
         self._data_sources: dict[str, DataSource] = {each.type_name: each(self.connection) for each in sources}
         self._functions: dict[str, Function] = {each.name: each() for each in FUNCTIONS}
         lists = (

@@ -27,7 +27,7 @@ Checks = Literal["strict", "warn", "off"]
 CHECKS: Final[tuple[Checks, ...]] = ("strict", "warn", "off")
 PATIENCE_S: Final = 5.0
 _NEVER: Final = frozenset({"invalid", "unauthenticated", "role_built_in"})
-_AS_THINGS_ARE: Final = frozenset({"quota_exceeded", "insufficient_capacity", "constraint_violated", "forbidden"})
+AS_THINGS_ARE: Final = frozenset({"quota_exceeded", "insufficient_capacity", "constraint_violated", "forbidden"})
 _REFUSALS_SHOWN: Final = 3
 
 Verdict = tuple[Diagnostic, ...]
@@ -77,13 +77,14 @@ class Rehearsals:
             return ()
         except CancelledError:
             return ()
-        return self._placed(kind, path, found.get("placement"))
+        members = found.get("members")
+        return self._placed(kind, path, found.get("placement")) if members is None else self._filled(path, members)
 
     def _refused(self, refusal: ApiError, kind: str, locator: Locator) -> Verdict:
         told = explain(refusal, f"declare this {kind} as planned", locator)
         if refusal.code in _NEVER:
             return tuple(told)
-        if refusal.code in _AS_THINGS_ARE:
+        if refusal.code in AS_THINGS_ARE:
             summary = f"Applying this {kind} will be refused as things are"
             return tuple(Diagnostic(self._severity, summary, each.detail, each.path) for each in told)
         return ()
@@ -95,12 +96,35 @@ class Rehearsals:
         if placement["host"] is not None:
             log("info", f"would be placed on {placement['host']}", path=path, reason=placement["reason"])
             return ()
-        refusals = [f"{bid['host']}: {bid['refused']}" for bid in placement["bids"] if bid.get("refused")]
-        more = len(refusals) - _REFUSALS_SHOWN
-        listed = "; ".join([*refusals[:_REFUSALS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
-        detail = f"{placement['reason'].rstrip('.')}.{f' {listed}.' if listed else ''} It would wait until one does."
+        detail = f"{_why_nobody(placement)} It would wait until one does."
         return (Diagnostic(self._severity, f"No host would take this {kind} as things are", detail),)
+
+    def _filled(self, path: str, members: Mapping[str, Any]) -> Verdict:
+        """`members`: what would become of those that a group lacks."""
+        shares = ", ".join(f"{each['members']} on {each['host']}" for each in members["hosts"])
+        looked_at, missing = members["looked_at"], members["missing"]
+        if shares:
+            log("info", f"members would be placed: {shares}", path=path, missing=missing, looked_at=looked_at)
+        found: list[Diagnostic] = []
+        if (stopped := members["stopped"]) is not None:
+            detail = f"{stopped['message']}. The group would be declared, and get no further until that is mended."
+            summary = f"This group would stop at {looked_at} of {missing} members that it lacks, as things are"
+            found.append(Diagnostic(self._severity, summary, f"{detail} [{stopped['reason']}]"))
+        if members["unplaced"]:
+            of = f"{looked_at} members" if looked_at == missing else f"the first {looked_at} of {missing} members"
+            summary = f"No host would take {members['unplaced']} of {of} of this group as things are"
+            there = f" The others would go: {shares}." if shares else ""
+            found.append(Diagnostic(self._severity, summary, f"{_why_nobody(members)} They would wait.{there}"))
+        return tuple(found)
 
     @property
     def _severity(self) -> Literal["error", "warning"]:
         return "error" if self._checks() == "strict" else "warning"
+
+
+def _why_nobody(answer: Mapping[str, Any]) -> str:
+    """Its reason, and what some of the hosts say."""
+    refusals = [f"{bid['host']}: {bid['refused']}" for bid in answer["bids"] if bid.get("refused")]
+    more = len(refusals) - _REFUSALS_SHOWN
+    listed = "; ".join([*refusals[:_REFUSALS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    return f"{answer['reason'].rstrip('.')}.{f' {listed}.' if listed else ''}"

@@ -66,12 +66,22 @@ class ConnectedSource(DataSource):
             return list(self.client.pages(path, query))
 
 
+_ARGUMENTS = {
+    **{name: name for name in ("namespace", "host", "kind", "name", "type", "since", "limit")},
+    "label": "labels",
+    "reason": "reasons",
+    "from": "from_revision",
+}
+"""Name in a path or a query -> argument of the data source."""
+
+
 class Filters:
     """Names in the path and the query of a list are names of the data source's arguments."""
 
     def path(self, pointer: str) -> Path:
-        name = pointer.rsplit("/", 1)[-1]
-        return attribute({"label": "labels"}.get(name, name)) if name in ("namespace", "label", "host") else ()
+        parts = pointer.split("/")
+        name = _ARGUMENTS.get(parts[2] if parts[1] == "query" and len(parts) > 2 else parts[-1])
+        return attribute(name) if name is not None else ()
 
 
 def label_query(config: Object) -> dict[str, Any]:

@@ -146,6 +146,13 @@ def is_found_by_query_and_adopted(rig: Rig) -> None:
     told = events(other.run("query", "-json").output, "list_resource_found")
     listed = [each["list_resource_found"] for each in told]
     found = {(each["resource_type"], each["display_name"]): each for each in listed}
+    # Neither what the group made nor the agent that nobody declared.
+    kinds = ("flintlock_microvm", "flintlock_host")
+    assert sorted(each for each in found if each[0] in kinds) == [
+        ("flintlock_host", "h1"),
+        ("flintlock_host", "h3"),
+        ("flintlock_microvm", "needed/this"),
+    ]
     ours = {each.address: found[each.type_name, each.import_id] for each in CASES}
     assert {address: each["identity"] for address, each in ours.items()} == {
         each.address: each.identity for each in CASES

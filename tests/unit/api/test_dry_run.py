@@ -101,3 +101,45 @@ def test_other_kinds(api: Rig, path: str) -> None:
 def test_warnings_are_shown(api: Rig) -> None:
     plan = dry(api, {**SPEC, "recovery": {"on_detach": "stop"}})
     assert len(plan["warnings"]) == 1
+
+
+GROUP = "/namespaces/demo/microvmgroups/web"
+
+
+def group(replicas: int, **template: Any) -> dict[str, Any]:
+    return {"replicas": replicas, "template": {**SPEC, **template}}
+
+
+def test_the_members_of_a_group_are_placed_together(api: Rig) -> None:
+    """Three of two vcpu fit on neither host alone: each is placed where the ones before it left room."""
+    api.do(declare_host("h2"))
+    api.do(agent_connected("h1", vcpu=4))
+    api.do(agent_connected("h2", vcpu=4))
+    api.agents.scores = {"h1": 0.1, "h2": 0.2}
+    members = dry(api, group(3, vcpu=2), GROUP)["members"]
+    assert (members["missing"], members["looked_at"], members["unplaced"], members["stopped"]) == (3, 3, 0, None)
+    assert members["hosts"] == [{"host": "h1", "members": 2}, {"host": "h2", "members": 1}]
+    short = dry(api, group(6, vcpu=2), GROUP)["members"]
+    assert (short["missing"], short["looked_at"], short["unplaced"]) == (6, 6, 2)
+    assert sum(each["members"] for each in short["hosts"]) == 4
+    assert "vcpu" in short["reason"]
+    assert {bid["host"] for bid in short["bids"]} == {"h1", "h2"}
+
+
+def test_a_quota_that_stops_a_group_is_told_in_advance(api: Rig) -> None:
+    api.put("/namespaces/demo", {"spec": {"max_vcpu": 2}})
+    api.agents.scores = {"h1": 0.1}
+    members = dry(api, group(5), GROUP)["members"]
+    assert (members["missing"], members["looked_at"]) == (5, 2)
+    assert members["stopped"]["reason"] == "QuotaExceeded"
+    assert "2" in members["stopped"]["message"]
+
+
+def test_a_large_group_is_looked_at_in_part_and_one_that_is_there_not_at_all(api: Rig) -> None:
+    api.do(agent_connected("h1", vcpu=4096, memory_in_mb=1_000_000))
+    api.agents.scores = {"h1": 0.1}
+    members = dry(api, group(500), GROUP)["members"]
+    assert (members["missing"], members["looked_at"]) == (500, 64)
+    assert members["hosts"] == [{"host": "h1", "members": 64}]
+    assert dry(api, group(0), GROUP)["members"]["missing"] == 0
+    assert dry(api, SPEC)["members"] is None

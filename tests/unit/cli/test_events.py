@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partialmethod
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from unit.api.rig import Rig
 
-from controlplane.cli.client import Client
 from controlplane.cli.commands import events
+from controlplane.cli.context import Connection
 from controlplane.machine import recent_events
 from controlplane.model.resources import ObservedPower
 
@@ -67,7 +68,7 @@ def test_following_prints_each_event_once_whoever_fails_meanwhile(
             raise KeyboardInterrupt
         turns.pop(0)()
 
-    monkeypatch.setitem(cast("dict[str, Any]", Client.__init__.__kwdefaults__), "retry_for_s", 0.0)
+    monkeypatch.setattr(Connection, "client", partialmethod(Connection.client, retry_for_s=0.0))
     monkeypatch.setattr(events, "time", SimpleNamespace(sleep=turn))
     followed = cli("events", "--kind", "Namespace", "--watch", "-o", "json", "--limit", "1")
     assert followed.code == 130

@@ -56,7 +56,9 @@ async def adopt_microvm(asked: declaring.Declaring, name: params.NameParam, body
     if isinstance(rehearsed, Rejected):
         raise writes.refusal(state, command, rehearsed)
     placement = shapes.PlacementPreview(host=name, reason="it runs there", bids=[])
-    return respond(shapes.DryRun(outcome="create", changes=[], placement=placement, warnings=warnings), state)
+    return respond(
+        shapes.DryRun(outcome="create", changes=[], placement=placement, members=None, warnings=warnings), state
+    )
 
 
 def _copy(host: Host, instance: str) -> Unmanaged:

@@ -15,7 +15,7 @@ TIMEOUT_S = 2.0
 """For each time that hosts are asked."""
 
 
-async def ask(agents: AgentLink, state: State, vms: Sequence[MicroVM]) -> Answers:
+async def ask(agents: AgentLink, state: State, vms: Sequence[MicroVM], *, timeout_s: float = TIMEOUT_S) -> Answers:
     """What the hosts say that may take `vms`: for each some that offer, or all."""
     fleet = Fleet(state)
     shortlists = {vm.meta.uid: Shortlist(state, fleet, vm) for vm in vms}
@@ -33,7 +33,7 @@ async def ask(agents: AgentLink, state: State, vms: Sequence[MicroVM]) -> Answer
             for host in hosts:
                 if host not in silent:
                     wanted.setdefault(host, []).append(items[uid])
-        for host, answer in zip(sorted(wanted), await _collect(agents, wanted), strict=True):
+        for host, answer in zip(sorted(wanted), await _collect(agents, wanted, timeout_s), strict=True):
             if isinstance(answer, str):
                 silent[host] = answer
             else:
@@ -49,13 +49,15 @@ def _offers(bids: Mapping[str, Mapping[str, Bid]], host: str, uid: str) -> bool:
     return bid is not None and bid.refused is None and bid.score is not None
 
 
-async def _collect(agents: AgentLink, wanted: Mapping[str, Sequence[BidRequestItem]]) -> list[dict[str, Bid] | str]:
+async def _collect(
+    agents: AgentLink, wanted: Mapping[str, Sequence[BidRequestItem]], timeout_s: float
+) -> list[dict[str, Bid] | str]:
     """What each host answers, or why it does not; in order of name."""
-    return await asyncio.gather(*(_ask(agents, host, wanted[host]) for host in sorted(wanted)))
+    return await asyncio.gather(*(_ask(agents, host, wanted[host], timeout_s) for host in sorted(wanted)))
 
 
-async def _ask(agents: AgentLink, host: str, items: Sequence[BidRequestItem]) -> dict[str, Bid] | str:
+async def _ask(agents: AgentLink, host: str, items: Sequence[BidRequestItem], timeout_s: float) -> dict[str, Bid] | str:
     try:
-        return dict(await agents.bids(host, items, timeout_s=TIMEOUT_S))
+        return dict(await agents.bids(host, items, timeout_s=timeout_s))
     except HostUnreachableError as error:
         return f"the host did not answer: {error}"
