@@ -51,6 +51,20 @@ def test_seeds_keep_every_invariant() -> None:
         assert seen[what] > 0, what
 
 
+def test_operators_who_cannot_decide_cordon_a_host_whatever_it_is_for() -> None:
+    rare = {
+        f"availability {old} -> cordoned" for old in ("draining", "drained", "entering_maintenance", "in_maintenance")
+    }
+    seen: Counter[str] = Counter()
+    for seed in SEEDS:
+        outcome = run_seed(seed, HOURS, profile=Profile(weights={"host_acted_on": 1.0}, pace_s=8.0))
+        assert outcome.violation is None
+        seen += outcome.seen
+        if rare <= seen.keys():
+            return
+    raise AssertionError(f"never reached: {sorted(rare - seen.keys())}")
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_build_with_one_rule_left_out_is_found(name: str) -> None:
     build = BROKEN[name]

@@ -50,6 +50,8 @@ class Rig:
         )
         self.blocked: set[str] = set()
         self.snapshots_due = 0
+        self.wakes = 0
+        """How often a tick was asked for."""
         self.start()
 
     def start(self) -> None:
@@ -83,7 +85,7 @@ class Rig:
         return peer not in self.blocked
 
     def wake(self) -> None:
-        pass
+        self.wakes += 1
 
     def progressed(self) -> None:
         pass

@@ -104,6 +104,62 @@ def test_a_follower_acknowledges_only_after_its_sync(rig: Rig) -> None:
     assert rig.events == ["sync", ("b", AppendReply(1, True, 3, 2))]
 
 
+def test_a_heartbeat_from_which_nothing_follows_is_answered_without_a_tick(rig: Rig) -> None:
+    rig.heartbeat()
+    rig.clear()
+    rig.wakes = 0
+    rig.core.receive("b", AppendEntries(1, 1, 0, 1, 2, []))
+    assert (rig.events, rig.wakes) == ([("b", AppendReply(1, True, 1, 2))], 0)
+
+
+@pytest.mark.parametrize(
+    ("sender", "message"),
+    [
+        ("b", AppendEntries(1, 1, 0, 1, 2, [(1, X)])),
+        ("b", AppendEntries(1, 2, 1, 2, 2, [])),
+        ("b", AppendEntries(2, 2, 1, 1, 2, [])),
+        ("c", AppendEntries(2, 2, 1, 1, 2, [])),
+    ],
+    ids=["an entry", "news of a commit", "another term", "another leader"],
+)
+def test_what_follows_from_a_heartbeat_is_left_to_a_tick(rig: Rig, sender: str, message: AppendEntries) -> None:
+    rig.heartbeat(entries=[(1, X)] if message.prev_index == 2 else [], commit_index=1)
+    rig.clear()
+    rig.wakes = 0
+    rig.core.receive(sender, message)
+    assert (rig.sent(AppendReply), rig.wakes) == ([], 1)
+    rig.core.tick()
+    assert rig.sent(AppendReply) == [AppendReply(message.term, True, 2, 2)]
+    assert rig.core.leader == sender
+
+
+def test_an_answer_makes_a_tick_only_where_something_follows_from_it(rig: Rig) -> None:
+    rig.lead()
+    rig.core.propose(b"x", lambda *_: None)
+    rig.core.tick()
+    last, term = rig.data.journal.last_index, rig.core.term
+
+    def wakes(peer: str, message: AppendReply) -> int:
+        rig.wakes = 0
+        rig.core.receive(peer, message)
+        return rig.wakes
+
+    assert wakes("b", AppendReply(term, True, last, 0)) == 1, "it may be committed"
+    rig.core.tick()
+    assert rig.core.commit_index == last
+    assert wakes("c", AppendReply(term, True, last, 0)) == 0, "it is committed"
+    assert wakes("c", AppendReply(term, False, 2, 0)) == 0, "c is known to hold all"
+    found: list[object] = []
+    rig.core.read(found.append)
+    rig.core.tick()
+    asked = rig.sent(AppendEntries, "c")[-1].round
+    assert wakes("c", AppendReply(term, True, last, asked)) == 1, "a read waits"
+    rig.core.tick()
+    assert found == [last]
+    assert wakes("b", AppendReply(term, True, last, asked)) == 0, "it is answered"
+    assert wakes("b", AppendReply(term + 1, False, 2, 0)) == 1, "another term ends the leadership"
+
+
 def test_when_the_disk_fails_nothing_is_acknowledged(rig: Rig) -> None:
     rig.heartbeat()
     rig.clear()
