@@ -84,7 +84,8 @@ test: $(DEV) test-parts ## Every test (under 25 minutes)
 
 .PHONY: acceptance
 acceptance: $(DEV) test-parts ## The provider alone: both Terraforms, every resource, operators' words, faults, kills
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/acceptance/terraform tests/acceptance/test_both_terraforms.py \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/acceptance/terraform tests/acceptance/test_every_resource.py \
+	  tests/acceptance/test_both_terraforms.py \
 	  tests/acceptance/test_crash_safety.py tests/acceptance/test_terraform_kills.py tests/acceptance/test_tokens_in_terraform.py
 
 .PHONY: provider-dist

@@ -44,8 +44,12 @@ def _as_json(event: Mapping[str, object], **_options: object) -> str:
 
 def configure(level: str, **bound: str) -> None:
     """Set up structlog and the standard library's logging for this process; `bound` goes into every line."""
+
+    def with_bound(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**bound, **event}
+
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        with_bound,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -75,4 +79,3 @@ def configure(level: str, **bound: str) -> None:
     root.setLevel(level.upper())
     for chatty in ("uvicorn.access", "qemu.qmp", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(**bound)

@@ -62,6 +62,7 @@ from controlplane.model.commands import (
     OverrideBreaker,
     Place,
     Precondition,
+    RaiseMachineVersion,
     Release,
     RenewCertificate,
     Report,
@@ -590,6 +591,7 @@ _COMMANDS: list[Command] = [
         }
     ),
     DropDataKey(id="dk-1"),
+    RaiseMachineVersion(version=1),
 ]
 _AUDITED = _COMMANDS.index(BeginAudit(node="n1"))
 _ORIGIN = Origin(address="192.0.2.1", request="r-2", trace="0af7651916cd43dd8448eb211c80319c", agent="flintctl")

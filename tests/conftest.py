@@ -7,6 +7,8 @@ from hypothesis import settings
 from support import arrangement, ports
 
 pytest_plugins = ["support.cluster"]
+# These assert for the tests, and have to say as much as those when they fail.
+pytest.register_assert_rewrite("acceptance.terraform.checks", "acceptance.terraform.steps")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)

@@ -44,6 +44,11 @@ class Metrics:
     memory_available_mb: int
 
 
+def read(path: str) -> bytes:
+    """The whole file. Raises OSError."""
+    return Path(path).read_bytes()
+
+
 def capacity_of(config: Capacity, proc: Path = PROC) -> Amount:
     """Raises InventoryError."""
     vcpu = config.vcpu
@@ -57,18 +62,18 @@ def capacity_of(config: Capacity, proc: Path = PROC) -> Amount:
 
 def boot_id(proc: Path = PROC) -> str:
     """Changes with every boot of the host. Raises InventoryError."""
-    path = proc / "sys/kernel/random/boot_id"
+    path = f"{proc}/sys/kernel/random/boot_id"
     try:
-        return path.read_text(encoding="ascii").strip()
+        return read(path).decode("ascii").strip()
     except OSError as error:
         raise InventoryError(f"{path}: {error}") from error
 
 
 def cpu_times(proc: Path = PROC) -> CpuTimes:
     """Ticks since boot over all CPUs; waiting for a disk is idle. Raises InventoryError."""
-    path = proc / "stat"
+    path = f"{proc}/stat"
     try:
-        fields = path.read_bytes().split(b"\n", 1)[0].split()
+        fields = read(path).split(b"\n", 1)[0].split()
         ticks = [int(field) for field in fields[1:9]]
     except (OSError, ValueError) as error:
         raise InventoryError(f"{path}: {error}") from error
@@ -100,10 +105,10 @@ class Meter:
 
 def _meminfo(proc: Path, key: str) -> int:
     """MiB."""
-    path = proc / "meminfo"
+    path = f"{proc}/meminfo"
     try:
         wanted = key.encode()
-        for line in path.read_bytes().splitlines():
+        for line in read(path).splitlines():
             name, _, rest = line.partition(b":")
             if name == wanted:
                 return int(rest.split()[0]) // 1024

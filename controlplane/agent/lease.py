@@ -107,7 +107,7 @@ class Book:
         """Take a grant; False when it is none of ours."""
         if session != self._session or not 0 < ttl_s <= LONGEST_S or not 0 <= grace_s <= LONGEST_S:
             return False
-        at_s = next((at_s for each, at_s in self._sent if each == sequence), None)
+        at_s = next((at_s for each, at_s in reversed(self._sent) if each == sequence), None)
         if at_s is None:
             return False
         granted = Granted(at_s + ttl_s, ttl_s, grace_s)

@@ -1,7 +1,8 @@
 """Follows the chain and writes it into this node's files, and tells the log how far it is.
 
 Level-triggered: whenever the chain does not end as the files do, what they lack is written, so many records at a time;
-the disk is waited for in a thread. How far the files are is only ever read from themselves. The log is told after
+the disk is waited for in a thread. What comes within `GATHER_S` of a write is written together, by one sync: until then
+every node's state holds it, durably. How far the files are is only ever read from themselves. The log is told after
 `TELL_RECORDS`, or after `TELL_S` where there is anything to tell; a record that was told is never dropped too early,
 and telling late costs nothing but memory.
 """
@@ -22,7 +23,8 @@ from controlplane.ports import Clock, LogError, Proposer, StateReader
 
 ACTOR = "audit"
 AT_ONCE = 500
-TELL_RECORDS = 500
+GATHER_S = 0.25
+TELL_RECORDS = 2_000
 TELL_S = 30.0
 RETRY_S = 5.0
 
@@ -55,11 +57,13 @@ class Exporter:
     async def _export(self, files: ExportFiles) -> None:
         while True:
             differs = await self._reader.until(partial(_differs, files.last), timeout_s=TELL_S)
-            if differs is not None and await self._check(files):
-                await self._write(files)
+            written = await self._write(files) if differs is not None and await self._check(files) else 0
             await self._tell(files.last.sequence if files.last is not None else 0)
+            if 0 < written < AT_ONCE:
+                await asyncio.sleep(GATHER_S)
 
-    async def _write(self, files: ExportFiles) -> None:
+    async def _write(self, files: ExportFiles) -> int:
+        """What the files lack, at most `AT_ONCE` records; gives how many."""
         state = self._reader.state
         begin = files.last.sequence + 1 if files.last is not None else state.audit_first
         if begin < state.audit_first:
@@ -67,7 +71,7 @@ class Exporter:
             begin = state.audit_first
         end = min(state.audit_head, begin + AT_ONCE - 1)
         if begin > end:
-            return
+            return 0
         records = [state.audit_at(sequence) for sequence in range(begin, end + 1)]
         writing = asyncio.create_task(asyncio.to_thread(files.append, records))
         try:
@@ -75,6 +79,7 @@ class Exporter:
         finally:
             # Who stops this closes the files, and a thread cannot be stopped.
             await asyncio.wait([writing])
+        return len(records)
 
     async def _check(self, files: ExportFiles) -> bool:
         """Set the files aside if the chain goes on otherwise than they do. False: it cannot be told yet."""

@@ -52,12 +52,14 @@ class ExportFiles:
 
     def append(self, records: Sequence[AuditRecord]) -> None:
         """On disk when this returns. Raises OSError; what was written of them then is found by opening anew."""
+        lines = bytearray()
         for each in records:
-            if self._file is None or self._size >= self._file_bytes:
-                self._sync()
+            if self._file is None or self._size + len(lines) >= self._file_bytes:
+                self._write(lines)
+                lines.clear()
                 self._begin(each.sequence)
-            self._size += self._write(line_of(each))
-        self._sync()
+            lines += line_of(each)
+        self._write(lines)
         if records:
             self.last = records[-1]
 
@@ -115,16 +117,16 @@ class ExportFiles:
         self._size = 0
         _sync_directory(self._directory)
 
-    def _write(self, line: bytes) -> int:
+    def _write(self, lines: bytes | bytearray) -> None:
+        """All at once: each write lets go of the interpreter, and waits for the event loop's turn to end."""
+        if not lines:
+            return
         assert self._file is not None
-        left = memoryview(line)
+        left = lines
         while left:
             left = left[os.write(self._file, left) :]
-        return len(line)
-
-    def _sync(self) -> None:
-        if self._file is not None:
-            os.fdatasync(self._file)
+        self._size += len(lines)
+        os.fdatasync(self._file)
 
     def _close_file(self) -> None:
         if self._file is not None:

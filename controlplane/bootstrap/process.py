@@ -26,10 +26,12 @@ Work = Coroutine[Any, Any, None]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-COLLECTOR_THRESHOLDS = (2_000, 20, 500)
+COLLECTOR_THRESHOLDS = (10_000, 4, 500)
 """The state is made of values without cycles, which reference counting frees; a full pass would visit all of it again
-and again while it grows (0.5 s each at 10,000 microVMs, which is an election timeout). So young garbage is collected as
-usual, and a full pass comes only after some twenty million more allocations than releases."""
+and again while it grows (0.5 s each at 10,000 microVMs, which is an election timeout). So a full pass comes only after
+some twenty million more allocations than releases. The first number is above what some dozens of requests in flight
+hold: a pass over those visits what is about to be freed anyway. The first two together are how much a pass over what is
+young visits, for some milliseconds."""
 
 
 class StartError(Exception):

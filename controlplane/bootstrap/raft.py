@@ -6,10 +6,15 @@ import asyncio
 import sys
 from pathlib import Path
 
+from cryptography import x509
+
 from controlplane.bootstrap.process import patiently, run_child, settle_collector
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings, serve
 from controlplane.consensus.errors import DataDirectoryLockedError, DiskError
+from controlplane.identity.check import issuer_retired
+from controlplane.identity.issuing import serial_text
 from controlplane.identity.reloading import follow
+from controlplane.machine import authorities
 from controlplane.machine.certificates import revocation
 from controlplane.machine.entry import MachineState
 from controlplane.model.commands import UnknownEntryError
@@ -52,8 +57,10 @@ async def run_raft(settings: NodeSettings) -> None:
     sys.setswitchinterval(SWITCH_S)
     machine = MachineState(settings.cluster_id)
 
-    def revoked(peer: str, serial: str) -> str | None:
-        return revocation(machine.state, "node", peer, serial)
+    def revoked(peer: str, certificate: x509.Certificate) -> str | None:
+        retired = (each.certificate for each in authorities.retired(machine.state))
+        serial = serial_text(certificate)
+        return revocation(machine.state, "node", peer, serial) or issuer_retired(certificate, retired)
 
     node = RaftNode(raft_settings(settings), machine, settle=settle_collector, revoked=revoked)
     await patiently(node.start, DataDirectoryLockedError)

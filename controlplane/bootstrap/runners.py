@@ -27,6 +27,7 @@ from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
 from controlplane.reconcile.groups import GroupRunner
 from controlplane.reconcile.scheduler import Scheduler
+from controlplane.reconcile.upgrading import VersionRaiser
 from controlplane.replica.addresses import Announcer
 from controlplane.sealing import KeyRing, SealingError
 from controlplane.settings import NodeSettings, dialled_at
@@ -42,6 +43,7 @@ def reconcilers(core: Core, agents: AgentLink) -> Iterator[Runner]:
     yield FailoverRunner(replica, replica, core.clock, leading_term=core.leading_term, limits=core.limits).run()
     yield EvacuationRunner(replica, replica, agents, core.is_leader).run()
     yield GroupRunner(replica, replica, core.clock, core.ids, is_leader=core.is_leader).run()
+    yield VersionRaiser(replica, replica, is_leader=core.is_leader, status=lambda: replica.status).run()
     yield GCRunner(
         replica,
         replica,

@@ -193,6 +193,7 @@ GC_POLICY = [
     Column("VOLUMES", lambda policy, _: _kept(dig(policy, "spec", "quarantined_volumes_after_s"))),
     Column("LOST-TOMBSTONE", lambda policy, _: _kept(dig(policy, "spec", "lost_tombstone_after_s")), wide=True),
     Column("FINISHED-OPERATION", lambda policy, _: _kept(dig(policy, "spec", "finished_operation_after_s"))),
+    Column("AUDIT-RECORDS", lambda policy, _: _kept(dig(policy, "spec", "audit_records_after_s")), wide=True),
     Column("AGE", _age_of("created_at")),
     Column("UID", at("uid"), wide=True),
     Column("LABELS", labels, wide=True),

@@ -30,6 +30,7 @@ def report(answers: Mapping[str, Json], silent: Mapping[str, str]) -> Json:
     for name, answer in sorted(answers.items()):
         for concern in [text(each) for each in answer.get("concerns") or ()]:
             (warnings if concern.startswith(_FSYNC_NEVER) else problems).append(f"{name}: {concern}")
+    warnings += _upgrade(answers)
     warnings += [f"{endpoint}: {why}" for endpoint, why in sorted(silent.items()) if endpoint not in members]
     return {
         "healthy": not problems,
@@ -69,6 +70,7 @@ def _node(name: str, member: Json | None, answer: Json | None, peer: Json | None
                 "role",
                 "term",
                 "incarnation",
+                "machine_version",
                 "commit_index",
                 "applied_index",
                 "last_index",
@@ -110,6 +112,15 @@ def _contradictions(answers: Mapping[str, Json]) -> list[str]:
             sides = " against ".join(", ".join(names) for names in by_hash.values())
             found.append(f"the state at {index} differs: {sides}")
     return found
+
+
+def _upgrade(answers: Mapping[str, Json]) -> list[str]:
+    """That nodes run different builds: normal for a while, and not for long."""
+    known = {name: int(answer.get("machine_version") or 0) for name, answer in sorted(answers.items())}
+    if len(set(known.values())) < 2:
+        return []
+    each = ", ".join(f"{name} {version}" for name, version in known.items())
+    return [f"an upgrade is under way (machine versions: {each}): what needs the newest waits until all nodes know it"]
 
 
 def _shortages(nodes: list[Json], leader: str | None, newest: Json) -> list[str]:

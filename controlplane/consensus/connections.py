@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from cryptography import x509
+
 from controlplane.consensus.framing import DECODE_ERRORS, FrameDecoder, encode_frame
 from controlplane.consensus.messages import (
     PROTOCOL_VERSION,
@@ -27,7 +29,7 @@ from controlplane.consensus.messages import (
     message_decoder,
 )
 from controlplane.consensus.roster import Roster
-from controlplane.consensus.tls import TlsContexts, peer_identity, peer_serial
+from controlplane.consensus.tls import TlsContexts, peer_certificate, peer_identity
 from controlplane.identity.names import IdentityError
 
 _log = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ _QUEUE_DROP_BYTES = 64 << 20
 # A peer that vanished without a word (power, cable) is noticed after this.
 _SILENT_PEER_MS = 5_000
 
-Revoked = Callable[[str, str], str | None]
-"""Node and serial of a certificate to why it does not count; None: nothing is held against it."""
+Revoked = Callable[[str, x509.Certificate], str | None]
+"""A node and its certificate to why that does not count; None: nothing is held against it."""
 
 
 class PeerEvents(Protocol):
@@ -81,8 +83,8 @@ class Connection(asyncio.Protocol, ABC):
         self.transport: asyncio.Transport | None = None
         self.decoder = FrameDecoder(_HELLO_BYTES)
         self.closed = asyncio.Event()
-        self._shown: tuple[str, str] | None = None
-        """Whose certificate the other end showed, and its serial."""
+        self._shown: tuple[str, x509.Certificate] | None = None
+        """Whose certificate the other end showed."""
 
     @property
     def was_connected(self) -> bool:
@@ -101,15 +103,17 @@ class Connection(asyncio.Protocol, ABC):
             return None
         assert self.transport is not None
         connection = cast("ssl.SSLObject", self.transport.get_extra_info("ssl_object"))
-        self._shown = (peer_identity(connection, self.owner.cluster_id), peer_serial(connection))
+        self._shown = (peer_identity(connection, self.owner.cluster_id), peer_certificate(connection))
         if (reason := self._revocation()) is not None:
             raise IdentityError(reason)
         return self._shown[0]
 
-    def check_revocation(self) -> None:
-        """End the connection if the certificate that it began with counts no more."""
-        if (reason := self._revocation()) is not None:
-            self.fail(IdentityError(reason))
+    def check_revocation(self) -> bool:
+        """End the connection if the certificate that it began with counts no more; gives whether it did."""
+        if (reason := self._revocation()) is None:
+            return False
+        self.fail(IdentityError(reason))
+        return True
 
     def _revocation(self) -> str | None:
         revoked = self.owner.revoked

@@ -85,14 +85,23 @@ class RaftCore(Reconfigurable):
         self._leader_hung_up(node)
 
     def receive(self, peer: str, message: Message) -> None:
-        """Handle one message of an authenticated peer. Answers that promise durability leave with the next tick."""
+        """Handle one message of an authenticated peer. Answers that promise durability leave with the next tick.
+
+        Most messages only say that somebody is there: a heartbeat without entries is answered at once, and an answer
+        from which nothing follows ends here. No tick is spent on either.
+        """
         node = self._node(peer)
         self._heard_at_s[peer] = monotonic_s()
         match message:
             case AppendEntries():
+                followed = self.term, self._SyncObj__raftLeader
                 self._on_append(node, message)
+                if followed == (self.term, self._SyncObj__raftLeader) and self._is_up_to_date():
+                    self._flush()
+                    return
             case AppendReply():
-                self._on_append_reply(node, message)
+                if self._on_append_reply(node, message) and self._asks_nothing_of(node):
+                    return
             case VoteRequest():
                 self._on_vote_request(node, message)
             case VoteReply():
@@ -110,6 +119,20 @@ class RaftCore(Reconfigurable):
             case _:
                 raise SafetyViolationError(f"{type(message).__name__} is not the core's")
         self._hooks.wake()
+
+    def _is_up_to_date(self) -> bool:
+        """Whether a follower has nothing to sync and nothing to apply."""
+        return not self._journal.dirty and self.commit_index <= self.applied_index
+
+    def _asks_nothing_of(self, node: EngineNode) -> bool:
+        """Whether a leader has, by what `node` holds, nothing to commit, to send or to answer."""
+        return (
+            self._SyncObj__raftMatchIndex[node] <= self.commit_index
+            and self._SyncObj__raftNextIndex[node] > self._journal.last_index
+            and not self._reads.waiting
+            and not self._outgoing
+            and not self.handing_over
+        )
 
     def tick(self) -> None:
         self._flush()

@@ -16,8 +16,11 @@ class LatencyWindow:
     def __init__(self) -> None:
         self._samples: list[float] = []
         self._next = 0
+        self._summary: Latency | None = Latency()
+        """Of the samples as they are; None when it was not asked for yet."""
 
     def note(self, duration_s: float) -> None:
+        self._summary = None
         if len(self._samples) < WINDOW:
             self._samples.append(duration_s)
             return
@@ -26,9 +29,12 @@ class LatencyWindow:
 
     def summary(self) -> Latency:
         """Percentiles by nearest rank; zeros without a sample."""
+        if self._summary is None:
+            self._summary = self._sum_up()
+        return self._summary
+
+    def _sum_up(self) -> Latency:
         ranked = sorted(self._samples)
-        if not ranked:
-            return Latency()
         last = len(ranked) - 1
         p50, p99, worst = (round(ranked[round(last * part)] * 1000, 3) for part in (0.5, 0.99, 1.0))
         return Latency(len(ranked), p50, p99, worst)

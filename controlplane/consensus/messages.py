@@ -22,7 +22,8 @@ class Hello(msgspec.Struct, tag=0, array_like=True, frozen=True):
 
     `store` is the id of the sender's disk. `incarnation` is that of its configuration, 0 while it is no member by its
     own log. `address` is where it is dialled. `introduces`: by the sender's configuration, at
-    `configuration_index`, both sender and receiver are members.
+    `configuration_index`, both sender and receiver are members. `machine_version` is the newest that its build knows;
+    0: of a build that does not say.
     """
 
     protocol: int
@@ -34,6 +35,7 @@ class Hello(msgspec.Struct, tag=0, array_like=True, frozen=True):
     address: str = ""
     configuration_index: Index = 0
     introduces: bool = False
+    machine_version: Index = 0
 
 
 class HelloReply(msgspec.Struct, tag=1, array_like=True, frozen=True):
@@ -43,6 +45,7 @@ class HelloReply(msgspec.Struct, tag=1, array_like=True, frozen=True):
     verdict: Literal["", "removed", "disk"] = ""
     store: str = ""
     incarnation: Index = 0
+    machine_version: Index = 0
 
 
 class VoteRequest(msgspec.Struct, tag=10, array_like=True, frozen=True):

@@ -30,6 +30,11 @@ class ReadRounds:
         """Whether reads wait for a round to begin."""
         return bool(self._arrived)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether reads wait for the echoes of a round."""
+        return bool(self._waiting)
+
     def begin(self, round_number: int, commit_index: int) -> None:
         """The reads that arrived so far ride on `round_number`."""
         self._waiting.append((round_number, commit_index, self._arrived))

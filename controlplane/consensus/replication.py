@@ -30,7 +30,10 @@ class Replicator(Voter):
         commit = self.commit_index
         notice = heartbeat or commit > self._told_commit
         self._told_commit = commit
+        next_index, last = self._SyncObj__raftNextIndex, self._journal.last_index
         for node in self._followers:
+            if not notice and not self._outgoing and next_index[node] > last:
+                continue
             if node not in self._SyncObj__connectedNodes:
                 continue
             outgoing = self._outgoing.get(node) or self._begin_transfer(node)
@@ -143,9 +146,10 @@ class Replicator(Voter):
             self._SyncObj__raftCommitIndex = index
             self._journal.set_commit_index(index)
 
-    def _on_append_reply(self, node: EngineNode, message: AppendReply) -> None:
+    def _on_append_reply(self, node: EngineNode, message: AppendReply) -> bool:
+        """Whether it was an answer to this leader."""
         if not self._answers_leader(node, message.term):
-            return
+            return False
         self._reads.echo(node.id, message.round)
         next_index, match_index = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex
         if message.success:
@@ -156,3 +160,4 @@ class Replicator(Voter):
         elif node not in self._outgoing:
             # Index 1 is everybody's first no-op.
             next_index[node] = max(match_index[node] + 1, FIRST_INDEX + 1, min(next_index[node], message.index))
+        return True

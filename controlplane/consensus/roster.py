@@ -19,6 +19,7 @@ from controlplane.consensus.configuration import FOUNDING_INDEX, Configuration
 from controlplane.consensus.errors import ConsensusError, LostDiskError, RemovedError
 from controlplane.consensus.messages import PROTOCOL_VERSION, Hello, HelloReply
 from controlplane.consensus.settings import is_wildcard, parse_address
+from controlplane.model.commands.versions import MACHINE_VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Roster:
         self._committed: Configuration | None = None
         self._guests: dict[str, tuple[str, int]] = {}
         self._said: dict[str, str] = {}
+        self._machine_versions: dict[str, int] = {}
 
     def update(self, current: Configuration | None, index: int, committed: Configuration | None) -> None:
         """The log's newest configuration, where it stands, and the newest committed one."""
@@ -85,6 +87,10 @@ class Roster:
         While it reads the log of a cluster that was recovered, the configurations it passes are of earlier ones.
         """
         return self._incarnation
+
+    def machine_version(self, peer: str) -> int:
+        """The newest that the build of `peer` knew at its last introduction; 0 while that is not known."""
+        return self._machine_versions.get(peer, 0)
 
     @property
     def _is_member(self) -> bool:
@@ -129,6 +135,7 @@ class Roster:
             self._address,
             self._index,
             introduces,
+            MACHINE_VERSION,
         )
 
     def judge(self, hello: Hello) -> HelloReply:
@@ -146,6 +153,7 @@ class Roster:
         if self._has_another_disk(sender, hello.store):
             return HelloReply(_lost_disk(sender), "disk")
         self._meet(sender, hello.store)
+        self._machine_versions[sender] = hello.machine_version
         if hello.introduces and hello.incarnation and not mine:
             # From now on it may send entries, and those of another incarnation would not go with them.
             self._belong_to(hello.incarnation)
@@ -153,7 +161,7 @@ class Roster:
             self._said[sender] = hello.address
         if not known:
             self._guests[sender] = (hello.address, hello.configuration_index)
-        return HelloReply("", "", self._store, self._incarnation)
+        return HelloReply("", "", self._store, self._incarnation, MACHINE_VERSION)
 
     def examine(self, peer: str, reply: HelloReply) -> str:
         """Why this node should not talk to the `peer` that welcomed it; empty when it should."""
@@ -163,6 +171,7 @@ class Roster:
         if self._has_another_disk(peer, reply.store):
             return _lost_disk(peer)
         self._meet(peer, reply.store)
+        self._machine_versions[peer] = reply.machine_version
         return ""
 
     def refused(self, peer: str, reply: HelloReply) -> None:

@@ -7,6 +7,7 @@ from controlplane.consensus.disk import Disk
 from controlplane.consensus.journal import Journal
 from controlplane.consensus.settings import RaftSettings
 from controlplane.consensus.transport import PeerTransport
+from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.ports import LogStatus, PeerStatus, ReplicatedState
 
 
@@ -68,6 +69,7 @@ def running_status(
         members=configuration.members if configuration is not None else (),
         configuration_index=core.configuration_index,
         incarnation=core.incarnation,
+        machine_version=MACHINE_VERSION,
     )
 
 
@@ -83,4 +85,5 @@ def _peer_status(core: RaftCore, journal: Journal, transport: PeerTransport, pee
         lag_entries=None if match_index is None else journal.last_index - match_index,
         last_contact_ms=None if heard_s is None else round(heard_s * 1000),
         learner=configuration is not None and peer in configuration.learners,
+        machine_version=transport.roster.machine_version(peer),
     )

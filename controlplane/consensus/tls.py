@@ -9,14 +9,13 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 
 from cryptography import x509
 
 from controlplane.consensus.errors import CertificateError
 from controlplane.identity.check import out_of_date
 from controlplane.identity.files import TlsFiles
-from controlplane.identity.names import party_from_peercert, require
+from controlplane.identity.names import IdentityError, party_from_peercert, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,9 @@ def peer_identity(connection: ssl.SSLObject | ssl.SSLSocket, cluster_id: str) ->
     return require(party_from_peercert(connection.getpeercert()), cluster_id, "node")
 
 
-def peer_serial(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
-    """The serial number of its certificate, in hex as the product writes it everywhere."""
-    shown = cast("dict[str, str]", connection.getpeercert() or {})
-    return f"{int(shown.get('serialNumber', '0'), 16):x}"
+def peer_certificate(connection: ssl.SSLObject | ssl.SSLSocket) -> x509.Certificate:
+    """Raises IdentityError."""
+    try:
+        return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+    except ValueError as error:
+        raise IdentityError(f"the peer's certificate cannot be read: {error}") from None

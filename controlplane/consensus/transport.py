@@ -54,7 +54,7 @@ class PeerTransport:
         revoked: Revoked | None = None,
     ) -> None:
         """`roster` says who may connect and what is known of them; None admits `peers` and no one else, for ever.
-        `revoked` says why a node's certificate does not count, by its serial.
+        `revoked` says why a node's certificate does not count.
         """
         self.node = node
         self.cluster_id = cluster_id
@@ -138,8 +138,12 @@ class PeerTransport:
     async def _cut_revoked(self) -> None:
         while True:
             await asyncio.sleep(_REVOCATIONS_S)
-            for connection in (*self.inbound.values(), *self._outbound.values()):
-                connection.check_revocation()
+            # One peer at a time: after a rotation all of them come back, and a leader that lost them together would be
+            # replaced.
+            for peer in sorted(self.inbound.keys() | self._outbound.keys()):
+                there = [each for each in (self.inbound.get(peer), self._outbound.get(peer)) if each is not None]
+                if True in [each.check_revocation() for each in there]:
+                    break
 
     # -- accepting -----------------------------------------------------------------------------------------------------
 

@@ -19,12 +19,15 @@ import msgspec
 from controlplane.machine.collection_rules import (
     Obstacle,
     WaitsFor,
+    audit_obstacle,
+    audit_since,
     declared_policy,
     failed_obstacle,
     leftover_obstacle,
     lost_host_obstacle,
     lost_since,
     lost_tombstone_obstacle,
+    oldest_audit_day,
     trigger_of,
     unmanaged_obstacle,
 )
@@ -191,6 +194,8 @@ def after_of(policy: GCPolicySpec, trigger: Trigger) -> int | None:
             return policy.quarantined_volumes_after_s
         case Trigger.FINISHED_OPERATION:
             return policy.finished_operation_after_s
+        case Trigger.AUDIT_RECORDS:
+            return policy.audit_records_after_s
 
 
 def _waiting(candidate: _Candidate, due_at: int | None, now_ms: int) -> Waiting:
@@ -371,6 +376,20 @@ def _finished_operations(state: State) -> Iterator[_Candidate]:
         )
 
 
+def _audit_records(state: State) -> Iterator[_Candidate]:
+    """A day at a time: what follows it goes after it."""
+    day = oldest_audit_day(state)
+    if day is not None:
+        first, through = day
+        yield _Candidate(
+            trigger=Trigger.AUDIT_RECORDS,
+            subject=Subject(kind=SubjectKind.AUDIT, name=f"{first}-{through}"),
+            since=audit_since(state, through),
+            reason=f"{through - first + 1} records of one day; the chain goes on after {state.audit_at(through).hash}",
+            obstacle=audit_obstacle(state, through),
+        )
+
+
 _FINDERS: dict[Trigger, Callable[[State], Iterator[_Candidate]]] = {
     Trigger.FAILED_MICROVM: _failed_microvms,
     Trigger.UNMANAGED_MICROVM: _unmanaged_microvms,
@@ -379,4 +398,5 @@ _FINDERS: dict[Trigger, Callable[[State], Iterator[_Candidate]]] = {
     Trigger.LEFTOVER: _leftovers(Trigger.LEFTOVER),
     Trigger.QUARANTINED_VOLUMES: _leftovers(Trigger.QUARANTINED_VOLUMES),
     Trigger.FINISHED_OPERATION: _finished_operations,
+    Trigger.AUDIT_RECORDS: _audit_records,
 }

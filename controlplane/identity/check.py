@@ -7,7 +7,9 @@ or of another party, one that is out of date.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from controlplane.identity import issuing
 from controlplane.identity.files import TlsFiles
 from controlplane.identity.names import IdentityError, PartyKind, party_from_certificate, require
 
@@ -79,6 +82,21 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def issuer_retired(certificate: x509.Certificate, retired: Iterable[str]) -> str | None:
+    """Why a certificate counts no more that one of these authorities (PEM) issued; None: none of them did."""
+    for pem in retired:
+        if _is_issued_by(certificate, pem):
+            serial = issuing.serial_text(certificate)
+            return f"the authority that issued the certificate {serial} was retired"
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _is_issued_by(certificate: x509.Certificate, pem: str) -> bool:
+    """Connections show the same certificates again and again, and what these are never changes."""
+    return issued_by(certificate, x509.load_pem_x509_certificate(pem.encode()))
 
 
 def _certificates(name: str, path: Path) -> tuple[list[x509.Certificate], list[Fault]]:

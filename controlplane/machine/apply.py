@@ -32,6 +32,7 @@ from controlplane.machine import (
     overrides,
     placing,
     secrets,
+    upgrading,
 )
 from controlplane.machine.delete import delete
 from controlplane.machine.draft import KEY_LIFETIME_MS, Draft
@@ -86,6 +87,7 @@ from controlplane.model.commands import (
     NoteApiTokenUses,
     OverrideBreaker,
     Place,
+    RaiseMachineVersion,
     Release,
     RenewCertificate,
     Report,
@@ -101,32 +103,12 @@ from controlplane.model.commands import (
     WitnessRequests,
     open_payload,
 )
+from controlplane.model.commands.versions import ADDED
 from controlplane.model.resources import IdempotencyRecord, Made
-from controlplane.model.spec import Evacuation, GCPolicySpec
 from controlplane.model.types import Kind, replace
 
 _BATCHED = frozenset((*get_args(Declaration), Delete, Act))
 """What users ask for. What agents and the scheduler say stands for itself, or one stale word would undo the rest."""
-
-_ADDED: dict[type[Command], tuple[tuple[str, str, object], ...]] = {
-    DeclareMicroVM: (
-        ("recovery", "on_detach", None),
-        ("recovery", "allow_data_loss", False),
-        ("recovery", "policy", None),
-        ("", "sensitive_metadata", {}),
-    ),
-    DeclareHost: (("", "mode", "active"), ("", "evacuation", msgspec.to_builtins(Evacuation()))),
-    DeclareGCPolicy: (
-        ("", "lost_tombstone_after_s", None),
-        ("", "leftover_after_s", None),
-        ("", "quarantined_volumes_after_s", GCPolicySpec().quarantined_volumes_after_s),
-    ),
-}
-"""By declaration: the part of its spec, a field there, and its default.
-
-Such fields are no part of a fingerprint while they are unset: those of requests of before them stay what they were,
-in snapshots and for whoever repeats such a request. Every field that is added to a declaration needs this.
-"""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -157,7 +139,7 @@ def effect_of(state: State, envelope: Envelope, *, index: int, term: int) -> Eff
         )
         draft.put_key(_key(envelope), remembered)
         outcome = replace(outcome, revision=draft.revision)
-    if draft.digest == state.digest and draft.state.audit is state.audit:
+    if draft.unchanged_from(state):
         return effect(after=state, outcome=outcome)
     return effect(after=draft.result(), outcome=outcome, events=draft.events, digests=draft.digests)
 
@@ -221,6 +203,7 @@ _HANDLERS: dict[type[Command], _Handler] = {
     MarkStaying: evacuation.mark_staying,
     HostEvacuated: evacuation.host_evacuated,
     StepGroup: groups.step_group,
+    RaiseMachineVersion: upgrading.raise_machine_version,
     # What keeps the audit chain.
     BeginAudit: audit.kept,
     WitnessRequests: audit.kept,
@@ -292,7 +275,7 @@ def _as_of_old(command: DeclareMicroVM | DeclareHost | DeclareGCPolicy) -> bytes
     """As the encoder writes it: fields in their order, maps sorted; without what was added and is unset."""
     plain: dict[str, Any] = msgspec.to_builtins(command, order="deterministic")
     plain.pop("sealed", None)  # sealed twice, one value differs; its digest, in the spec, does not
-    for part, name, unset in _ADDED[type(command)]:
+    for part, name, unset, _ in ADDED[type(command)]:
         fields: dict[str, object] = plain["spec"][part] if part else plain["spec"]
         if fields[name] == unset:
             del fields[name]

@@ -56,6 +56,7 @@ from controlplane.model.commands import (
     MarkUnplaced,
     NoteApiTokenUses,
     Place,
+    RaiseMachineVersion,
     RenewCertificate,
     Report,
     Reseal,
@@ -101,6 +102,7 @@ _DECIDED = frozenset(
         Reseal,
         DropDataKey,
         StepGroup,
+        RaiseMachineVersion,
     }
 )
 """Recorded where they change something."""
@@ -140,8 +142,7 @@ def drop(draft: Draft, command: DropAudit) -> Result:
         held = f"{draft.state.audit_first} to {draft.state.audit_head}"
         message = f"record {command.through} cannot be dropped: held are {held}, and the last one stays"
         return Rejected(code=Code.STALE, message=message, pointer="/through")
-    while draft.state.audit_first <= command.through:
-        draft.drop_oldest_audit()
+    draft.drop_audit(command.through)
     return Applied(revision=draft.revision, change=Change.CHANGED)
 
 

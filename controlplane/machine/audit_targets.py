@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
+from controlplane.machine import draft
 from controlplane.machine.draft import Record, digest_of
 from controlplane.machine.effect import Effect
 from controlplane.machine.state import State
+from controlplane.machine.table import Table
 from controlplane.model.access import AccessKind
+from controlplane.model.api_tokens import ApiToken
 from controlplane.model.commands import (
     AbortRotation,
     Act,
@@ -39,6 +42,7 @@ from controlplane.model.commands import (
     MarkStaying,
     OverrideBreaker,
     Place,
+    RaiseMachineVersion,
     Release,
     Reseal,
     Resurrect,
@@ -50,10 +54,10 @@ from controlplane.model.commands import (
     RotateAuthority,
     StepGroup,
 )
-from controlplane.model.credentials import holder_key
-from controlplane.model.groups import group_key
+from controlplane.model.credentials import Holder, JoinToken, holder_key
+from controlplane.model.groups import MicroVMGroup, group_key
 from controlplane.model.policies import KIND_DECLARED, POLICIES
-from controlplane.model.resources import BREAKER
+from controlplane.model.resources import BREAKER, Host, MicroVM, Namespace, Operation, Override, Policy
 from controlplane.model.types import Kind, record
 
 CLUSTER = "Cluster"
@@ -81,13 +85,26 @@ _DECLARED: dict[type[Declaration], str] = {
     DeclareNamespace: Kind.NAMESPACE.value,
     **{declared: kind.value for declared, kind in KIND_DECLARED.items()},
 }
-_POLICY_KINDS = {kind.value: kind for kind in POLICIES}
+_NAMESPACED = (DeclareMicroVM, DeclareMicroVMGroup)
+_HELD: dict[str, tuple[type[Record | None], str]] = {
+    _MICROVM: (MicroVM, "microvms"),
+    Kind.MICROVM_GROUP.value: (MicroVMGroup, "microvm_groups"),
+    Kind.HOST.value: (Host, "hosts"),
+    Kind.NAMESPACE.value: (Namespace, "namespaces"),
+    Kind.OPERATION.value: (Operation, "operations"),
+    API_TOKEN: (ApiToken, "api_tokens"),
+    JOIN_TOKEN: (JoinToken, "join_tokens"),
+    CERTIFICATE: (Holder, "holders"),
+    CLUSTER: (Override, "overrides"),
+    **{kind.value: (cast("type[Policy]", policy.record), policy.table) for kind, policy in POLICIES.items()},
+}
+"""By the kind of a target: the type of its record, and the field of State that holds it."""
 
 
 def target_of(state: State, command: Command) -> Target:
     """By the names that the command gives, or those that its uid has in `state`."""
     if isinstance(command, Declaration):  # most of what is recorded is
-        namespace = command.namespace if isinstance(command, DeclareMicroVM | DeclareMicroVMGroup) else None
+        namespace = command.namespace if isinstance(command, _NAMESPACED) else None
         return Target(kind=_DECLARED[type(command)], namespace=namespace, name=command.name)
     match command:
         case Act():
@@ -108,14 +125,24 @@ def target_of(state: State, command: Command) -> Target:
         case StepGroup():
             kind = Kind.MICROVM_GROUP.value
             return Target(kind=kind, namespace=command.namespace, name=command.name, uid=command.uid)
-        case OverrideBreaker() | CancelOverride():
-            return Target(kind=CLUSTER, name=command.of if isinstance(command, CancelOverride) else BREAKER)
-        case BeginIncarnation():
-            return Target(kind=CLUSTER, name=f"incarnation {command.incarnation}")
+        case OverrideBreaker() | CancelOverride() | BeginIncarnation() | RaiseMachineVersion():
+            return Target(kind=CLUSTER, name=_of_cluster(command))
         case CreateApiToken() | RotateApiToken() | RevokeApiToken():
             return Target(kind=API_TOKEN, name=command.name, uid=command.uid)
         case _:
             return _credential_of(command)
+
+
+def _of_cluster(command: OverrideBreaker | CancelOverride | BeginIncarnation | RaiseMachineVersion) -> str:
+    match command:
+        case OverrideBreaker():
+            return BREAKER
+        case CancelOverride():
+            return command.of
+        case BeginIncarnation():
+            return f"incarnation {command.incarnation}"
+        case RaiseMachineVersion():
+            return f"machine version {command.version}"
 
 
 def _credential_of(command: Command) -> Target:
@@ -140,49 +167,39 @@ def _credential_of(command: Command) -> Target:
 
 def digests_of(effect: Effect, target: Target) -> tuple[str | None, str | None]:
     """Of the object before and after, as the state's own digest counts it; None where there is no such object."""
-    before, after = _found(effect.before, target), _found(effect.after, target)
-    if before is not None and after is not None and before[1] is after[1]:
-        same = f"{digest_of(*before):032x}"
+    held = _HELD.get(target.kind or "")
+    if held is None:
+        return None, None
+    before, after = (held[0], _key(effect.before, target)), (held[0], _key(effect.after, target))
+    if before == after and before not in effect.digests:
+        # What did not change is the same after it.
+        same = _hex(_reckoned(effect.before, held[1], before[1]))
         return same, same
-    return _digest(effect, before, 0), _digest(effect, after, 1)
+    return _digest(effect, effect.before, held[1], before, 0), _digest(effect, effect.after, held[1], after, 1)
 
 
-def _digest(effect: Effect, found: tuple[str, Record] | None, side: Literal[0, 1]) -> str | None:
-    """Of what was `found` before (0) or after (1)."""
-    if found is None:
-        return None
-    key, record = found
-    known = effect.digests.get((type(record), key))
-    digest = known[side] if known is not None else digest_of(key, record)
-    return f"{digest:032x}"
-
-
-def _found(state: State, target: Target) -> tuple[str, Record] | None:
-    """(key in its table, record)."""
-    key = target.name or ""
-    found: Record | None
+def _key(state: State, target: Target) -> str:
+    """Where its table has it in `state`; of a microVM that is not there by that name, nowhere."""
+    name = target.name or ""
     match target.kind:
         case "MicroVM":
-            key = target.uid or state.names.get(f"{target.namespace}/{key}") or ""
-            found = state.microvms.get(key)
+            return target.uid or state.names.get(f"{target.namespace}/{name}") or ""
         case "MicroVMGroup":
-            key = group_key(target.namespace or "", key)
-            found = state.microvm_groups.get(key)
-        case "Host":
-            found = state.hosts.get(key)
-        case "Namespace":
-            found = state.namespaces.get(key)
-        case "Operation":
-            found = state.operations.get(key)
-        case "ApiToken":
-            found = state.api_tokens.get(key)
-        case "JoinToken":
-            found = state.join_tokens.get(key)
-        case "Certificate":
-            found = state.holders.get(key)
-        case "Cluster":
-            found = state.overrides.get(key)
+            return group_key(target.namespace or "", name)
         case _:
-            kind = _POLICY_KINDS.get(target.kind or "")
-            found = state.policies_of(kind).get(key) if kind is not None else None
-    return (key, found) if found is not None else None
+            return name
+
+
+def _digest(effect: Effect, state: State, table: str, place: draft.Place, side: Literal[0, 1]) -> str | None:
+    """Of what is at `place` before (0) or after (1), which the draft has reckoned if it changed."""
+    known = effect.digests.get(place)
+    return _hex(known[side] if known is not None else _reckoned(state, table, place[1]))
+
+
+def _reckoned(state: State, table: str, key: str) -> int | None:
+    found = cast("Table[Record]", getattr(state, table)).get(key)
+    return digest_of(key, found) if found is not None else None
+
+
+def _hex(digest: int | None) -> str | None:
+    return f"{digest:032x}" if digest is not None else None

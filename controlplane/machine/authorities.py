@@ -92,8 +92,8 @@ def retire(draft: Draft, command: RetireAuthority) -> Result:
     for holder in left:
         revoke_others(draft, holder, present[0].fingerprint, "its authority was retired")
     draft.put_authority(replace(given_up, key=_BLANK, crossed="", retired_at=draft.at))
-    retired = sorted(_retired(draft.state), key=lambda each: (each.turn, each.fingerprint))
-    for each in retired[:-MAX_RETIRED]:
+    remembered = sorted(retired(draft.state), key=lambda each: (each.turn, each.fingerprint))
+    for each in remembered[:-MAX_RETIRED]:
         draft.drop_authority(each)
     return applied(draft, command.fingerprint)
 
@@ -105,8 +105,13 @@ def trusted(state: State) -> list[ClusterAuthority]:
     return sorted(present, key=lambda each: (each.turn, each.at, each.fingerprint), reverse=True)
 
 
+def retired(state: State) -> list[ClusterAuthority]:
+    """Those that are not trusted any more, as far as they are remembered."""
+    return [each for each in state.authorities.values() if each.retired_at is not None]
+
+
 def retired_fingerprints(state: State) -> list[str]:
-    return sorted(each.fingerprint for each in _retired(state))
+    return sorted(each.fingerprint for each in retired(state))
 
 
 def waiting(state: State, at: int) -> list[Holder]:
@@ -134,7 +139,3 @@ def _depends(holder: Holder, signs: str, at: int) -> bool:
     if shown and shown[-1].authority == signs:
         return False
     return any(each.authority != signs for each in valid)
-
-
-def _retired(state: State) -> list[ClusterAuthority]:
-    return [each for each in state.authorities.values() if each.retired_at is not None]

@@ -24,6 +24,7 @@ from controlplane.machine.table import BUCKET_BITS, Bucket, Table, bucket_of
 from controlplane.manifest import StatePart
 from controlplane.model.api_tokens import ApiToken
 from controlplane.model.audit import AuditExport, AuditRecord, hash_of
+from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.model.credentials import ClusterAuthority, Holder, JoinToken
 from controlplane.model.event_records import EventRecord
 from controlplane.model.gc import Tally
@@ -318,6 +319,11 @@ def read_header(data: bytes) -> Header:
         raise ValueError(f"not the header of a state snapshot: {error}") from error
     if header.format != FORMAT:
         raise ValueError(f"state snapshot of format {header.format}; this build reads {FORMAT}")
+    if header.machine_version > MACHINE_VERSION:
+        raise ValueError(
+            f"state snapshot of machine version {header.machine_version}; this build knows {MACHINE_VERSION}: "
+            "use the build that the cluster's other nodes have"
+        )
     return header
 
 

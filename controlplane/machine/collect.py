@@ -9,12 +9,15 @@ from __future__ import annotations
 from controlplane.machine.collection_rules import (
     Obstacle,
     WaitsFor,
+    audit_obstacle,
+    audit_since,
     declared_policy,
     failed_obstacle,
     leftover_obstacle,
     lost_host_obstacle,
     lost_since,
     lost_tombstone_obstacle,
+    oldest_audit_day,
     trigger_of,
     unmanaged_obstacle,
 )
@@ -47,6 +50,8 @@ def collect(draft: Draft, command: Collect) -> Result:
             outcome = _leftover(draft, command, why)
         case Trigger.FINISHED_OPERATION:
             outcome = _operation(draft, command, why)
+        case Trigger.AUDIT_RECORDS:
+            outcome = _audit_records(draft, command)
     if isinstance(outcome, Applied):
         _tally(draft, command)
     return outcome
@@ -129,6 +134,18 @@ def _operation(draft: Draft, command: Collect, why: Deletion) -> Result:
         return stale(f"operation {command.subject.name} is not the next to be forgotten")
     draft.drop_oldest_operation(why)
     return Applied(revision=draft.revision, change=Change.DELETED, kind=Kind.OPERATION, uid=command.subject.name)
+
+
+def _audit_records(draft: Draft, command: Collect) -> Result:
+    """Why is in the record of this command, which the chain goes on with."""
+    state = draft.state
+    day = oldest_audit_day(state)
+    if day is None or command.subject.name != f"{day[0]}-{day[1]}" or audit_since(state, day[1]) != command.since:
+        return _changed(command)
+    if (obstacle := audit_obstacle(state, day[1])) is not None:
+        return _refusal(obstacle, command.subject.name)
+    draft.drop_audit(day[1])
+    return Applied(revision=draft.revision, change=Change.DELETED)
 
 
 def _host(draft: Draft, command: Collect) -> Host | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from controlplane.machine.audit import PATIENCE_MS
 from controlplane.machine.delete import still_used
 from controlplane.machine.holding import Holding, found_hold, host_hold, microvm_hold
 from controlplane.machine.placing import epochs_before
@@ -37,6 +38,9 @@ class WaitsFor(StrEnum):
     """A policy that collects such: this one keeps them."""
     OPERATOR = "operator"
     """A person, who alone can know."""
+
+
+_DAY_MS = 24 * 3600 * 1000
 
 
 @record
@@ -122,6 +126,42 @@ def leftover_obstacle(state: State, host: Host, left: Leftover) -> Obstacle | No
         words = f"microVM {vm.meta.namespace}/{vm.meta.name} is placed there: it goes with that"
         return Obstacle(waits_for=WaitsFor.HOST, message=words)
     return _not_ready(host) or _not_looked(host)
+
+
+def oldest_audit_day(state: State) -> tuple[int, int] | None:
+    """The first and the last record of the oldest day (UTC) of the audit chain that may go; None: there is none.
+
+    The newest record stays: the next one follows it. Nodes stamp records by their own clocks, so around midnight some
+    may count for the day before.
+    """
+    first, last = state.audit_first, state.audit_head - 1
+    if last < first:
+        return None
+    day = state.audit_at(first).at // _DAY_MS
+    low, high = first, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        if state.audit_at(middle).at // _DAY_MS <= day:
+            low = middle
+        else:
+            high = middle - 1
+    return first, low
+
+
+def audit_since(state: State, through: int) -> int:
+    """Since when all records up to `through` are there."""
+    return max(state.audit_at(state.audit_first).at, state.audit_at(through).at)
+
+
+def audit_obstacle(state: State, through: int) -> Obstacle | None:
+    """Every node that exports the chain has it in its files; one that was silent for long is waited for no more."""
+    exports = state.audit_exports
+    newest = max((each.at for each in exports.values()), default=0)
+    for node, each in sorted(exports.items()):
+        if each.through < through and newest - each.at < PATIENCE_MS:
+            words = f"node {node} has written the audit chain up to record {each.through} only"
+            return Obstacle(waits_for=WaitsFor.CONFIRMATION, message=words)
+    return None
 
 
 def _lives_there(state: State, host: Host, left: Leftover) -> MicroVM | None:

@@ -95,6 +95,14 @@ class Draft:
     def changed(self) -> bool:
         return self.digest != self.base
 
+    def unchanged_from(self, state: State) -> bool:
+        """Whether this draft of `state` says nothing new. The digest leaves out the audit chain and the version."""
+        return (
+            self.digest == state.digest
+            and self.state.audit is state.audit
+            and self.state.machine_version == state.machine_version
+        )
+
     def result(self) -> State:
         """The state that the accepted commands lead to."""
         return replace(self.state, digest=self.digest, revision=self.revision)
@@ -241,9 +249,13 @@ class Draft:
         self.state = replace(self.state, audit_exports=self.state.audit_exports.set(value.node, value))
         self._digest(value.node, old, value)
 
-    def drop_oldest_audit(self) -> None:
-        """The digest leaves the chain out."""
-        self.state = replace(self.state, audit=self.state.audit.delete(audit_key(self.state.audit_first)))
+    def raise_machine_version(self, version: int) -> None:
+        self.state = replace(self.state, machine_version=version)
+
+    def drop_audit(self, through: int) -> None:
+        """Every record up to that sequence. The digest leaves the chain out."""
+        keys = map(audit_key, range(self.state.audit_first, through + 1))
+        self.state = replace(self.state, audit=self.state.audit.without(keys))
 
     def put_authority(self, value: ClusterAuthority) -> None:
         old = self.state.authorities.get(value.fingerprint)

@@ -9,6 +9,7 @@ from functools import partial
 from controlplane.machine.apply import effect_of
 from controlplane.machine.audit import recorded
 from controlplane.machine.codec import Loader, View, digest_text
+from controlplane.machine.effect import Effect
 from controlplane.machine.events import Event
 from controlplane.machine.legacy import load_dump
 from controlplane.machine.outcome import Outcome
@@ -21,14 +22,15 @@ def apply_entry(
     state: State, data: bytes, *, index: int, term: int
 ) -> tuple[State, list[tuple[str, Outcome]], list[Event]]:
     """(state, outcome of each command under its envelope's id, what changed). Raises UnknownEntryError."""
-    outcomes: list[tuple[str, Outcome]] = []
-    events: list[Event] = []
+    effects: list[Effect] = []
     for envelope in decode_entry(data):
         effect = effect_of(state, envelope, index=index, term=term)
-        state = told(recorded(effect), effect)
-        outcomes.append((envelope.id, effect.outcome))
-        events.extend(effect.events)
-    return state, outcomes, events
+        state = recorded(effect)
+        effects.append(effect)
+    outcomes = [(each.envelope.id, each.outcome) for each in effects]
+    events = [event for each in effects for event in each.events]
+    # No command depends on what is told of those before it, so once for all of them is enough.
+    return told(state, effects), outcomes, events
 
 
 class MachineState:

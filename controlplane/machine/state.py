@@ -83,7 +83,7 @@ class Queue:
 class State:
     cluster_id: str
     machine_version: int = 1
-    """Gates behaviour across upgrades: raised by a committed command once every node can do it."""
+    """What every node is known to read (`model.commands.versions`): raised by a committed command."""
     revision: int = 0
     """Raised by every command that changed something."""
     digest: int = 0

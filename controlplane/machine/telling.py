@@ -7,7 +7,7 @@ told to nobody: times, sessions and what else agents repeat would push out what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from controlplane.machine.convergence import differences
@@ -39,14 +39,13 @@ _HOST_PHASE: Mapping[HostPhase, Telling] = {
 }
 
 
-def told(state: State, effect: Effect) -> State:
-    """`state`, which the command led to, with what there is to tell of it."""
-    if not effect.events:
-        return state
-    return replace(state, recent=state.recent.added(list(records(effect))))
+def told(state: State, effects: Iterable[Effect]) -> State:
+    """`state`, which the commands led to one after the other, with what there is to tell of them."""
+    records = [each for effect in effects if effect.events for each in _records(effect)]
+    return replace(state, recent=state.recent.added(records)) if records else state
 
 
-def records(effect: Effect) -> Iterator[EventRecord]:
+def _records(effect: Effect) -> Iterator[EventRecord]:
     number = 0
     for old, event in _changed(effect):
         new = None if event.type is EventType.DELETED else event.object
@@ -79,7 +78,8 @@ def _changed(effect: Effect) -> Iterator[tuple[Declared | None, Event]]:
             last[event.kind, event.object.meta.uid] = event
     for event in last.values():
         meta = _meta(event.object)
-        yield standing(effect.before, meta.kind, meta.namespace, meta.name, meta.uid), event
+        new = event.type is EventType.ADDED
+        yield None if new else standing(effect.before, meta.kind, meta.namespace, meta.name, meta.uid), event
 
 
 def _meta(subject: Declared) -> Meta:
@@ -97,28 +97,30 @@ def _host_of(subject: Declared | None) -> str | None:
             return None
 
 
-def _tellings(old: Declared | None, new: Declared | None, why: Deletion | None) -> Iterator[Telling]:
-    if new is None:
-        yield Reason.DELETED, why.reason if why is not None and why.reason else "it is gone"
-        return
+def _tellings(old: Declared | None, new: Declared | None, why: Deletion | None) -> Iterable[Telling]:
     match new:
+        case None:
+            return ((Reason.DELETED, why.reason if why is not None and why.reason else "it is gone"),)
         case Host():
-            yield from _of_host(cast("Host | None", old), new)
+            return _of_host(cast("Host | None", old), new)
+        case MicroVM() if old is None:
+            return _of_new_microvm(new)
         case MicroVM():
-            yield from _of_microvm(cast("MicroVM | None", old), new)
+            return _of_microvm(cast("MicroVM", old), new)
         case MicroVMGroup():
-            yield from _of_group(cast("MicroVMGroup | None", old), new)
+            return _of_group(cast("MicroVMGroup | None", old), new)
         case _:
-            yield from _of_intent(_meta(old) if old is not None else None, _meta(new))
+            return _of_intent(_meta(old) if old is not None else None, _meta(new))
 
 
-def _of_intent(old: Meta | None, new: Meta) -> Iterator[Telling]:
+def _of_intent(old: Meta | None, new: Meta) -> tuple[Telling, ...]:
     if old is None:
-        yield Reason.DECLARED, f"declared at generation {new.generation}"
-    elif old.generation != new.generation:
-        yield Reason.CHANGED, f"declared anew, at generation {new.generation}"
-    elif (old.labels, old.annotations) != (new.labels, new.annotations):
-        yield Reason.CHANGED, "its labels or annotations were declared anew"
+        return ((Reason.DECLARED, f"declared at generation {new.generation}"),)
+    if old.generation != new.generation:
+        return ((Reason.CHANGED, f"declared anew, at generation {new.generation}"),)
+    if (old.labels, old.annotations) != (new.labels, new.annotations):
+        return ((Reason.CHANGED, "its labels or annotations were declared anew"),)
+    return ()
 
 
 def _of_hold(old: Held | None, new: Held | None) -> Iterator[Telling]:
@@ -166,13 +168,14 @@ def _of_strangers(old: Host | None, new: Host) -> Iterator[Telling]:
 # -- microVMs ----------------------------------------------------------------------------------------------------------
 
 
-def _of_microvm(old: MicroVM | None, new: MicroVM) -> Iterator[Telling]:
-    if old is None and new.placement is not None:
-        yield Reason.ADOPTED, f"declared as host {new.placement.host} runs it"
-    else:
-        yield from _of_intent(old.meta if old is not None else None, new.meta)
-    if old is None:
-        return
+def _of_new_microvm(new: MicroVM) -> tuple[Telling, ...]:
+    if new.placement is not None:
+        return ((Reason.ADOPTED, f"declared as host {new.placement.host} runs it"),)
+    return _of_intent(None, new.meta)
+
+
+def _of_microvm(old: MicroVM, new: MicroVM) -> Iterator[Telling]:
+    yield from _of_intent(old.meta, new.meta)
     yield from _of_requests(old, new)
     yield from _of_phase(old, new)
     yield from _of_placement(old, new)

@@ -26,6 +26,8 @@ class Trigger(StrEnum):
     QUARANTINED_VOLUMES = "quarantined_volumes"
     """Local volumes of a destroyed microVM, which its host keeps for a while."""
     FINISHED_OPERATION = "finished_operation"
+    AUDIT_RECORDS = "audit_records"
+    """The oldest day of the audit chain, which every node that exports it has in its files."""
 
 
 @record
@@ -54,6 +56,7 @@ class SubjectKind(StrEnum):
     OPERATION = "Operation"
     UNMANAGED = "Unmanaged"
     LEFTOVER = "Leftover"
+    AUDIT = "Audit"
 
 
 class LeftoverKind(StrEnum):

@@ -307,6 +307,7 @@ class GCPolicySpec:
     leftover_after_s: GraceSeconds | None = None
     quarantined_volumes_after_s: GraceSeconds | None = _DAY_S
     finished_operation_after_s: GraceSeconds | None = _WEEK_S
+    audit_records_after_s: GraceSeconds | None = None
 
 
 @spec

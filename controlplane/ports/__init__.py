@@ -56,6 +56,7 @@ from controlplane.ports.log import (
     Reign,
     SnapshotInstalled,
     SnapshotInterruptedError,
+    UpgradePendingError,
 )
 from controlplane.ports.members import Divergence, Latency, LogAdmin, LogStatus, Member, PeerStatus
 from controlplane.ports.plan import PlanItem, PlanVerb
@@ -120,5 +121,6 @@ __all__ = [
     "StoreError",
     "StoredObject",
     "Told",
+    "UpgradePendingError",
     "VMDefinition",
 ]

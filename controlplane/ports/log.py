@@ -38,6 +38,12 @@ class RefusedError(LogError):
     """The request is not allowed now; the text says why and what to do. Nothing was changed."""
 
 
+class UpgradePendingError(LogError):
+    """Not every member runs a build that can read the command; nothing was appended."""
+
+    retry_after_s = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where an entry stands in the log. Outcomes are read from a replica that has applied `index`."""

@@ -61,6 +61,8 @@ class PeerStatus:
     """Since its last message; None when it was not heard since this process started."""
     learner: bool = False
     """It gets the log and has no vote."""
+    machine_version: int = 0
+    """The newest that its build knew when it connected last; 0 while that is not known."""
 
 
 @record
@@ -106,6 +108,15 @@ class LogStatus:
     """Where that configuration stands; it is committed once `commit_index` reaches it. 1: the founding one."""
     incarnation: int = 0
     """Raised by a recovery from quorum loss and by a restore; members of different ones refuse each other."""
+    machine_version: int = 0
+    """The newest that this build knows; 0 of a build that does not say."""
+
+    @property
+    def machine_versions(self) -> dict[str, int]:
+        """By member, the newest that its build is known to know; 0 of one that is not connected or does not say."""
+        known = {peer.node: peer.machine_version for peer in self.peers if peer.connected}
+        known[self.node] = self.machine_version
+        return {member.node: known.get(member.node, 0) for member in self.members}
 
 
 class LogAdmin(Protocol):

@@ -30,6 +30,12 @@ class Vault(Protocol):
         """
         ...
 
+    def rehearse(self, namespace: str, name: str, values: Mapping[str, str]) -> Mapping[str, Sealing]:
+        """As `seal`, and changes nothing: what would be the cluster's first secrets is sealed with a key that nobody
+        keeps. Raises VaultError.
+        """
+        ...
+
     def open(self, vm: MicroVM) -> Mapping[str, str]:
         """What `vm.sealed` stands for. Raises VaultError."""
         ...

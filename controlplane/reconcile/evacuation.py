@@ -20,7 +20,8 @@ from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Evict, HostEvacuated, MarkStaying
 from controlplane.model.resources import Host, MicroVM
-from controlplane.ports import AgentLink, LogError, Proposer, StateReader
+from controlplane.ports import AgentLink, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 
 ACTOR = "evacuation"
 PERIOD_S = 1.0
@@ -46,17 +47,12 @@ class EvacuationRunner:
         while True:
             seen = self._reader.state
             if self._is_leader() and self._reader.caught_up and self._reader.begun:
-                try:
+                with survived(ACTOR):
                     # One host after the other: the next one sees what the one before has begun.
                     hosts = to_empty(seen)
                     self._asked_about = {host.meta.name: self._asked_about.get(host.meta.name, "") for host in hosts}
                     for host in hosts:
                         await self._round(host.meta.name)
-                except LogError as error:
-                    _log.warning("evacuation.not_committed", error=str(error))
-                except Exception:
-                    # A round that cannot be decided must not take the whole front down with it, again and again.
-                    _log.exception("evacuation.round_broke")
             await asyncio.sleep(GATHER_S)
             await self._reader.until(lambda now, seen=seen: _changed(seen, now), timeout_s=PERIOD_S)
 

@@ -19,7 +19,8 @@ from controlplane.decide.breaker import Breaker, FailoverLimits
 from controlplane.decide.failover import failover
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
-from controlplane.ports import Clock, LogError, Proposer, StateReader
+from controlplane.ports import Clock, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 
 ACTOR = "failover"
 PERIOD_S = 1.0
@@ -61,13 +62,8 @@ class FailoverRunner:
         """Until cancelled."""
         while True:
             seen = self._reader.state
-            try:
+            with survived(ACTOR):
                 await self._round(seen)
-            except LogError as error:
-                _log.warning("failover.not_committed", error=str(error))
-            except Exception:
-                # A round that cannot be decided must not take the whole front down with it, again and again.
-                _log.exception("failover.round_broke")
             await asyncio.sleep(GATHER_S)
             await self._reader.until(lambda now, seen=seen: _is_news(seen, now), timeout_s=PERIOD_S)
 

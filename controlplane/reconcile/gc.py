@@ -19,7 +19,8 @@ import structlog
 from controlplane.decide.gc import GCPlan, plan
 from controlplane.machine.outcome import Outcome, Rejected
 from controlplane.model.gc import Trigger
-from controlplane.ports import Clock, LogError, Proposer, StateReader
+from controlplane.ports import Clock, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 from controlplane.settings import GCSettings
 
 ACTOR = "gc"
@@ -51,13 +52,8 @@ class GCRunner:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
+            with survived(ACTOR):
                 await self._round()
-            except LogError as error:
-                _log.warning("gc.not_committed", error=str(error))
-            except Exception:
-                # A round that cannot be decided must not take the whole front down with it, again and again.
-                _log.exception("gc.round_broke")
             await asyncio.sleep(self._settings.every_s)
 
     async def _round(self) -> None:

@@ -14,7 +14,8 @@ import structlog
 from controlplane.decide.groups import next_steps
 from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
-from controlplane.ports import Clock, Ids, LogError, Proposer, StateReader
+from controlplane.ports import Clock, Ids, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 
 ACTOR = "groups"
 PERIOD_S = 1.0
@@ -39,13 +40,8 @@ class GroupRunner:
         while True:
             seen = self._reader.state
             if self._is_leader() and self._reader.caught_up and self._reader.begun:
-                try:
+                with survived(ACTOR):
                     await self._round(seen)
-                except LogError as error:
-                    _log.warning("groups.not_committed", error=str(error))
-                except Exception:
-                    # A round that cannot be decided must not take the whole front down with it, again and again.
-                    _log.exception("groups.round_broke")
             await asyncio.sleep(GATHER_S)
             await self._reader.until(lambda now, seen=seen: _changed(seen, now), timeout_s=PERIOD_S)
 

@@ -17,7 +17,8 @@ from controlplane.machine.outcome import Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import MarkUnplaced, Place
 from controlplane.model.resources import MicroVM
-from controlplane.ports import AgentLink, LogError, Proposer, StateReader
+from controlplane.ports import AgentLink, Proposer, StateReader
+from controlplane.reconcile.rounds import survived
 
 ACTOR = "scheduler"
 RETRY_PERIOD_S = 1.0
@@ -44,13 +45,8 @@ class Scheduler:
             seen = self._reader.state
             may_place = self._is_leader() and self._reader.caught_up and self._reader.begun
             if may_place and len(seen.pending):
-                try:
+                with survived(ACTOR):
                     placed = await self._round(seen)
-                except LogError as error:
-                    _log.warning("scheduler.round_failed", error=str(error))
-                except Exception:
-                    # A round that cannot be decided must not take the whole front down with it, again and again.
-                    _log.exception("scheduler.round_broke")
             if not placed:
                 await self._reader.until(lambda now, seen=seen: _may_help(seen, now), timeout_s=RETRY_PERIOD_S)
 

@@ -22,6 +22,7 @@ from controlplane.machine.events import Event
 from controlplane.machine.outcome import Outcome
 from controlplane.machine.state import State
 from controlplane.model.commands import Command, seal
+from controlplane.model.commands.versions import MACHINE_VERSION, version_needed
 from controlplane.ports import (
     Clock,
     Committed,
@@ -34,6 +35,7 @@ from controlplane.ports import (
     Reign,
     SnapshotInstalled,
     SnapshotInterruptedError,
+    UpgradePendingError,
 )
 from controlplane.ports.provenance import stamp
 from controlplane.replica.batcher import Batcher
@@ -172,6 +174,8 @@ class Replica:
         self, command: Command, *, actor: str, key: str | None = None, timeout_s: float = 10.0
     ) -> Outcome:
         self._require_hope()
+        if self._state.machine_version < MACHINE_VERSION:
+            self._require_version(command)
         origin = stamp()
         envelope = seal(
             command,
@@ -197,6 +201,17 @@ class Replica:
         """Raises NoLeaderError where waiting for a leader is in vain: nothing is sent, so the refusal is certain."""
         if (lost_s := self._contact.lost_s(self._clock.monotonic_s())) > HOPELESS_S:
             raise NoLeaderError(f"there has been no leader for {lost_s:.0f} s")
+
+    def _require_version(self, command: Command) -> None:
+        """Raises UpgradePendingError where a member may not be able to read it: it would stop, or forget a part."""
+        needed = version_needed(command)
+        if needed > self._state.machine_version:
+            known = self._status.machine_versions if self._status is not None else {}
+            late = [f"{node} ({version or 'not connected'})" for node, version in known.items() if version < needed]
+            raise UpgradePendingError(
+                f"this needs machine version {needed}, and the cluster is at {self._state.machine_version} until every "
+                f"node runs a build that knows it; still to come: {', '.join(late) or 'nobody, it takes a moment'}"
+            )
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

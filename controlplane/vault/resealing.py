@@ -1,7 +1,8 @@
 """Ends a rotation: seals anew what earlier data keys encrypt, then drops them, on the node that leads.
 
 Level-based: a round reads the whole state, does a bounded step of what is left, and proposes it. What another leader
-has done is done, and a step that comes too late or twice changes nothing.
+has done is done, and a step that comes too late or twice changes nothing. Every node, whether it leads or not, forgets
+what was dropped.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Resealer:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            self._vault.forget_dropped()
             try:
                 while self._is_leader() and self._reader.caught_up and await self._step(self._reader.state):
                     pass

@@ -1,4 +1,8 @@
-"""The vault of one node: the data keys of the state, opened with this node's key ring."""
+"""The vault of one node: the data keys of the state, opened with this node's key ring.
+
+A key is opened once and kept for as long as the state has it: what was dropped opens nothing any more, and does not
+stay in memory either.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,10 @@ class ClusterVault:
             key = self._active(await self._reader.fresh())
         if key is None:
             raise VaultError("the cluster has no data key yet")
-        return {each: key.seal(value, purpose_of(namespace, name, each)) for each, value in values.items()}
+        return _sealed(key, namespace, name, values)
+
+    def rehearse(self, namespace: str, name: str, values: Mapping[str, str]) -> Mapping[str, Sealing]:
+        return _sealed(self._active(self._reader.state) or OpenDataKey.new(), namespace, name, values)
 
     def open(self, vm: MicroVM) -> Mapping[str, str]:
         state, found = self._reader.state, dict[str, str]()
@@ -62,6 +69,11 @@ class ClusterVault:
         values = self.open(vm)
         return {name: key.seal(values[name], purpose_of(vm.meta.namespace, vm.meta.name, name)) for name in old}
 
+    def forget_dropped(self) -> None:
+        """Keep no key that the state has not."""
+        for dropped in self._opened.keys() - self._reader.state.data_keys.keys():
+            del self._opened[dropped]
+
     async def rotate(self, actor: str) -> Outcome:
         return await self._add(self._active(await self._reader.fresh()), actor)
 
@@ -81,14 +93,18 @@ class ClusterVault:
 
     def _key(self, state: State, id: str) -> OpenDataKey:
         """Raises VaultError."""
-        if (known := self._opened.get(id)) is not None:
-            return known
         stored = state.data_keys.get(id)
         if stored is None:
             raise VaultError(f"there is no data key {id}")
+        if (known := self._opened.get(id)) is not None:
+            return known
         try:
             opened = OpenDataKey.of(id, self._ring.open(stored.key, _purpose(id)))
         except SealingError as error:
             raise VaultError(str(error)) from None
         self._opened[id] = opened
         return opened
+
+
+def _sealed(key: OpenDataKey, namespace: str, name: str, values: Mapping[str, str]) -> Mapping[str, Sealing]:
+    return {each: key.seal(value, purpose_of(namespace, name, each)) for each, value in values.items()}

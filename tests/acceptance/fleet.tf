@@ -11,6 +11,11 @@ variable "drift_policy" { default = "report" }    # live
 variable "memory_in_mb" { default = 256 }         # restarts the guest
 variable "console" { default = "ttyS0" }          # restarts the guest
 variable "root_image" { default = "demo/root:1" } # another microVM
+variable "secret_version" { default = 1 }         # declares the secret again
+variable "secret" {
+  default   = "of nobody"
+  ephemeral = true
+}
 
 resource "flintlock_host" "this" {
   for_each    = { h1 = "r1", h2 = "r2" }
@@ -97,6 +102,7 @@ resource "flintlock_gc_policy" "this" {
   leftover_after_s            = 3600
   quarantined_volumes_after_s = 172800
   finished_operation_after_s  = 3600
+  audit_records_after_s       = 7776000
   timeouts {
     create = "1m"
     update = "1m"
@@ -286,6 +292,9 @@ resource "flintlock_microvm" "pinned" {
   placement    = { host = flintlock_host.this["h2"].name }
   power_state  = "stopped"
   wait_for     = "none"
+
+  sensitive_metadata_wo         = { vendor-data = var.secret }
+  sensitive_metadata_wo_version = var.secret_version
 }
 
 resource "flintlock_microvm" "frozen" {

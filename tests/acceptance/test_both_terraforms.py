@@ -7,6 +7,7 @@ provider and not to that file.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from acceptance.terraform.steps import (
 from provider_shim.framework.schema import Attribute, Nested
 from provider_shim.resources.provider import FlintlockProvider
 from support.cluster import assert_nothing_left, assert_witnesses_agree, declared, within
+from support.scanner import found_below
 
 from controlplane.cli.dev.cluster import DevCluster
 
@@ -103,80 +105,62 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     assert_witnesses_agree(cluster, tf, count=MICROVMS)
 
 
-def test_imports_and_disappearances(cluster: DevCluster, tf: Terraform, flavor: Flavor) -> None:
-    # By block: by id, and by identity where Terraform knows that.
-    blocks = {
-        'flintlock_microvm.spread["a"]': {"namespace": "all", "name": "spread-a"},
-        "flintlock_microvm.frozen": {"namespace": "all", "name": "frozen"},
-        "flintlock_host.plain": {"name": "h3"},
-        "flintlock_namespace.plain": {"name": "plain"},
-        "flintlock_placement_policy.plain": {"name": "plain"},
-        "flintlock_failover_policy.plain": {"name": "plain"},
-    }
-    before = tf.resources()
-    tf.run("state", "rm", *blocks)
-    by_id = blocks if flavor == "path" else {"flintlock_microvm.frozen": blocks["flintlock_microvm.frozen"]}
-    tf.write("\n".join(import_block(to, name, by_id=to in by_id) for to, name in blocks.items()), "import.tf")
-    planned = assert_plan_differs(tf)
-    assert f"{len(blocks)} to import, 0 to add, 0 to change, 0 to destroy" in planned, planned
-    tf.apply()
-    (tf.workdir / "import.tf").unlink()
-    assert_plan_empty(tf)
-    after = tf.resources()
-    assert {to: after[to] for to in blocks} == {to: before[to] for to in blocks}
-
-    # By command. What Terraform alone knows is not in the API, so it is not imported; an apply puts it into the state.
+def test_what_terraform_alone_knows_is_not_imported(cluster: DevCluster, tf: Terraform) -> None:
+    # It is not in the API; an apply puts it into the state.
     local = frozenset({"timeouts", "wait_for"})
-    assert_import_by_command(tf, "flintlock_microvm_group.plain", "all/bare", ignore=local)
     assert_import_by_command(tf, 'flintlock_host.this["h1"]', "h1", ignore=local)
-    assert_import_by_command(tf, "flintlock_namespace.all", "all", ignore=local)
-    assert_import_by_command(tf, "flintlock_placement_policy.apart", "apart", ignore=local)
-    assert_import_by_command(tf, "flintlock_failover_policy.patient", "patient", ignore=local)
-    assert_import_by_command(tf, "flintlock_gc_policy.this", "default", ignore=local)
-    assert_import_by_command(tf, "flintlock_role.operators", "operators", ignore=local)
-    assert_import_by_command(tf, "flintlock_role_binding.ci", "ci", ignore=local)
     assert_import_by_command(tf, "flintlock_microvm_group.full", "all/group", ignore=local)
     # Nor can anybody read a secret there: the plan declares the value that is written, and the API knows it again.
     assert_import_by_command(
         tf, "flintlock_microvm.full", "all/full", ignore=local | {"recovery", "sensitive_metadata"}
     )
-    generations = {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
+    generations = {name: microvm(cluster, name)["generation"] for name in _all(cluster)}
     apply_and_settle(tf)
-    assert generations == {name: microvm(cluster, name)["generation"] for name, _, _ in _all(cluster)}
+    assert generations == {name: microvm(cluster, name)["generation"] for name in _all(cluster)}
 
-    # Deleted behind Terraform's back, it is planned anew.
+
+def test_what_is_write_only_is_in_no_plan_and_no_state(cluster: DevCluster, tf: Terraform) -> None:
+    def declared_with(value: str, version: int) -> str:
+        """The digest of it."""
+        tf.env = {**tf.env, "TF_VAR_secret": value}
+        planned = change(tf, secret_version=version)
+        assert "0 to add, 1 to change, 0 to destroy" in planned, planned
+        tf.plan("-out=saved.tfplan", expect=2)
+        tf.apply("saved.tfplan")
+        # A saved plan is a ZIP archive, which hides what is in it.
+        zipfile.ZipFile(tf.workdir / "saved.tfplan").extractall(tf.workdir / f"plan-{version}")
+        return microvm(cluster, "pinned")["spec"]["sensitive_metadata"]["vendor-data"]
+
+    first = declared_with("correct-horse-battery-staple", 2)
+    tf.env = {**tf.env, "TF_VAR_secret": "tr0ub4dor-and-three-more"}
+    assert_plan_empty(tf)
+    assert declared_with("tr0ub4dor-and-three-more", 3) != first
+    assert declared_with("correct-horse-battery-staple", 4) == first
+    secrets = {"one": "correct-horse-battery-staple", "other": "tr0ub4dor-and-three-more"}
+    assert found_below(tf.workdir, secrets) == set()
+    there = found_below(tf.workdir, {"version": '"sensitive_metadata_wo_version": 4'})
+    assert ("version", "terraform.tfstate") in there, "it is looked for where it would be"
+
     client = cluster.client()
-    kept = declared(client)
-    client.request("DELETE", "/namespaces/all/microvms/full")
-    client.request("DELETE", "/placementpolicies/plain")
-    client.request("DELETE", "/failoverpolicies/plain")
-    client.request("DELETE", "/namespaces/plain")
-    within(20, lambda: len(declared(client)) == MICROVMS - 1, "the microVM is gone")
-    planned = assert_plan_differs(tf)
-    assert "4 to add, 0 to change, 0 to destroy" in planned, planned
+    body = client.get("/namespaces/all/microvms/pinned").body
+    spec = {name: value for name, value in body["spec"].items() if name != "sensitive_metadata"}
+    other = {"spec": spec, "sensitive_metadata": {"vendor-data": "somebody else's"}}
+    client.request("PUT", "/namespaces/all/microvms/pinned", body=other)
+    assert "0 to add, 1 to change, 0 to destroy" in assert_plan_differs(tf)
     apply_and_settle(tf)
-    assert_witnesses_agree(cluster, tf, count=MICROVMS)
-    assert len(set(kept) & set(declared(client))) == MICROVMS - 1
+    assert microvm(cluster, "pinned")["spec"]["sensitive_metadata"]["vendor-data"] == first
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def _all(cluster: DevCluster) -> Iterator[tuple[str, str, str]]:
-    for full_name, uid, host in declared(cluster.client()):
-        yield full_name.removeprefix("all/"), uid, host
+def _all(cluster: DevCluster) -> Iterator[str]:
+    for full_name, _, _ in declared(cluster.client()):
+        yield full_name.removeprefix("all/")
 
 
 def starts(cluster: DevCluster, name: str) -> int:
     return cluster.client().get(f"/namespaces/all/microvms/{name}/console").text.count(" started with ")
-
-
-def import_block(to: str, name: Mapping[str, str], *, by_id: bool) -> str:
-    """By `id`, or by `identity`, which only newer Terraforms know."""
-    if by_id:
-        return f'import {{\n  to = {to}\n  id = "{"/".join(name.values())}"\n}}\n'
-    identity = "\n".join(f'    {key} = "{value}"' for key, value in name.items())
-    return f"import {{\n  to = {to}\n  identity = {{\n{identity}\n  }}\n}}\n"
 
 
 def assert_outputs(cluster: DevCluster, tf: Terraform) -> None:
@@ -216,6 +200,8 @@ def assert_every_attribute_is_used(tf: Terraform) -> None:
 
 def _unused(attributes: Mapping[str, Attribute], objects: list[dict[str, Any]], at: str) -> Iterator[str]:
     for name, attribute in attributes.items():
+        if attribute.write_only:  # in no state; its version is
+            continue
         values = [each[name] for each in objects if each.get(name) is not None]
         if not values:
             yield f"{at}.{name}"

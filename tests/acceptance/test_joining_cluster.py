@@ -64,10 +64,11 @@ class Machines:
         raft, gateway, http = self.servers[node]
         return ["--raft", raft, "--gateway", gateway, "--http", http]
 
-    def join(self, name: str, token: str) -> None:
+    def join(self, name: str, token: str, *driver: str) -> None:
+        """`driver`: options of a host, that say what its microVMs are run by."""
         what = ["--node", name, *self.addresses(name)] if name in self.servers else ["--host", name]
-        where = ["--server", self.servers["n1"][2], "--dir", str(self.directory / name), "--driver", "simulated"]
-        self.flintctl("join", *what, *where, token=token)
+        where = ["--server", self.servers["n1"][2], "--dir", str(self.directory / name)]
+        self.flintctl("join", *what, *where, *(driver or ("--driver", "simulated")), token=token)
 
     def run(self, name: str) -> None:
         kind = "node" if name in self.servers else "agent"

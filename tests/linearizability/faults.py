@@ -380,12 +380,13 @@ async def lost_disk(world: World) -> AsyncGenerator[str]:
 
 async def _undone(world: World) -> str | None:
     """Why no change may be begun now: one at a time, until the node that it removed is taken away."""
-    if world.removed:
-        return f"nothing, because {world.removed[0]} was removed a moment ago"
     try:
         await settle_members(world, timeout_s=_EARLIER_S)
     except MembersError as error:
         return f"nothing, because of an earlier change: {error}"
+    # Also one that was removed just now, by the end of an earlier change: it is still among the names.
+    if world.removed:
+        return f"nothing, because {world.removed[0]} was removed a moment ago"
     return None
 
 

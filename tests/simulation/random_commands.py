@@ -68,6 +68,7 @@ from controlplane.model.commands import (
     OverrideBreaker,
     Place,
     Precondition,
+    RaiseMachineVersion,
     Release,
     RenewCertificate,
     Report,
@@ -86,6 +87,7 @@ from controlplane.model.commands import (
     WitnessRequests,
     seal,
 )
+from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.model.credentials import MemberKind, Sealed
 from controlplane.model.gc import Leftover, LeftoverKind, Subject, SubjectKind, Trigger
 from controlplane.model.groups import MicroVMGroupSpec
@@ -135,6 +137,7 @@ KEEPS_NOTHING = GCPolicySpec(
     leftover_after_s=0,
     quarantined_volumes_after_s=0,
     finished_operation_after_s=0,
+    audit_records_after_s=0,
 )
 
 NAMES = ("a", "b", "c")
@@ -193,6 +196,7 @@ class RandomCommands:
             self._rejoined,
             self._rejoined,
             self._begin,
+            self._raise_version,
             self._hold,
             self._release,
             self._collect,
@@ -771,6 +775,10 @@ class RandomCommands:
     def _begin(self, state: State) -> Command:
         number = state.incarnation
         return BeginIncarnation(incarnation=self._integer(number, number, number, number + 1), term=self._term())
+
+    def _raise_version(self, _: State) -> Command:
+        # One that this build does not know would stop it.
+        return RaiseMachineVersion(version=self._pick(range(MACHINE_VERSION + 1)))
 
     # -- emptying hosts ------------------------------------------------------------------------------------------------
 

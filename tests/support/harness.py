@@ -183,7 +183,7 @@ class Replica:
         self._index += 1
         envelope = seal(command, id=self.ids.new(), at=self.clock.now_ms(), actor=actor, key=key, origin=stamp())
         effect = effect_of(self._state, envelope, index=self._index, term=1)
-        self._state = told(recorded(effect), effect)
+        self._state = told(recorded(effect), [effect])
         self.commands.append(command)
         check_state(self._state)
         for event in effect.events:

@@ -30,6 +30,7 @@ def test_lines_of_both_kinds_are_json_with_what_was_bound() -> None:
         """
 log.debug("unseen")
 log.info("request", status=200, strange={1})
+log.info("of another", node="n2")
 logging.getLogger("library").warning("%s of it", 3)
 try:
     secret = "hunter2"
@@ -38,7 +39,7 @@ except ZeroDivisionError:
     log.exception("failed")
 """
     ).stderr.splitlines()
-    mine, library, failed = (json.loads(line) for line in lines)
+    mine, other, library, failed = (json.loads(line) for line in lines)
     assert {
         "event": "request",
         "level": "info",
@@ -48,8 +49,22 @@ except ZeroDivisionError:
     }.items() <= mine.items()
     assert {"event": "3 of it", "level": "warning", "node": "n1"}.items() <= library.items()
     assert "timestamp" in mine
+    assert {"event": "of another", "node": "n2", "process": "front"}.items() <= other.items()
     assert failed["exception"][0]["exc_type"] == "ZeroDivisionError"
-    assert "hunter2" not in lines[2]
+    assert "hunter2" not in lines[3]
+
+
+def test_lines_of_other_threads_hold_what_was_bound_too() -> None:
+    lines = run(
+        """
+import threading
+thread = threading.Thread(target=log.info, args=("elsewhere",))
+thread.start()
+thread.join()
+"""
+    ).stderr.splitlines()
+    (line,) = map(json.loads, lines)
+    assert {"event": "elsewhere", "process": "front", "node": "n1"}.items() <= line.items()
 
 
 def test_a_line_is_ascii_whatever_it_holds() -> None:

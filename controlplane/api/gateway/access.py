@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from controlplane.api.gateway.peer import caller
+from controlplane.api.gateway.revoking import withdrawn
 from controlplane.decide import access
 from controlplane.decide.access import Question
 from controlplane.identity.names import IdentityError, require
-from controlplane.machine.certificates import revocation
 from controlplane.machine.state import State
 from controlplane.model.access import AccessKind, Verb
 from controlplane.ports import Clock, StateReader
@@ -43,7 +43,7 @@ class Doorkeeper:
     """Decides who may call what at one node's gateway."""
 
     def __init__(self, cluster_id: str, reader: StateReader, clock: Clock) -> None:
-        """`reader`: its state says which certificates were revoked."""
+        """`reader`: its state says which certificates count no more."""
         self._cluster_id = cluster_id
         self._reader = reader
         self._clock = clock
@@ -56,7 +56,7 @@ class Doorkeeper:
             require(party, self._cluster_id, party.kind)
         except IdentityError as error:
             return str(error)
-        if (reason := revocation(self._reader.state, party.kind, party.name, shown.serial)) is not None:
+        if (reason := withdrawn(self._reader.state, shown)) is not None:
             return reason
         if shown.expires_at_s < self._clock.now_ms() / 1000:
             return f"the certificate of {party} has expired since this connection was made; connect again"

@@ -21,6 +21,7 @@ class Caller:
     """Of the certificate that it showed, in hex."""
     expires_at_s: float
     """Of that certificate, in seconds since the Unix epoch: a connection may be older than it is valid."""
+    certificate: x509.Certificate
 
 
 def caller(auth_context: Mapping[str, Iterable[bytes]]) -> Caller:
@@ -42,4 +43,5 @@ def _read(pem: bytes) -> Caller:
         party=party_from_certificate(certificate),
         serial=serial_text(certificate),
         expires_at_s=certificate.not_valid_after_utc.timestamp(),
+        certificate=certificate,
     )

@@ -49,7 +49,9 @@ class Renewing:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error) or type(error).__name__)
         if isinstance(issued, Rejected):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, issued.message)
-        if (session := self._session_of(host)) is not None:
+        session = self._session_of(host)
+        # By what it shows it belongs to the session, which may be another party's of the same name.
+        if session is not None and shown.serial in session.serials:
             session.serials.add(issued.serial)
         return wire.RenewReply(
             certificate=issued.certificate, authorities=issued.authorities, expires_at_ms=issued.expires_at

@@ -15,11 +15,11 @@ from controlplane.api.gateway.door import Door, DoorError
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
+from controlplane.api.gateway.revoking import SessionCutter
 from controlplane.api.gateway.sessions import Sessions, SessionService
 from controlplane.api.gateway.staying import PERIOD_S, Advice, Adviser
 from controlplane.api.gateway.trusting import TrustTeller
 from controlplane.identity.files import TlsFiles
-from controlplane.machine.certificates import revocation
 from controlplane.model.resources import Host, MicroVM
 from controlplane.ports import Clock, CompactedError, Ids, LeaseGrantor, NodeView, Proposer, StateReader
 from controlplane.ports.issuance import Issuer
@@ -40,8 +40,6 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
 ]
 _STOP_GRACE_S = 1.0
-REVOCATIONS_S = 0.2
-"""A revoked session may go on for so long after this node knows of it."""
 
 
 class GatewayError(Exception):
@@ -97,6 +95,7 @@ class Gateway:
         )
         self._door = Door(listen, tls, _SERVER_OPTIONS, self._furnish)
         self._trust = TrustTeller(reader, self._sessions, clock)
+        self._cutter = SessionCutter(reader, self._sessions)
         self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -116,7 +115,7 @@ class Gateway:
             await self._door.open()
         except DoorError as error:
             raise GatewayError(str(error)) from error
-        watching = (self._wake(), self._watch_leader(), self._watch_revocations())
+        watching = (self._wake(), self._watch_leader(), self._cutter.run())
         loops = (*watching, self._renewals.run(), self._door.follow(), self._trust.run())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
@@ -159,20 +158,6 @@ class Gateway:
             except Exception:
                 log.exception("cannot tell what agents are to do without a leader")
             await asyncio.sleep(PERIOD_S)
-
-    async def _watch_revocations(self) -> None:
-        """Cut the sessions of whose certificates were revoked; agents that have others come back by those."""
-        looked_at = None
-        while True:
-            await asyncio.sleep(REVOCATIONS_S)
-            state = self._reader.state
-            if state.holders is looked_at:
-                continue
-            looked_at = state.holders
-            for session in self._sessions:
-                for serial in session.serials:
-                    if (reason := revocation(state, "host", session.host, serial)) is not None:
-                        session.end(reason)
 
     def _advise(self, advice: Advice) -> None:
         for session in self._sessions:

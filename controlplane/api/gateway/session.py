@@ -17,6 +17,7 @@ import structlog
 from controlplane.api.gateway.found import encode_clearings
 from controlplane.api.gateway.intake import Intake
 from controlplane.api.gateway.outbox import Outbox
+from controlplane.api.gateway.peer import Caller
 from controlplane.machine.outcome import Code, Rejected
 from controlplane.model.commands import Report
 from controlplane.model.resources import Host, MicroVM
@@ -42,7 +43,7 @@ class AgentSession:
         *,
         host: str,
         session: str,
-        serial: str,
+        shown: Caller,
         reader: StateReader,
         proposer: Proposer,
         clock: Clock,
@@ -50,12 +51,13 @@ class AgentSession:
         heard: Callable[[Heartbeat], None],
         opened: Callable[[MicroVM], Mapping[str, str]],
     ) -> None:
-        """`serial`: of the certificate that opened it. `heard` is told of heartbeats; its answers come by `send`.
+        """`shown`: the certificate that opened it. `heard` is told of heartbeats; its answers come by `send`.
         `opened` gives a microVM's secrets, or raises VaultError.
         """
         self.host = host
         self.session = session
-        self.serials = {serial}
+        self.shown = shown
+        self.serials = {shown.serial}
         """Of the certificates that the agent has: once one of them is revoked, the session is over."""
         self._reader = reader
         self._proposer = proposer

@@ -110,7 +110,7 @@ class SessionService(rpc.AgentGatewayServicer):
         session = AgentSession(
             host=hello.host,
             session=hello.session,
-            serial=caller(context.auth_context()).serial,
+            shown=caller(context.auth_context()),
             reader=self._reader,
             proposer=self._proposer,
             clock=self._clock,
@@ -120,6 +120,9 @@ class SessionService(rpc.AgentGatewayServicer):
         )
         self._sessions.add(session)
         log.info("session opened", host=hello.host, session=hello.session)
+        # Whose certificate was withdrawn while it connected is seen neither above nor by whoever looks at sessions.
+        if (reason := self._doorkeeper.refused(context, SESSION, hello.host)) is not None:
+            session.end(reason)
         try:
             async with aclosing(session.run(request_iterator, self._welcome(hello.host))) as messages:
                 async for message in messages:

@@ -20,6 +20,8 @@ from controlplane.ports import Clock, StateReader
 from controlplane.wire.flintlock.controlplane.agent.v1 import agent_pb2 as wire
 
 LOOK_S = 0.2
+IDLE_S = 60.0
+"""As long as there is one authority, there is nothing to look at."""
 AGAIN_S = 5.0
 """A host that was asked to renew and did not is asked again."""
 PER_LOOK = 10
@@ -47,8 +49,9 @@ class TrustTeller:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await self._reader.until(lambda state: len(state.authorities) > 1, timeout_s=IDLE_S)
             self.look()
+            await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
         state = self._reader.state

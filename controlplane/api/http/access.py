@@ -147,7 +147,7 @@ class Asker:
 
 
 async def asker_of(request: Request) -> Asker:
-    return cast("Asker", getattr(request.state, ASKER))
+    return cast("Asker", request.scope["state"][ASKER])
 
 
 Asking = Annotated[Asker, Depends(asker_of)]

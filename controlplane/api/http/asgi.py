@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from starlette.types import Message, Receive, Scope
 
 _HEADERS = "flintlock.headers"
+WHOLE = "flintlock.whole"
+"""In the scope of a request that came with all of its body: reading it waits for nobody."""
 
 
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:

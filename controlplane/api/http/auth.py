@@ -80,4 +80,4 @@ class AuthMiddleware:
 
 async def principal_of(request: Request) -> Principal:
     """Whom the middleware found."""
-    return cast("Principal", request.state.principal)
+    return cast("Principal", request.scope["state"]["principal"])

@@ -83,9 +83,11 @@ async def run(services: Services, asker: Asker, body: ApplyBody, *, dry_run: boo
     before = await reads.snapshot(services, stale=not asks_state)
     actor = asker.principal
     permitted = await _permitted(asker, await _parse(services, body, before), before)
-    steps = [await _sealed(services, step) for step in permitted]
+    steps = [await _sealed(services, step, dry_run=dry_run) if step.secrets else step for step in permitted]
     order = _in_order(steps)
     commands = [command for position in order if (command := steps[position].command) is not None]
+    if dry_run:
+        before = dryrun.keyed(before, commands)
     if body.atomic:
         _refuse_wrong(steps)
         outcomes, after = await _together(
@@ -200,12 +202,12 @@ async def _asked_again(asker: Asker, step: Step, questions: Sequence[Question]) 
     return step
 
 
-async def _sealed(services: Services, step: Step) -> Step:
+async def _sealed(services: Services, step: Step, *, dry_run: bool) -> Step:
     """The step with its secrets as only nodes can read them."""
-    if not step.secrets or not isinstance(step.command, DeclareMicroVM):
+    if not isinstance(step.command, DeclareMicroVM):
         return step
     try:
-        command = await sealing.sealed(services, step.command, step.secrets, at=step.pointer)
+        command = await sealing.sealed(services, step.command, step.secrets, dry_run=dry_run, at=step.pointer)
     except problems.ApiError as error:
         return replace(step, command=None, problem=error.problem)
     return replace(step, command=command)

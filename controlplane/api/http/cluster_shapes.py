@@ -19,6 +19,7 @@ class PeerShape(Shape):
     match_index: int | None
     lag_entries: int | None = Field(description="Entries that it is not known to have; known on the leader only.")
     last_contact_ms: int | None
+    machine_version: int = Field(description="The newest that its build knew when it connected last; 0: not known.")
 
 
 class LatencyShape(Shape):
@@ -66,6 +67,7 @@ class LogShape(Shape):
     leader: str | None
     term: int
     incarnation: int = Field(description="Raised by a recovery from quorum loss and by a restore.")
+    machine_version: int = Field(description="The newest that this node's build knows.")
     last_index: int
     commit_index: int
     applied_index: int
@@ -161,6 +163,7 @@ class ClusterShape(Shape):
     state_hash: str = Field(description="Digest of this node's replica at `revision`.")
     node: str
     version: str
+    machine_version: int = Field(description="What every node is known to read; rises once all are upgraded.")
     log: LogShape | None = Field(description="Null where this node's log does not answer.")
     backup: BackupShape | None = Field(description="Null where no backups are scheduled at this node.")
     nodes: list[NodeShape]

@@ -8,7 +8,7 @@ are shown as refusing. Of a group, so are the members that it would get (`group_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
@@ -21,10 +21,14 @@ from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Command, Declaration, DeclareMicroVM, DeclareMicroVMGroup, Place, seal
+from controlplane.model.credentials import Sealed
 from controlplane.model.resources import Bid, MicroVM, MicroVMPhase
+from controlplane.model.secrets import DataKey
 from controlplane.model.spec import Effect
+from controlplane.model.types import replace
 from controlplane.ports import BidRequestItem, HostUnreachableError
 
+_NO_KEY = Sealed(key_id="", wrapped="", box="")
 _OUTCOMES: dict[Change, Literal["create", "update", "none"]] = {
     Change.CREATED: "create",
     Change.CHANGED: "update",
@@ -39,11 +43,21 @@ def rehearse(services: Services, actor: Principal, state: State, command: Comman
     return after, outcome
 
 
+def keyed(state: State, commands: Iterable[Command]) -> State:
+    """`state` with the data key that the write would make before the cluster's first secrets (see `Vault.rehearse`)."""
+    for each in commands:
+        for value in each.sealed.values() if isinstance(each, DeclareMicroVM) else ():
+            if value.key_id not in state.data_keys:
+                key = DataKey(id=value.key_id, number=0, key=_NO_KEY, actor="", at=0)
+                state = replace(state, data_keys=state.data_keys.set(key.id, key))
+    return state
+
+
 async def declare(
     services: Services, actor: Principal, state: State, command: Declaration, warnings: Sequence[str]
 ) -> shapes.DryRun:
     before = reads.find_for(state, command)
-    after, outcome = rehearse(services, actor, state, command)
+    after, outcome = rehearse(services, actor, keyed(state, [command]), command)
     if isinstance(outcome, Rejected) and outcome.code is not Code.REQUIRES_REPLACEMENT:
         raise problems.from_rejected(outcome, existing=before.meta if before is not None else None)
     preview = None

@@ -177,6 +177,11 @@ _KNOWN: dict[str, tuple[int, str, str]] = {
     ),
     "outcome_unknown": (503, "The outcome is not known", _RETRY_KEYED),
     "host_unreachable": (503, "The host cannot be reached", "See `flintctl host show` for when it was last seen."),
+    "upgrade_pending": (
+        503,
+        "Not every node can read this yet",
+        "Nothing was changed: upgrade the nodes that are named, or remove those that are gone for good.",
+    ),
     "not_ready": (503, "This node is not ready", _RETRY_SAFE),
 }
 """Status, title and hint of every code."""

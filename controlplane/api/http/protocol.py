@@ -19,6 +19,8 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from controlplane.api.http.asgi import WHOLE
+
 MAX_HEAD_BYTES = 64 << 10
 """More than this, and what a single read may add, is never kept."""
 _REFUSAL = "The head of the request is too large."
@@ -101,6 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head = 0
+        cast("dict[str, object]", self.scope)[WHOLE] = True
         super().on_message_complete()
 
 

@@ -16,6 +16,7 @@ def log_shape(log: LogStatus) -> cluster_shapes.LogShape:
         leader=log.leader,
         term=log.term,
         incarnation=log.incarnation,
+        machine_version=log.machine_version,
         last_index=log.last_index,
         commit_index=log.commit_index,
         applied_index=log.applied_index,
@@ -90,4 +91,5 @@ def _peer(peer: PeerStatus) -> cluster_shapes.PeerShape:
         match_index=peer.match_index,
         lag_entries=peer.lag_entries,
         last_contact_ms=peer.last_contact_ms,
+        machine_version=peer.machine_version,
     )

@@ -15,6 +15,7 @@ from controlplane.ports import (
     OutcomeUnknownError,
     RefusedError,
     StateReader,
+    UpgradePendingError,
 )
 
 REFUSALS = (ApiError, LogError, CompactedError)
@@ -45,6 +46,8 @@ def _of_log(error: LogError, reader: StateReader) -> ApiError:
             return problem("no_leader", str(error) or "no leader is known", retry_after_s=error.retry_after_s)
         case RefusedError():
             return problem("membership_refused", str(error) or "the request is not allowed now")
+        case UpgradePendingError():
+            return problem("upgrade_pending", str(error), retry_after_s=error.retry_after_s)
         case EntryTooLargeError():
             return problem("too_large", str(error) or "the write is over the log's limit for one entry")
         case OutcomeUnknownError() | _:

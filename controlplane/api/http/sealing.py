@@ -15,10 +15,10 @@ from controlplane.ports.secrets import VaultError
 
 
 async def sealed(
-    services: Services, command: DeclareMicroVM, values: Mapping[str, SecretStr], *, at: str = ""
+    services: Services, command: DeclareMicroVM, values: Mapping[str, SecretStr], *, dry_run: bool, at: str = ""
 ) -> DeclareMicroVM:
-    """`command` with `values` in it as only nodes can read them. `at`: the pointer of the declaration. Raises ApiError,
-    LogError.
+    """`command` with `values` in it as only nodes can read them; for a dry run, that only a rehearsal takes. `at`: the
+    pointer of the declaration. Raises ApiError, LogError.
     """
     if not values:
         return command
@@ -28,7 +28,10 @@ async def sealed(
         raise problems.problem("secrets_unavailable", message, problems.FieldError(pointer=pointer, message=message))
     plain = {name: value.get_secret_value() for name, value in values.items()}
     try:
-        sealings = await services.vault.seal(command.namespace, command.name, plain)
+        if dry_run:
+            sealings = services.vault.rehearse(command.namespace, command.name, plain)
+        else:
+            sealings = await services.vault.seal(command.namespace, command.name, plain)
     except VaultError as error:
         raise problems.problem("secrets_unavailable", str(error)) from None
     digests = {name: each.digest for name, each in sealings.items()}

@@ -45,6 +45,7 @@ def status(ctx: typer.Context, form: Output = OutputFormat.TABLE) -> None:
             ("Cluster", text(cluster.get("cluster_id"))),
             ("Answered by", f"{text(cluster.get('node'))} (version {text(cluster.get('version'))})"),
             ("Leader", (leader or "none") + ("" if log.get("has_quorum") else "  (no quorum)")),
+            ("Machine version", text(cluster.get("machine_version"))),
             ("Revision", text(cluster.get("revision"))),
             ("State hash", text(cluster.get("state_hash"))),
             ("Log", ", ".join(f"{name} {text(log.get(key))}" for name, key in _LOG_FIELDS)),

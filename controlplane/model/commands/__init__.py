@@ -69,6 +69,7 @@ from controlplane.model.commands.hosts import (
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, HoldKind, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
 from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal, Resealed
+from controlplane.model.commands.upgrading import RaiseMachineVersion
 
 __all__ = [
     "ENTRY_VERSION",
@@ -128,6 +129,7 @@ __all__ = [
     "OverrideBreaker",
     "Place",
     "Precondition",
+    "RaiseMachineVersion",
     "Release",
     "RenewCertificate",
     "Report",

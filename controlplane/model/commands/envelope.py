@@ -60,6 +60,7 @@ from controlplane.model.commands.hosts import (
 from controlplane.model.commands.keeping import Adopt, Collect, Hold, Release
 from controlplane.model.commands.placing import Evict, MarkStaying, MarkUnplaced, Place, Resurrect
 from controlplane.model.commands.secrets import AddDataKey, DropDataKey, Reseal
+from controlplane.model.commands.upgrading import RaiseMachineVersion
 from controlplane.model.types import DECODE_ERRORS, record
 
 ENTRY_VERSION = 1
@@ -133,6 +134,7 @@ Command = (
     | AddDataKey
     | Reseal
     | DropDataKey
+    | RaiseMachineVersion
 )
 
 
@@ -193,6 +195,7 @@ KINDS: dict[str, type[Command]] = {
     "add_data_key": AddDataKey,
     "reseal": Reseal,
     "drop_data_key": DropDataKey,
+    "raise_machine_version": RaiseMachineVersion,
 }
 """Appended to, never renamed or reused: old entries are read for ever."""
 

@@ -91,9 +91,9 @@ class Listed:
 class ListResource(ABC):
     """Finds objects of a resource type for `terraform query` (Terraform 1.14 on)."""
 
-    type_name: ClassVar[str]
+    type_name: str
     """Of the resource that it finds."""
-    schema: ClassVar[Schema]
+    schema: Schema
     """What a `list` block may say."""
 
     @abstractmethod

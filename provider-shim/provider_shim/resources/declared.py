@@ -2,7 +2,9 @@
 
 A create carries `If-None-Match: *` and an Idempotency-Key made from name and intent alone. If Terraform is killed
 before it saves the state, the same apply sends the same key and is handed its own object; anybody else's object of
-that name is an error that says how to import it. Only a 404 that the API itself gave removes a thing from state.
+that name is an error that says how to import it. A delete carries the revision that was read last (kept in the private
+state), and looks at the object first only if somebody changed it since. Only a 404 that the API itself gave removes a
+thing from state.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ from provider_shim.framework.resource import Resource
 from provider_shim.framework.types import UNKNOWN, Object, Value, is_wholly_known
 from provider_shim.log import log
 from provider_shim.resources.connection import Connection
-from provider_shim.resources.problems import told_to_user
+from provider_shim.resources.problems import Locator, told_to_user
 from provider_shim.resources.translate import Translation
 from provider_shim.resources.turns import turns
 
 DEFAULT_TIMEOUT_S = 300.0
 GONE_CODES = frozenset({"not_found", "namespace_not_found"})
+_THERE_CODES = frozenset({"already_exists", "idempotency_key_reused"})
+"""The key says everything of a create but its secrets: whoever used it made the same with other ones."""
+REVISION_KEY = "revision"
+"""In the private state: that of the intent which was read or declared last."""
 IN_USE_CODES = frozenset({"host_in_use", "namespace_not_empty", "policy_in_use"})
 IN_USE_PATIENCE_S = 15.0
 """Terraform destroys what does not refer to each other in any order, and microVMs seldom refer to the hosts they are
@@ -65,30 +71,31 @@ class DeclaredResource(Resource):
 
     def modify_plan(self, call: Call, prior: Object | None, planned: Object, config: Object) -> Object:
         """Tells what the API says to it, once nothing that it says depends on what only the apply will know."""
-        decided = {name: config.get(name) for name in self.translation.attributes}
+        decided = {name: config.get(name) for name in self.schema.attributes}
         names = {name: planned.get(name) for name in self.identity}
         if not (is_wholly_known(decided) and is_wholly_known(names)):
             return planned
-        body = self.translation.body(planned)
-        rehearsals, path = self._connection.rehearsals, self.path(planned)
+        body = self.body(call, prior, planned)
+        rehearsals, path, locator = self._connection.rehearsals, self.path(planned), self.locator(planned)
         if prior is None:
             scope = str(planned.get("namespace") or "")
-            call.report.extend(rehearsals.of_create(self.label, scope, path, body, self.translation))
-        elif body != self.translation.body(prior):
-            call.report.extend(rehearsals.of_change(self.label, path, body, self.translation))
+            call.report.extend(rehearsals.of_create(self.label, scope, path, body, locator))
+        elif body != self.body(call, prior, prior):
+            call.report.extend(rehearsals.of_change(self.label, path, body, locator))
         return planned
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
     def create(self, call: Call, planned: Object) -> Object:
         deadline = self.deadline(planned, "create")
-        body = self.translation.body(planned)
+        body = self.body(call, None, planned)
         what = f"create {self.label} {self.show(planned)}"
         headers = {"If-None-Match": "*", "Idempotency-Key": self._create_key(planned, body)}
-        with told_to_user(what, self.translation):
+        with told_to_user(what, self.locator(planned)):
             stored = self._declare_new(call, planned, body, headers, deadline)
         self.pass_warnings(call.report, planned, stored)
         state = self._declared(planned, stored)
+        call.private[REVISION_KEY] = stored["revision"]
         call.keep(state)
         self.settle(call, state, stored, deadline, created=True)
         return state
@@ -113,38 +120,43 @@ class DeclaredResource(Resource):
                 f"{self.label} {self.show(state)} is being deleted",
                 f"Asked for at {stored['deletion_requested_at']}; it stays in state until that is confirmed.",
             )
+        call.private[REVISION_KEY] = stored["revision"]
         return self.state_of(call, state, stored)
 
     def update(self, call: Call, prior: Object, planned: Object) -> Object:
         deadline = self.deadline(planned, "update")
         what = f"update {self.label} {self.show(planned)}"
-        with told_to_user(what, self.translation):
+        with told_to_user(what, self.locator(planned)):
             stored = self.client.send(
                 "PUT",
                 self.path(planned),
-                body=self.translation.body(planned),
+                body=self.body(call, prior, planned),
                 headers={"Idempotency-Key": f"tf-update-{uuid.uuid4()}"},
                 deadline=deadline,
             ).body
         self.pass_warnings(call.report, planned, stored)
         state = self._declared(planned, stored)
+        call.private[REVISION_KEY] = stored["revision"]
         self.settle(call, state, stored, deadline, created=False)
         return state
 
     def delete(self, call: Call, prior: Object) -> None:
         deadline = self.deadline(prior, "delete")
         with told_to_user(f"delete {self.label} {self.show(prior)}", self.translation):
-            stored = self.fetch(prior, deadline=deadline)
-            if stored is None:
-                return
-            if prior.get("uid") not in (None, stored["uid"]):
-                call.report.warn(
-                    f"{self.label} {self.show(prior)} was not deleted",
-                    f"The one in state (uid {prior['uid']}) is gone already; the present one (uid {stored['uid']}) "
-                    "was made by someone else.",
-                )
-                return
-            gone = self._ask_for_the_end(call, prior, stored["uid"], deadline)
+            gone = self._end_as_read(call, prior, deadline)
+            if gone is None:
+                stored = self.fetch(prior, deadline=deadline)
+                if stored is None:
+                    return
+                if prior.get("uid") not in (None, stored["uid"]):
+                    call.report.warn(
+                        f"{self.label} {self.show(prior)} was not deleted",
+                        f"The one in state (uid {prior['uid']}) is gone already; the present one (uid {stored['uid']}) "
+                        "was made by someone else.",
+                    )
+                    return
+                headers = {"Idempotency-Key": f"tf-delete-{stored['uid']}"}
+                gone = self._ask_for_the_end(call, prior, headers, deadline)
             if not gone and not self.wait_gone(call, prior, deadline):
                 raise error(
                     f"{self.label} {self.show(prior)} is not gone yet",
@@ -157,9 +169,21 @@ class DeclaredResource(Resource):
     def settle(self, call: Call, state: Object, stored: dict[str, Any], deadline: float, *, created: bool) -> None:
         """Wait for what the user asked to wait for, once the intent is stored; by default, nothing."""
 
+    def body(self, call: Call, prior: Object | None, planned: Object) -> dict[str, Any]:
+        """What is declared when `planned` takes the place of `prior`."""
+        return self.translation.body(planned)
+
+    def locator(self, planned: Object) -> Locator:
+        """Finds what the API says about a body in the attributes that it came from."""
+        return self.translation
+
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         """The object as a read should show it; the place where drift is put in."""
         return stored
+
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a query shows the object: somebody declared it, as an object of its own."""
+        return True
 
     def local_values(self, state: Object) -> Object:
         """Attributes that the API does not know."""
@@ -180,9 +204,21 @@ class DeclaredResource(Resource):
                 return None
             raise
 
-    def _ask_for_the_end(self, call: Call, prior: Object, uid: str, deadline: float) -> bool:
+    def _end_as_read(self, call: Call, prior: Object, deadline: float) -> bool | None:
+        """DELETE what was read last. Whether it is gone already; None where it is to be looked at first."""
+        revision = call.private.get(REVISION_KEY)
+        if revision is None:
+            return None
+        headers = {"If-Match": f'"{revision}"', "Idempotency-Key": f"tf-delete-{prior['uid']}-{revision}"}
+        try:
+            return self._ask_for_the_end(call, prior, headers, deadline)
+        except ApiError as refusal:
+            if refusal.code != "revision_conflict":
+                raise
+            return None
+
+    def _ask_for_the_end(self, call: Call, prior: Object, headers: Mapping[str, str], deadline: float) -> bool:
         """DELETE it. Whether it is gone already; 202 means that its end is still to be confirmed."""
-        headers = {"Idempotency-Key": f"tf-delete-{uid}"}
         patience = min(deadline, time.monotonic() + IN_USE_PATIENCE_S)
         for _ in turns(patience, call.cancel):
             try:
@@ -247,10 +283,12 @@ class DeclaredResource(Resource):
             try:
                 return self.client.send("PUT", self.path(planned), body=body, headers=headers, deadline=deadline).body
             except ApiError as refusal:
-                if refusal.code != "already_exists":
+                if refusal.code not in _THERE_CODES:
                     raise
                 existing = self.fetch(planned, deadline=deadline)
                 if existing is None:
+                    if refusal.code != "already_exists":
+                        raise
                     continue
                 if existing.get("deletion_requested_at"):
                     # The one before is on its way out: its name is free once that is confirmed.

@@ -53,6 +53,7 @@ _INTENT = {
         86_400, "local volumes of a destroyed microVM are kept on their host"
     ),
     "finished_operation_after_s": _kept_unless_told(7 * 86_400, "an operation that ended is kept"),
+    "audit_records_after_s": _kept_for("a day of the audit chain in the cluster's state"),
 }
 
 

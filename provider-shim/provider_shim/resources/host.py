@@ -7,6 +7,7 @@ nothing waits for it. Whether the machine is there, and how full it is, is obser
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from provider_shim.framework.call import Call
@@ -86,6 +87,9 @@ class HostResource(DeclaredResource):
         },
         blocks={"timeouts": timeouts_block("create", "update", "delete")},
     )
+
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        return bool(stored["declared"])
 
     def observed(self, call: Call, stored: dict[str, Any]) -> dict[str, Any]:
         status: dict[str, Any] = stored.get("status") or {}

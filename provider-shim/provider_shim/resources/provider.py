@@ -22,6 +22,7 @@ from provider_shim.resources.failover_policy import FailoverPolicyResource
 from provider_shim.resources.functions import FUNCTIONS
 from provider_shim.resources.gc_policy import GCPolicyResource
 from provider_shim.resources.host import HostResource
+from provider_shim.resources.listing import DeclaredList
 from provider_shim.resources.microvm.listing import MicroVMList
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.microvm_group import MicroVMGroupResource
@@ -105,8 +106,15 @@ class FlintlockProvider(Provider):
         )
         self._data_sources: dict[str, DataSource] = {each.type_name: each(self.connection) for each in sources}
         self._functions: dict[str, Function] = {each.name: each() for each in FUNCTIONS}
-        microvms = MicroVMList(self.connection)
-        self._list_resources: dict[str, ListResource] = {microvms.type_name: microvms}
+        lists = (
+            *(
+                DeclaredList(self.connection, each(self.connection))
+                for each in resources
+                if each is not MicroVMResource
+            ),
+            MicroVMList(self.connection),
+        )
+        self._list_resources: dict[str, ListResource] = {each.type_name: each for each in lists}
         self._ephemeral_resources: dict[str, EphemeralResource] = {
             ApiTokenResource.type_name: ApiTokenResource(self.connection)
         }

@@ -125,6 +125,27 @@ async def test_a_revoked_host_loses_its_session_and_opens_no_other(cluster: Clus
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_a_session_ends_with_the_authority_whose_certificate_began_it(cluster: Cluster) -> None:
+    """One that the state does not know, as whoever had the authority's key would have it."""
+    cluster.issuer = await signing(cluster)
+    await cluster.start_node("n1")
+    files = cluster.certificate("host", "h1")
+    cluster.start_agent()
+    await cluster.connected()
+    rotation = cluster.issuer.successor()
+    await cluster.replica.accept(rotation)
+    async with channel(cluster, files, "n1") as opened:
+        stub = rpc.AgentGatewayStub(opened)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await stub.Renew(wire.RenewRequest(csr=b"nonsense"))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, "it may still call"
+        await cluster.replica.accept(RetireAuthority(fingerprint=rotation.succeeds))
+        await cluster.reaches(lambda: cluster.agents["h1"].node is None)
+        with pytest.raises(aio.AioRpcError, match="the authority that issued the certificate") as refused:
+            await stub.Renew(wire.RenewRequest(csr=renewing.request(files)))
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_a_node_gets_no_certificate_for_a_host_and_a_host_none_without_a_request(cluster: Cluster) -> None:
     cluster.issuer = await signing(cluster)
     await cluster.start_node("n1")

@@ -205,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         if method == "PUT":
             return *store.put(key, body, headers), {}
         if method == "DELETE":
-            return *store.delete(key), {}
+            return *store.delete(key, headers), {}
         target = query.get("wait_for")
         if target is None:
             return 200, store.get(key), {}

@@ -268,11 +268,13 @@ class Store:
         self._touch(present)
         return {**present, "changed": True}
 
-    def delete(self, key: Key) -> tuple[int, dict[str, Any]]:
+    def delete(self, key: Key, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
         with self.changed:
             present = self.objects.get(key)
             if present is None:
                 raise not_found(key)
+            if (headers or {}).get("if-match", f'"{present["revision"]}"') != f'"{present["revision"]}"':
+                raise ProblemError(412, "revision_conflict", "It has changed since it was read")
             if key[0] == "Namespace" and any(k[0] == "MicroVM" and k[1] == key[2] for k in self.objects):
                 raise ProblemError(409, "namespace_not_empty", "The namespace holds microVMs", "Delete them first.")
             if self.hold_deletes and key[0] == "MicroVM":

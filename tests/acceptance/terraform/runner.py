@@ -60,7 +60,7 @@ class Terraform:
         done = subprocess.run(
             self._command(arguments),
             cwd=self.workdir,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,7 +77,7 @@ class Terraform:
         return subprocess.Popen(
             self._command(arguments),
             cwd=self.workdir,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,7 +123,7 @@ class Terraform:
             return ["terraform", *arguments]
         return [sys.executable, "-c", LIBRARY_MAIN, *arguments]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
         return {**kept, "HOME": str(self.workdir), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", **self.env}
 

@@ -54,19 +54,6 @@ def assert_import_by_command(
         assert_plan_empty(tf)
 
 
-def assert_import_by_block(tf: Terraform, address: str, block: str) -> None:
-    """Forget the resource, import it by an `import` block, and find that nothing else was to be done."""
-    uid = tf.resources()[address]["uid"]
-    tf.run("state", "rm", address)
-    tf.write(block, "import.tf")
-    planned = assert_plan_differs(tf)
-    assert "1 to import, 0 to add, 0 to change, 0 to destroy" in planned, planned
-    tf.apply()
-    assert tf.resources()[address]["uid"] == uid
-    (tf.workdir / "import.tf").unlink()
-    assert_plan_empty(tf)
-
-
 def assert_generated_config(tf: Terraform, import_block: str, address: str) -> str:
     """Let Terraform write the configuration of an object that none describes; nothing differs then."""
     tf.write(import_block, "import.tf")

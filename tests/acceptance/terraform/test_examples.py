@@ -15,6 +15,7 @@ FOLDERS = [
     EXAMPLES / "provider",
     *sorted(EXAMPLES.glob("resources/*")),
     *sorted(EXAMPLES.glob("data-sources/*")),
+    *sorted(EXAMPLES.glob("list-resources/*")),
     *sorted(EXAMPLES.glob("functions/*")),
     *sorted(EXAMPLES.glob("actions/*")),
 ]
@@ -27,5 +28,5 @@ def test_an_example_is_valid(newest: Flavor, work: Work, folder: Path) -> None:
     for path in folder.iterdir():
         shutil.copy(path, tf.workdir)
     tf.init()
-    tf.run("validate", "-no-color")
-    tf.run("fmt", "-check", "-diff", *(each.name for each in folder.glob("*.tf")))
+    tf.run("validate", "-no-color", "-query")
+    tf.run("fmt", "-check", "-diff", *(each.name for each in folder.glob("*.*") if each.suffix in (".tf", ".hcl")))

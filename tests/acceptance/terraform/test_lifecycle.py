@@ -1,6 +1,6 @@
-"""Apply, plan, update, replace, import, data sources, destroy, with no fault anywhere.
+"""Apply, plan, update, replace, data sources, destroy, with no fault anywhere.
 
-The newest Terraform is enough for what `test_both_terraforms` does with both on a real cluster.
+The newest Terraform is enough for what `test_both_terraforms` and `test_every_resource` do with both on a real cluster.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from acceptance.terraform.steps import (
     HEADER,
     apply_and_settle,
     assert_generated_config,
-    assert_import_by_block,
-    assert_import_by_command,
     assert_plan_differs,
     assert_plan_empty,
 )
@@ -101,30 +99,6 @@ def test_a_fleet_from_first_apply_to_destroy(newest: Flavor, endpoint: Endpoint,
     nothing_left(endpoint, tf)
 
 
-def test_import_by_command_and_block(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
-    tf = work(newest, endpoint.environment, fleet())
-    tf.apply()
-    assert_import_by_command(tf, "flintlock_namespace.demo", "acc-demo")
-    assert_import_by_command(tf, "flintlock_host.extra", "acc-extra")
-    # Null and empty are one intent; which of them a user wrote is not in the API.
-    assert_import_by_command(
-        tf, "flintlock_placement_policy.apart", "acc-apart", ignore=frozenset({"required_host_labels"})
-    )
-    assert_import_by_command(
-        tf,
-        "flintlock_microvm.web",
-        "acc-demo/web",
-        ignore=frozenset({"timeouts", "wait_for", "recovery"}),
-    )
-    apply_and_settle(tf)
-    assert_import_by_block(
-        tf, "flintlock_namespace.demo", 'import {\n  to = flintlock_namespace.demo\n  id = "acc-demo"\n}\n'
-    )
-    refused = tf.run("import", "-no-color", "flintlock_microvm.other", "web", expect=1)
-    assert "flintlock_microvm.other" in refused.plain
-    nothing_left(endpoint, tf)
-
-
 def test_a_vm_made_elsewhere_gets_its_configuration_written(flavor: Flavor, endpoint: Endpoint, work: Work) -> None:
     endpoint.client.send("PUT", "/namespaces/acc-other", body={"spec": {}})
     spec = {
@@ -178,14 +152,4 @@ output "failover" { value = data.flintlock_cluster.this.failover.breaker_open ? 
     assert outputs["labels"] == [{"app": "web"}]
     assert outputs["cluster"]
     assert outputs["failover"] == "ready"
-    nothing_left(endpoint, tf)
-
-
-def test_deleted_behind_terraforms_back(newest: Flavor, endpoint: Endpoint, work: Work) -> None:
-    tf = work(newest, endpoint.environment, fleet())
-    tf.apply()
-    endpoint.client.send("DELETE", "/namespaces/acc-demo/microvms/web")
-    planned = assert_plan_differs(tf)
-    assert "1 to add, 0 to change, 0 to destroy" in planned
-    apply_and_settle(tf)
     nothing_left(endpoint, tf)

@@ -87,6 +87,15 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "microVM deleted that was just placed",
         "microVM without a place",
     ),
+    "groups": (
+        "group declared",
+        "group rolled",
+        "group scaled",
+        "group changed in place",
+        "group complete",
+        "group deleted",
+        "command step_group",
+    ),
     "members": (
         "member replaced",
         "member added",

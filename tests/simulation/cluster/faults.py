@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from simulation.cluster.groups import group_rolled
 from simulation.cluster.host import Guest
 from simulation.cluster.loop import Process
 from simulation.cluster.members import leadership_transferred, member_replaced
@@ -321,6 +322,7 @@ FAULTS: dict[Fault, float] = {
     host_acted_on: 1,
     just_placed: 2,
     nowhere_to_go: 0.5,
+    group_rolled: 1.5,
 }
 """With how often each is drawn, relative to the others."""
 

@@ -125,15 +125,17 @@ class SimulatedHost:
 
     def __post_init__(self) -> None:
         self.proc = self.directory / "proc"
-        (self.proc / "sys/kernel/random").mkdir(parents=True)
-        (self.proc / "stat").write_text("cpu 100 0 100 10000 0 0 0 0 0 0\n")
-        (self.proc / "meminfo").write_text(
-            f"MemTotal: {self.memory_in_mb * 1024} kB\nMemAvailable: {self.memory_in_mb * 512} kB\n"
-        )
-        self._write_boot_id()
+        total, available = self.memory_in_mb * 1024, self.memory_in_mb * 512
+        self.kernel_says = {
+            f"{self.proc}/stat": b"cpu 100 0 100 10000 0 0 0 0 0 0\n",
+            f"{self.proc}/meminfo": b"MemTotal: %d kB\nMemAvailable: %d kB\n" % (total, available),
+        }
+        """The files of /proc that an agent reads, by path."""
+        self._give_boot_id()
 
-    def _write_boot_id(self) -> None:
-        (self.proc / "sys/kernel/random/boot_id").write_text(f"{self.name}-boot-{self.machine.boots}\n")
+    def _give_boot_id(self) -> None:
+        boot_id = f"{self.name}-boot-{self.machine.boots}\n"
+        self.kernel_says[f"{self.proc}/sys/kernel/random/boot_id"] = boot_id.encode()
 
     def running(self) -> Iterator[Guest]:
         for guest in self.guests.values():
@@ -176,4 +178,4 @@ class SimulatedHost:
     def boot(self) -> None:
         self.on = True
         self.machine.boot()
-        self._write_boot_id()
+        self._give_boot_id()

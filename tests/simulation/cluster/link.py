@@ -64,16 +64,20 @@ class LogLink:
         return await self._ask(lambda node: node.confirm_leadership(timeout_s=timeout_s), timeout_s)
 
     async def status(self) -> LogStatus:
-        return await self._ask(lambda node: node.status(), _STATUS_TIMEOUT_S, at_once=True)
+        found = self._serving()
+        if found is None or found[0].gate:
+            return await self._ask(lambda node: node.status(), _STATUS_TIMEOUT_S)
+        # It waits for nothing, and is asked a few times a second: who is not held back answers at once.
+        raft, node = found
+        return raft.context().run(_result, node.status())
 
-    async def _ask(self, make: Make, timeout_s: float, *, at_once: bool = False) -> Any:
+    async def _ask(self, make: Make, timeout_s: float) -> Any:
         try:
-            return await self._call(make, timeout_s, at_once=at_once)
+            return await self._call(make, timeout_s)
         except (TimeoutError, _LostError):
             raise NoLeaderError("the raft process did not answer") from None
 
-    async def _call(self, make: Make, timeout_s: float, *, at_once: bool = False) -> Any:
-        """`at_once`: it waits for nothing, so that a task for it would cost more than it does."""
+    async def _call(self, make: Make, timeout_s: float) -> Any:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while (found := self._serving()) is None:
@@ -101,10 +105,7 @@ class LogLink:
             self._process.post_after(_WAY_S, answered, result)
 
         def begin() -> None:
-            if at_once:
-                self._process.post_after(_WAY_S, answered, _result(make(node)))
-            else:
-                asyncio.get_running_loop().create_task(work())
+            asyncio.get_running_loop().create_task(work())
 
         raft.ended.append(lost)
         raft.post_after(_WAY_S, begin)

@@ -8,8 +8,9 @@ drops what a killed one would have done, as the kernel does to real ones: no `fi
 The order of everything follows from the seed: callbacks in the order in which they were made, timers by time and then
 by that order, and tasks and futures hash by number, so that no set of them is ordered by addresses.
 
-A virtual hour is more than a million callbacks, so what each of them costs here is most of what a seed takes: handles
-are plain (asyncio's ask the loop whether it debugs, thrice each), and nothing selects.
+A virtual hour is more than a million callbacks, so what each of them costs here is much of what a seed takes: handles
+are plain (asyncio's ask the loop whether it debugs, thrice each) and made in C, nothing selects, and what is run is not
+gathered into rounds first. So a timer is looked at once nothing is ready any more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 from simulation.raft.invariants import Violation
 
 CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
@@ -46,34 +48,37 @@ class Machine:
         """Seconds of its clocks in a true second."""
         self.wall_s = 0.0
         """How far its wall clock is ahead of the truth."""
-        self._booted_s = loop.now_s - 100.0
+        self.booted_s = loop.now_s - 100.0
+        """When its monotonic clocks began, in true time."""
         self.boots = 1
 
     def boot(self) -> None:
         """Its monotonic clocks begin anew."""
-        self._booted_s = self.loop.now_s
+        self.booted_s = self.loop.now_s
         self.boots += 1
 
     def local_s(self, true_s: float) -> float:
-        return (true_s - self._booted_s) * self.rate
+        return (true_s - self.booted_s) * self.rate
 
     def true_s(self, local_s: float) -> float:
         """The first time at which these clocks show `local_s`: a timer that came a rounding error early would be set
         again at once, for ever."""
-        true_s = self._booted_s + local_s / self.rate
-        while self.local_s(true_s) < local_s:
+        booted_s, rate = self.booted_s, self.rate
+        true_s = booted_s + local_s / rate
+        while (true_s - booted_s) * rate < local_s:
             true_s = math.nextafter(true_s, math.inf)
         return true_s
 
-    def _now_s(self) -> float:
-        process = CURRENT.get()
-        return self.loop.now_s + (process.spent_s if process is not None else 0.0)
-
     def now_ms(self) -> int:
-        return _EPOCH_MS + int((self._now_s() + self.wall_s) * 1000)
+        process = CURRENT.get()
+        spent_s = process.spent_s if process is not None else 0.0
+        return _EPOCH_MS + int((self.loop.now_s + spent_s + self.wall_s) * 1000)
 
     def monotonic_s(self) -> float:
-        return (self._now_s() - self._booted_s) * self.rate
+        process = CURRENT.get()
+        if process is None:
+            return (self.loop.now_s - self.booted_s) * self.rate
+        return (self.loop.now_s + process.spent_s - self.booted_s) * self.rate
 
     boottime_s = monotonic_s
 
@@ -161,17 +166,14 @@ class Process:
         self._sweep_at = 2 * len(self._tasks) + _SWEPT_TASKS
 
 
-class _Handle:
+class _Handle(msgspec.Struct, eq=False):
     """A callback that is due, as `asyncio.Handle` and `asyncio.TimerHandle` are for their users."""
 
-    __slots__ = ("_when", "arguments", "callback", "context")
-
-    def __init__(self, callback: Any, arguments: Any, context: contextvars.Context, when: float = 0.0) -> None:
-        self.callback = callback
-        """None: cancelled."""
-        self.arguments = arguments
-        self.context = context
-        self._when = when
+    callback: Any
+    """None: cancelled."""
+    arguments: Any
+    context: contextvars.Context
+    due: float = 0.0
 
     def cancel(self) -> None:
         """It is dropped when its time comes."""
@@ -181,10 +183,11 @@ class _Handle:
         return self.callback is None
 
     def when(self) -> float:
-        return self._when
+        return self.due
 
 
 class _Task(asyncio.Task[Any]):
+    __slots__ = ("serial",)
     serial: int
 
     def __hash__(self) -> int:
@@ -192,6 +195,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class _Future(asyncio.Future[Any]):
+    __slots__ = ("serial",)
     serial: int
 
     def __hash__(self) -> int:
@@ -211,14 +215,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """What callbacks raised, which no product code should let happen."""
         self._heap: list[tuple[float, int, _Handle]] = []
         self._pushed = itertools.count()
-        self._turns = 0
         self._queue: deque[_Handle] = deque()
 
     def time(self) -> float:
         process = CURRENT.get()
         if process is None:
             return self.now_s
-        return process.machine.local_s(self.now_s + process.spent_s)
+        machine = process.machine
+        return (self.now_s + process.spent_s - machine.booted_s) * machine.rate
 
     # -- what asyncio asks of a loop -----------------------------------------------------------------------------------
 
@@ -237,14 +241,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             context = contextvars.copy_context()
         process = context.get(CURRENT)
         handle = _Handle(callback, args, context, when)
-        self._push(when if process is None else process.machine.true_s(when), handle)
+        true_s, now_s = when if process is None else process.machine.true_s(when), self.now_s
+        heapq.heappush(self._heap, (true_s if true_s > now_s else now_s, next(self._pushed), handle))  # noqa: FURB136
         return handle
 
     def post_at(self, true_s: float, context: contextvars.Context, callback: Any, *args: Any) -> None:
-        self._push(true_s, _Handle(callback, args, context, true_s))
-
-    def _push(self, true_s: float, handle: _Handle) -> None:
-        heapq.heappush(self._heap, (max(true_s, self.now_s), next(self._pushed), handle))
+        now_s = self.now_s
+        entry = _Handle(callback, args, context, true_s)
+        heapq.heappush(self._heap, (true_s if true_s > now_s else now_s, next(self._pushed), entry))  # noqa: FURB136
 
     def create_future(self) -> asyncio.Future[Any]:
         future = _Future(loop=self)
@@ -286,6 +290,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             where = process.name if process is not None else "world"
             self.unhandled.append(f"{where}: {context.get('message')}: {error!r}")
 
+    get_debug = staticmethod(bool)
+    """It never does; every future and task asks, and `bool` answers in C."""
+
     def _process_events(self, event_list: Any) -> None:
         """There are none."""
 
@@ -303,8 +310,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)  # pyright: ignore[reportAttributeAccessIssue]
         asyncio.events._set_running_loop(self)
         try:
-            while not self._stopping:  # pyright: ignore[reportAttributeAccessIssue]
-                self._run_once()
+            self._run_until_stopped()
         finally:
             self._stopping = False
             asyncio.events._set_running_loop(None)
@@ -312,38 +318,35 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for process in self.processes:
             process.sweep()
 
-    def _run_once(self) -> None:
-        heap, queue = self._heap, self._queue
-        if not queue:
-            while heap[0][2].callback is None:
-                heapq.heappop(heap)
-            if heap[0][0] > self.now_s:
-                self.now_s = heap[0][0]
-                self._turns = 0
-        while heap and heap[0][0] <= self.now_s:
-            queue.append(heapq.heappop(heap)[2])
-        count = len(queue)
-        self._turns += count
-        if self._turns > MAX_TURNS:
-            owner = queue[0].context.get(CURRENT)
-            who = owner.name if owner is not None else "the world"
-            raise Violation("busy", f"{MAX_TURNS} callbacks at {self.now_s:.3f} s, the last of them of {who}")
-        for _ in range(count):
-            handle = queue.popleft()
-            if handle.callback is None:
+    def _run_until_stopped(self) -> None:
+        heap, queue, turns = self._heap, self._queue, 0
+        while not self._stopping:  # pyright: ignore[reportAttributeAccessIssue]
+            if queue:
+                handle = queue.popleft()
+            else:
+                at_s, _, handle = heapq.heappop(heap)
+                if handle.callback is not None and at_s > self.now_s:
+                    self.now_s = at_s
+                    turns = 0
+            callback, context = handle.callback, handle.context
+            if callback is None:
                 continue
-            process = handle.context.get(CURRENT)
+            process = context.get(CURRENT)
+            turns += 1
+            if turns > MAX_TURNS:
+                who = process.name if process is not None else "the world"
+                raise Violation("busy", f"{MAX_TURNS} callbacks at {self.now_s:.3f} s, the last of them of {who}")
             if process is not None:
                 if process.gate:
                     process.hold(handle)
                     continue
                 self.steps += 1
             try:
-                handle.context.run(handle.callback, *handle.arguments)
+                context.run(callback, *handle.arguments)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.call_exception_handler({"message": f"Exception in callback {handle.callback}", "exception": error})
+                self.call_exception_handler({"message": f"Exception in callback {callback}", "exception": error})
             if process is not None and process.spent_s:
                 self._busy(process)
 

@@ -74,8 +74,8 @@ class Network:
         self._connections.pop(connection, None)
 
     def arrived(self, pair: Pair, data: bytes) -> None:
-        self.trace = zlib.crc32(b"%s>%s %.6f" % (pair[0].encode(), pair[1].encode(), self.loop.now_s), self.trace)
-        self.trace = zlib.crc32(data, self.trace)
+        where = f"{pair[0]}>{pair[1]} {self.loop.now_s!r}".encode()
+        self.trace = zlib.crc32(data, zlib.crc32(where, self.trace))
 
     def process_ended(self, process: Process, *, silently: bool) -> None:
         """`silently`: nobody says so to the other ends, since the machine is gone as well."""

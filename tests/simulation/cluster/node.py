@@ -23,6 +23,7 @@ from controlplane.ports import NodeView
 from controlplane.reconcile.evacuation import EvacuationRunner
 from controlplane.reconcile.failover import FailoverRunner
 from controlplane.reconcile.gc import GCRunner
+from controlplane.reconcile.groups import GroupRunner
 from controlplane.reconcile.hostwatch import HostWatch
 from controlplane.reconcile.leases import LeaseKeeper
 from controlplane.reconcile.ledger import Ledger
@@ -230,9 +231,10 @@ class FrontLife:
         collector = GCRunner(
             replica, replica, clock, is_leader=lambda: replica.is_leader, settings=GCSettings(), refused=Counter()
         )
+        groups = GroupRunner(replica, replica, clock, ids, is_leader=lambda: replica.is_leader)
         try:
             async with asyncio.TaskGroup() as tasks:
-                runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run())
+                runners = (scheduler.run(), failover.run(), evacuation.run(), collector.run(), groups.run())
                 for runner in (replica.run(), *runners):
                     tasks.create_task(runner)
                 await gateway.start()

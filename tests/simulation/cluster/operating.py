@@ -53,7 +53,7 @@ async def host_emptied(world: World, chance: random.Random) -> None:
     await world.users.propose(ActOnHost(host=name, action=action, max_parallel=chance.choice((None, 1, 3))))
     if chance.random() < 0.3:
         await _deleted_as_it_moves(world, name)
-    if await _comes(world, lambda state: _is_empty(state, name), chance.uniform(20.0, 90.0)):
+    if await comes(world, lambda state: _is_empty(state, name), chance.uniform(20.0, 90.0)):
         world.seen["host emptied"] += 1
         if chance.random() < 0.5:
             await world.users.propose(Delete(kind=Kind.HOST, name=name))
@@ -66,7 +66,7 @@ async def _deleted_as_it_moves(world: World, host: str) -> None:
     def moving(state: State) -> bool:
         return any(vm.phase is MicroVMPhase.MOVING for vm in state.microvms_on(host))
 
-    if await _comes(world, moving, 10.0):
+    if await comes(world, moving, 10.0):
         vm = next(vm for vm in world.checker.state.microvms_on(host) if vm.phase is MicroVMPhase.MOVING)
         await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=vm.meta.name))
 
@@ -101,7 +101,7 @@ async def host_deleted(world: World, chance: random.Random) -> None:
         host.lose_power()
         await asyncio.sleep(chance.uniform(2.0, 40.0))
         await world.users.confirm_off(name)
-        await _comes(world, lambda state: not any(state.microvms_on(name)), chance.uniform(5.0, 60.0))
+        await comes(world, lambda state: not any(state.microvms_on(name)), chance.uniform(5.0, 60.0))
         if chance.random() < 0.7:
             # What never moves keeps its host, until nobody wants it any more.
             for vm in list(world.checker.state.microvms_on(name)):
@@ -135,7 +135,7 @@ async def given_up_on(world: World, name: str, chance: random.Random, within_s: 
         return [vm.meta.name for vm in state.microvms_on(name) if vm.phase is MicroVMPhase.FAILED]
 
     emptied = False
-    if await _comes(world, lambda state: bool(failed(state)), within_s):
+    if await comes(world, lambda state: bool(failed(state)), within_s):
         if chance.random() < 0.5:
             for each in failed(world.checker.state):
                 await world.users.propose(Delete(kind=Kind.MICROVM, namespace=NAMESPACE, name=each))
@@ -163,7 +163,7 @@ async def just_placed(world: World, chance: random.Random) -> None:
         vm = state.microvm(NAMESPACE, name)
         return vm is not None and vm.phase is MicroVMPhase.PLACED
 
-    if await _comes(world, placed, 10.0):
+    if await comes(world, placed, 10.0):
         vm = world.checker.state.microvm(NAMESPACE, name)
         assert vm is not None
         assert vm.placement is not None
@@ -196,7 +196,7 @@ def _is_empty(state: State, name: str) -> bool:
     return host is not None and availability(host) in _EMPTY
 
 
-async def _comes(world: World, holds: Callable[[State], bool], within_s: float) -> bool:
+async def comes(world: World, holds: Callable[[State], bool], within_s: float) -> bool:
     deadline_s = world.loop.now_s + within_s
     while not holds(world.checker.state):
         if world.loop.now_s >= deadline_s:

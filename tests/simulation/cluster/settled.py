@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from controlplane.decide.conditions import Truth, conditions
 from controlplane.decide.drift import DriftClass, classify
+from controlplane.decide.group_progress import progress
 from controlplane.machine.state import State
 from controlplane.model.resources import HostPhase, MicroVM, MicroVMPhase, ObservedPower
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def unsettled(world: World) -> list[str]:
     state = world.checker.state
-    return [*_nodes(world), *_hosts(state), *_intents(world, state), *_copies(world, state)]
+    return [*_nodes(world), *_hosts(state), *_intents(world, state), *_groups(state), *_copies(world, state)]
 
 
 def _nodes(world: World) -> Iterator[str]:
@@ -43,6 +44,14 @@ def _intents(world: World, state: State) -> Iterator[str]:
     for vm in state.microvms.values():
         if not _is_as_asked(world, vm) and not _says_why(state, vm):
             yield f"{vm.meta.name} is {vm.phase.value}, and nothing says why it does not run"
+
+
+def _groups(state: State) -> Iterator[str]:
+    for group in state.microvm_groups.values():
+        at = progress(state, group)
+        # One whose members are not ready waits for them, and they say why.
+        if group.deletion is not None or (at.ready == at.replicas and not at.complete and group.stopped is None):
+            yield f"group {group.meta.name} is not complete: {at}"
 
 
 def _is_as_asked(world: World, vm: MicroVM) -> bool:

@@ -1,18 +1,23 @@
-"""What the real parts find in place of the world: gRPC's runtime, and the clock and the chance of the Raft engine.
+"""What the real parts find in place of the world: gRPC's runtime, the clock and the chance of the Raft engine, and the
+files that an agent reads or writes every second.
 
 Only names are replaced by which modules know something outside of the process, for as long as a world runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
 
 from simulation.cluster.grpc_aio import Credentials, Exchange
+from simulation.cluster.host import SimulatedHost
 from simulation.cluster.loop import CURRENT, Machine
 from simulation.raft.clock import Clock, virtual_time
 
-from controlplane.agent import dialling, renewal, session
+from controlplane.agent import dialling, inventory, renewal, session, statedir
+from controlplane.agent.held import NOTHING, Held
 from controlplane.api.gateway import door, link
 
 
@@ -31,7 +36,8 @@ class EngineClock(Clock):
         process = CURRENT.get()
         if process is None:
             return self._world.monotonic_s()
-        return process.machine.local_s(process.loop.now_s + process.spent_s)
+        machine = process.machine
+        return (process.loop.now_s + process.spent_s - machine.booted_s) * machine.rate
 
     def random(self) -> float:
         return self._machine().chance.random()
@@ -46,11 +52,34 @@ class EngineClock(Clock):
         return self._machine().chance.uniform(low, high)
 
 
+class HeldInMemory:
+    """Stands for `HeldFile`: what an agent wrote down outlives it, and no boot of its host."""
+
+    _kept: ClassVar[dict[tuple[str, str], Held]] = {}
+
+    def __init__(self, directory: Path, boot_id: str) -> None:
+        self._key = str(directory), boot_id
+
+    def read(self, now_s: float) -> Held:
+        return self._kept.get(self._key, NOTHING)
+
+    def write(self, held: Held) -> None:
+        self._kept[self._key] = held
+
+    def remove_others(self) -> None:
+        """Nobody reads them."""
+
+
 @contextmanager
-def simulated(exchange: Exchange, world: Machine) -> Generator[None]:
+def simulated(exchange: Exchange, world: Machine, hosts: Iterable[SimulatedHost]) -> Generator[None]:
+    def read(path: str) -> bytes:
+        return next(host.kernel_says[path] for host in hosts if path in host.kernel_says)
+
     names: list[tuple[object, str, object]] = [
         *((module, "aio", exchange) for module in (session, renewal, link, door)),
         *((module, "grpc", Credentials) for module in (dialling, link, door)),
+        (inventory, "read", read),
+        (statedir, "HeldFile", HeldInMemory),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in names]
     for module, name, value in names:

@@ -14,19 +14,21 @@ from pathlib import Path
 import pytest
 from simulation.cluster.builds import BROKEN
 from simulation.cluster.profile import Profile
-from simulation.cluster.running import run_seed, series
+from simulation.cluster.running import find, run_seed, series
 from simulation.tallies import Tally, load
 
 SEEDS = range(4)
 HOURS = 0.1
-FOUND_BY = {
-    "no fence wait": (0, "runs after it was given up"),
-    "no epoch check": (10, "destroyed without an order"),
-    "no tombstone rule": (1, "destroyed without an order"),
-    "no quorum round before a grant": (25, "runs after it was given up"),
-    "no term check on late commands": (3, "late command"),
+SAYS = {
+    "no fence wait": "runs after it was given up",
+    "no epoch check": "destroyed without an order",
+    "no tombstone rule": "destroyed without an order",
+    "no quorum round before a grant": "runs after it was given up",
+    "no term check on late commands": "late command",
 }
-"""A seed that finds each broken build, and what it then says. `make simulate-broken` looks for others."""
+"""What a seed says that finds the broken build."""
+WITHIN = 40
+"""Seeds. Any change of what is simulated, or of how it is drawn, makes another one the first that finds it."""
 
 
 def test_a_cluster_without_troubles_runs_everything() -> None:
@@ -51,15 +53,13 @@ def test_seeds_keep_every_invariant() -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_build_with_one_rule_left_out_is_found(name: str) -> None:
-    seed, kind = FOUND_BY[name]
-    outcome = run_seed(seed, HOURS, build=BROKEN[name])
+    build = BROKEN[name]
+    found = find(build, WITHIN, HOURS)
+    assert found is not None
+    seed, outcome = found
     assert outcome.violation is not None
-    assert outcome.violation.kind == kind
-
-
-def test_the_real_product_survives_what_a_broken_build_does_not() -> None:
-    build = BROKEN["no quorum round before a grant"]
-    assert run_seed(FOUND_BY[build.name][0], HOURS, build=build.made_whole()).violation is None
+    assert outcome.violation.kind == SAYS[name]
+    assert run_seed(seed, HOURS, build=build.made_whole()).violation is None, "the real product survives it"
 
 
 def test_a_seed_gives_one_trace_whatever_the_order_of_sets() -> None:

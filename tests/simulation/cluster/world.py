@@ -166,7 +166,7 @@ class World:
         if self.build.leave_out is not None:
             self.build.leave_out()
         asyncio.set_event_loop(None)
-        with simulated(self.exchange, self._machine):
+        with simulated(self.exchange, self._machine, self.hosts.values()):
             self.loop.run_until_complete(self._watched())
         if self.checker.violation is None and self.loop.unhandled:
             self.checker.violate("unhandled error", self.loop.unhandled[0])

@@ -27,6 +27,7 @@ def test_status_has_every_figure(api: Rig) -> None:
                 lag_entries=4,
                 last_contact_ms=20,
                 learner=True,
+                machine_version=2,
             ),
         ),
     }
@@ -42,6 +43,7 @@ def test_status_has_every_figure(api: Rig) -> None:
             "match_index": 3,
             "lag_entries": 4,
             "last_contact_ms": 20,
+            "machine_version": 2,
         }
     ]
     assert found["members"] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from support.harness import Replica
 
 from controlplane.audit import exporter
 from controlplane.audit.exporter import Exporter
+from controlplane.audit.files import ExportFiles
 from controlplane.audit.keeper import Keeper, droppable
 from controlplane.machine.audit import PATIENCE_MS
 from controlplane.model.audit import AuditRecord, followed, read_lines
@@ -70,6 +71,31 @@ async def test_it_follows_the_chain_across_restarts_and_tells_the_log(
     told = [command.through for command in replica.commands if isinstance(command, ExportedAudit)]
     assert told == sorted(told)
     assert told[-1] > replica.state.audit_head - 5
+
+
+async def test_what_comes_after_a_write_is_gathered_and_written_by_one_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    append = ExportFiles.append
+
+    def counted(files: ExportFiles, records: Sequence[AuditRecord]) -> None:
+        written.append(len(records))
+        append(files, records)
+
+    monkeypatch.setattr(ExportFiles, "append", counted)
+    replica = Replica()
+    await replica.accept(BeginAudit(node="n1"))
+    async with exporting(replica, tmp_path):
+        await until_written(replica, tmp_path)
+        for number in range(50):
+            await replica.accept(declare_namespace(f"n{number}"))
+            # Long enough for a write of what there is.
+            await asyncio.sleep(0.002)
+        await until_written(replica, tmp_path)
+    assert sum(written) == 51
+    # One for the first record, and one for each quarter of a second; on a machine that stands still, a few more.
+    assert len(written) < 20
 
 
 async def test_after_a_restore_the_files_of_the_undone_history_are_set_aside(tmp_path: Path) -> None:

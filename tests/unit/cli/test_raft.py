@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from unit.api.rig import Rig
 
+from controlplane.cli import raft_report
 from controlplane.ports import PeerStatus
 
 Cli = Callable[..., Any]
@@ -129,3 +130,13 @@ def test_peers_far_behind_are_a_problem(cli: Cli, api: Rig) -> None:
     assert answer.code == 2
     assert "n2: is 9000 entries behind" in answer.out
     assert "its API address is not known" in answer.out
+
+
+def test_nodes_of_two_builds_are_told_of() -> None:
+    plain = {"role": "follower", "members": [], "peers": []}
+    answers = {"n1": {**plain, "machine_version": 2}, "n2": {**plain, "machine_version": 1}}
+    said = raft_report.report(answers, {})["warnings"]
+    assert said == [
+        "an upgrade is under way (machine versions: n1 2, n2 1): what needs the newest waits until all nodes know it"
+    ]
+    assert raft_report.report({"n1": answers["n1"], "n3": answers["n1"]}, {})["warnings"] == []

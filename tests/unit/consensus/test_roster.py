@@ -9,6 +9,7 @@ from controlplane.consensus.configuration import Configuration, alone, founding,
 from controlplane.consensus.errors import ConsensusError, LostDiskError, RemovedError
 from controlplane.consensus.messages import Hello, HelloReply
 from controlplane.consensus.roster import Roster
+from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.ports import Member
 
 ABC = founding("a", "h:1", {"b": "h:2", "c": "h:3"})
@@ -48,13 +49,22 @@ class Party:
 def test_members_meet_once_and_remember_each_other_s_disk() -> None:
     a, b = Party("a"), Party("b")
     reply = a.answer(b)
-    assert reply == HelloReply("", "", "disk-b", 1)
+    assert reply == HelloReply("", "", "disk-b", 1, MACHINE_VERSION)
     assert b.remembered == {"a": "disk-a"}
     assert a.roster.examine("b", reply) == ""
     assert a.remembered == {"b": "disk-b"}
     b.remembered.clear()
     assert a.answer(b).refusal == ""
     assert b.remembered == {}
+
+
+def test_each_knows_what_the_other_s_build_knew_last() -> None:
+    a, b = Party("a"), Party("b")
+    assert (a.roster.machine_version("b"), b.roster.machine_version("a")) == (0, 0)
+    assert a.roster.examine("b", a.answer(b, machine_version=7)) == ""
+    assert (a.roster.machine_version("b"), b.roster.machine_version("a")) == (MACHINE_VERSION, 7)
+    a.answer(b, machine_version=0)  # as a build from before there were versions says nothing of it
+    assert b.roster.machine_version("a") == 0
 
 
 def test_another_disk_is_refused_in_both_directions() -> None:

@@ -75,8 +75,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 async def make(authority: Authority) -> AsyncIterator[Make]:
-    """Start stations of the nodes `n1` and `n2`."""
-    ports = dict(zip(("n1", "n2"), free_ports(2), strict=True))
+    """Start stations of the nodes `n1`, `n2` and `n3`."""
+    ports = dict(zip(("n1", "n2", "n3"), free_ports(3), strict=True))
     stations: list[Station] = []
 
     async def start(node: str, *, tls: TlsFiles | None = None, cluster_id: str = "test-cluster") -> Station:
@@ -315,8 +315,8 @@ async def test_a_revoked_certificate_connects_no_more_and_its_connections_are_cu
     await connected(two, "n1")
     serials: set[str] = set()
 
-    def revoked(node: str, serial: str) -> str | None:
-        return f"{node} was robbed" if serial in serials else None
+    def revoked(node: str, certificate: x509.Certificate) -> str | None:
+        return f"{node} was robbed" if f"{certificate.serial_number:x}" in serials else None
 
     await one.transport.stop()
     one.transport.revoked = revoked
@@ -336,12 +336,36 @@ async def test_a_revoked_certificate_connects_no_more_and_its_connections_are_cu
     await until(cut, "the connections are cut", 5)
 
 
+async def test_peers_that_may_come_back_are_cut_one_after_the_other(make: Make, authority: Authority) -> None:
+    """As when an authority is retired: a leader that lost them together would be replaced."""
+    one, two, three = await make("n1"), await make("n2"), await make("n3")
+    others = {"n2": two, "n3": three}
+    retired: set[str] = set()
+    await one.transport.stop()
+    one.transport.revoked = lambda node, certificate: (
+        f"{node} is to come back" if f"{certificate.serial_number:x}" in retired else None
+    )
+    await one.transport.start()
+    for node, station in others.items():
+        await connected(one, node)
+        await connected(station, "n1")
+        station.transport.tls = load_contexts(authority.issue(node, tag="renewed"))
+    one.events.log.clear()
+    retired |= {two.serial, three.serial}
+
+    async def both_are_back() -> bool:
+        return len(one.events.log) == 4 and set(one.transport.inbound) == set(others)
+
+    await until(both_are_back, "both are back", 10)
+    assert one.events.log == [(what, node) for node in others for what in ("disconnected", "connected")]
+
+
 async def test_renewed_files_count_from_the_next_connection_on(make: Make, authority: Authority) -> None:
     """As `reload_tls` does it: connections that there are stay."""
     one, two = await make("n1"), await make("n2")
     await connected(one, "n2")
     serials: list[str] = []
-    two.transport.revoked = lambda _node, serial: serials.append(serial)
+    two.transport.revoked = lambda _node, certificate: serials.append(f"{certificate.serial_number:x}")
     renewed = authority.issue("n1", tag="renewed")
     one.transport.tls = load_contexts(renewed)
     assert one.transport.is_connected("n2")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from support.harness import Replica
+from support.identity import caller_of
 from support.leases import FakeKeeper
 
 from controlplane.api.gateway import renewals
@@ -34,7 +35,7 @@ class Desk:
         opened = AgentSession(
             host=host,
             session=session,
-            serial="1a",
+            shown=caller_of(host),
             reader=replica,
             proposer=replica,
             clock=SystemClock(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from support.harness import Replica
+from support.identity import caller_of
 
 from controlplane.api.gateway.session import AgentSession
 from controlplane.api.gateway.sessions import Sessions
@@ -53,7 +54,7 @@ class Desk:
         opened = AgentSession(
             host=host,
             session=session,
-            serial="1a",
+            shown=caller_of(host),
             reader=self.replica,
             proposer=self.replica,
             clock=self.clock,

@@ -17,6 +17,7 @@ from provider_shim.framework.types import Object
 from provider_shim.resources.connection import Connection
 from provider_shim.resources.declared import DeclaredResource
 from provider_shim.resources.host import HostResource
+from provider_shim.resources.microvm import drift
 from provider_shim.resources.microvm.resource import MicroVMResource
 from provider_shim.resources.namespace import NamespaceResource
 
@@ -135,12 +136,12 @@ def test_drift_is_remembered_and_repaired_once(bench: Bench) -> None:
     seen, call = bench.read(state)
     assert seen
     assert seen["vcpu"] == 2
-    assert call.private == {"drift_shown": ["/spec/vcpu"]}
+    assert call.private[drift.PRIVATE_KEY] == ["/spec/vcpu"]
     repaired, said = bench.apply(seen, bench.config(drift_policy="report"), **call.private)
     assert repaired == state
     assert [each for each in said if each.startswith("error")] == []
     assert bench.api.store.repairs == [WEB]
-    assert bench.read(state)[1].private == {}
+    assert drift.PRIVATE_KEY not in bench.read(state)[1].private
 
 
 def test_an_update_that_is_refused_keeps_the_prior_state(bench: Bench) -> None:
@@ -194,7 +195,7 @@ def test_a_microvm_on_a_host_that_is_not_heard_is_warned_of_and_stays(bench: Ben
     status.update(drift={"class": "unreachable", "fields": [field]}, conditions=[told])
     seen, call = bench.read(state)
     assert seen == state
-    assert call.private == {}
+    assert drift.PRIVATE_KEY not in call.private
     (warned,) = call.report.items
     assert (warned.severity, warned.summary) == ("warning", "Host h1 is not heard: what runs there is not known")
     assert warned.detail == "microVM demo/web stays in state as it was declared: host h1 is suspect."
@@ -227,6 +228,36 @@ def test_a_host_that_is_not_heard_is_warned_of_and_stays(bench: Bench, phase: st
     (warned,) = call.report.items
     assert (warned.severity, warned.summary) == ("warning", f"Host h1 is not heard: it is {phase}")
     assert "its agent is silent" in warned.detail
+
+
+def test_what_was_read_last_is_deleted_without_another_look(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    assert state
+    _, call = bench.read(state)
+    bench.api.requests.clear()
+    assert bench.apply(state, None, **call.private) == (None, [])
+    (only,) = bench.api.requests
+    revision = call.private["revision"]
+    assert (only.method, only.headers["if-match"]) == ("DELETE", f'"{revision}"')
+    assert WEB not in bench.api.store.objects
+
+
+def test_what_was_changed_since_it_was_read_is_looked_at_first(bench: Bench) -> None:
+    state, _ = bench.apply(None, bench.config())
+    assert state
+    _, call = bench.read(state)
+    bench.apply(state, bench.config(labels={"a": "b"}))
+    bench.api.requests.clear()
+    assert bench.apply(state, None, **call.private) == (None, [])
+    sent = [(each.method, "if-match" in each.headers) for each in bench.api.requests]
+    assert sent == [("DELETE", True), ("GET", False), ("DELETE", False)]
+    assert WEB not in bench.api.store.objects
+
+    # Another one of that name has another revision, and is left alone.
+    bench.api.store.put(WEB, {"spec": {"vcpu": 1, "memory_in_mb": 64, "kernel": {"image": "k"}}}, {})
+    _, said = bench.apply(state, None, **call.private)
+    assert "was not deleted" in said[0]
+    assert WEB in bench.api.store.objects
 
 
 def test_what_is_in_use_is_deleted_once_it_is_free(bench: Bench) -> None:

@@ -22,13 +22,23 @@ from controlplane.model.commands import (
     Precondition,
     encode_entry,
     seal,
+    versions,
 )
+from controlplane.model.commands.versions import MACHINE_VERSION
 from controlplane.model.spec import NamespaceSpec
 from controlplane.model.types import Kind, replace
-from controlplane.ports import Committed, CompactedError, NoLeaderError, Reign, SnapshotInstalled
+from controlplane.ports import (
+    Committed,
+    CompactedError,
+    NoLeaderError,
+    Reign,
+    SnapshotInstalled,
+    UpgradePendingError,
+)
 from controlplane.replica import Replica
+from controlplane.replica import replica as replica_module
 from controlplane.replica.history import History
-from controlplane.replica.replica import ReplicaDivergedError
+from controlplane.replica.replica import STATUS_PERIOD_S, ReplicaDivergedError
 from controlplane.system import SystemClock, Ulids
 
 
@@ -63,6 +73,18 @@ async def test_a_proposal_answers_what_the_machine_said(tmp_path: Path) -> None:
         assert isinstance(refused, Rejected)
         assert refused.code is Code.ALREADY_EXISTS
         assert replica.state.namespaces["demo"].meta.uid == created.uid
+
+
+async def test_what_not_every_member_can_read_is_not_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "MACHINE_VERSION", MACHINE_VERSION + 1)
+    monkeypatch.setitem(versions.SINCE, DeclareNamespace, MACHINE_VERSION + 1)
+    async with running(tmp_path) as (node, replica):
+        await replica.propose(BeginIncarnation(incarnation=1, term=0), actor="test")
+        before = (await node.status()).last_index
+        await asyncio.sleep(2 * STATUS_PERIOD_S)
+        with pytest.raises(UpgradePendingError, match=rf"still to come: n1 \({MACHINE_VERSION}\)"):
+            await replica.propose(namespace("demo"), actor="test")
+        assert (await node.status()).last_index == before
 
 
 async def test_proposals_made_together_share_log_entries(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from contextlib import suppress
 
@@ -119,6 +120,31 @@ async def test_a_secret_is_the_same_one_after_a_rotation(node: Node) -> None:
     was = await node.declare("web", SECRET)
     await node.vault.rotate("alice")
     assert (await node.declare("web", SECRET)).meta.generation == was.meta.generation
+
+
+async def test_no_node_keeps_a_key_that_was_dropped(node: Node) -> None:
+    was = await node.declare("web", SECRET)
+    follower = Node(node.replica)
+    assert follower.vault.open(was) == {"user-data": SECRET}
+    await node.vault.rotate("alice")
+    while await node.step():
+        pass
+    assert len(node.keys) == 1
+    with pytest.raises(VaultError, match="there is no data key"):
+        follower.vault.open(was)
+    running = asyncio.create_task(follower.resealer.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert follower.vault._opened == {}
+
+
+async def test_a_rehearsal_makes_no_data_key(node: Node) -> None:
+    rehearsed = node.vault.rehearse("demo", "web", {"user-data": SECRET})
+    assert not node.keys
+    assert SECRET not in repr(rehearsed)
+    await node.declare("web", SECRET)
+    assert {each.sealed.key_id for each in node.vault.rehearse("demo", "web", {"a": "b"}).values()} == node.keys
 
 
 @pytest.mark.parametrize("interrupted_after", range(4))

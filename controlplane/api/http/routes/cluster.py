@@ -39,6 +39,7 @@ async def cluster(services: With) -> Response:
         state_hash=digest_text(state),
         node=services.settings.node,
         version=services.settings.version,
+        machine_version=state.machine_version,
         log=raft_views.log_shape(log) if log is not None else None,
         backup=_backup(services.backup()),
         nodes=_nodes(services, log, presence, views_of),

@@ -44,7 +44,7 @@ async def declare_microvm(
     """Create or change a microVM."""
     command = body.command(namespace, name, uid=asked.new_uid(), when=asked.when)
     warnings = writes.warnings_for(body.spec)
-    command = await sealing.sealed(asked.services, command, body.sensitive_metadata)
+    command = await sealing.sealed(asked.services, command, body.sensitive_metadata, dry_run=asked.dry_run)
     return await declaring.declare(asked, command, warnings=warnings)
 
 

@@ -25,6 +25,7 @@ TRIGGERS: Final = (
     "leftover",
     "quarantined_volumes",
     "finished_operation",
+    "audit_records",
 )
 MAX_LIMIT: Final = 1000
 _PLANS: Final = 5

@@ -26,8 +26,11 @@ from provider_shim.resources.declared import GONE_CODES, DeclaredResource
 from provider_shim.resources.microvm import drift, secrets
 from provider_shim.resources.microvm.attributes import INTENT
 from provider_shim.resources.microvm.waiting import POLL_S, wait_for, why_not
-from provider_shim.resources.problems import told_to_user
+from provider_shim.resources.problems import Locator, told_to_user
 from provider_shim.resources.translate import Translation
+
+_GROUP_LABEL = "flintlock.dev/group"
+"""What the control plane gives to members of a group."""
 
 
 class MicroVMResource(DeclaredResource):
@@ -45,6 +48,7 @@ class MicroVMResource(DeclaredResource):
             "name": name_attribute("microVM"),
             "namespace": namespace_attribute(),
             **INTENT,
+            **secrets.WRITE_ONLY,
             "wait_for": Attribute(
                 type=STRING,
                 default="running",
@@ -81,6 +85,7 @@ class MicroVMResource(DeclaredResource):
                     "Give container_source or virtiofs_source, not both.",
                     attribute(name),
                 )
+        secrets.validate(config, report)
         recovery = as_object(config.get("recovery")) or {}
         if recovery.get("on_host_failure") == "restart_elsewhere" and recovery.get("on_detach") == "keep":
             report.error(
@@ -99,7 +104,6 @@ class MicroVMResource(DeclaredResource):
 
     def _warn_of_consequences(self, report: Report, prior: Object, planned: Object) -> None:
         shown = self.show(prior)
-        names = [name for name in changed(self.schema, prior, planned) if name in INTENT]
         if replacements(self.schema, prior, planned):
             if any(volume.get("kind") == "ephemeral" for _, volume in _volumes(prior)):
                 report.warn(
@@ -107,7 +111,9 @@ class MicroVMResource(DeclaredResource):
                     "Ephemeral volumes start from their images again; what the guest wrote to them is lost.",
                 )
             return
-        restarting = [name for name in names if INTENT[name].on_change == "restart"]
+        attributes = self.schema.attributes
+        names = [name for name in changed(self.schema, prior, planned) if name in attributes]
+        restarting = [name for name in names if attributes[name].on_change == "restart"]
         if restarting and planned.get("power_state") != "stopped":
             report.warn(
                 f"Applying will restart the guest of microVM {shown}",
@@ -138,7 +144,7 @@ class MicroVMResource(DeclaredResource):
         return shown
 
     def state_of(self, call: Call, prior: Object, stored: dict[str, Any]) -> Object:
-        return super().state_of(call, prior, secrets.with_values(call, prior, stored))
+        return super().state_of(call, *secrets.seen(call, prior, stored))
 
     def _fits(self, shown: dict[str, Any]) -> bool:
         try:
@@ -147,10 +153,21 @@ class MicroVMResource(DeclaredResource):
             return False
         return True
 
+    def is_adoptable(self, stored: Mapping[str, Any]) -> bool:
+        return _GROUP_LABEL not in stored["labels"]
+
     def local_values(self, state: Object) -> Object:
         imported = state.get("uid") is None
         wait = self.schema.attributes["wait_for"].default if imported else state.get("wait_for")
-        return {"timeouts": state.get("timeouts"), "wait_for": wait}
+        return {"timeouts": state.get("timeouts"), "wait_for": wait, **secrets.local_values(state)}
+
+    # -- declaring ----------------------------------------------------------------------------------------------------
+
+    def body(self, call: Call, prior: Object | None, planned: Object) -> dict[str, Any]:
+        return secrets.with_write_only(call, prior, planned, super().body(call, prior, planned))
+
+    def locator(self, planned: Object) -> Locator:
+        return secrets.locator(planned, self.translation)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 

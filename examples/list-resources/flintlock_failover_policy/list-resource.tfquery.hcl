@@ -1,0 +1,7 @@
+list "flintlock_failover_policy" "web" {
+  provider = flintlock
+
+  config {
+    labels = { team = "web" }
+  }
+}

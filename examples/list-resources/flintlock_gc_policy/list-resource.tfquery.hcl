@@ -1,0 +1,3 @@
+list "flintlock_gc_policy" "this" {
+  provider = flintlock
+}

@@ -1,0 +1,7 @@
+list "flintlock_host" "nvme" {
+  provider = flintlock
+
+  config {
+    labels = { disk = "nvme" }
+  }
+}

@@ -1,0 +1,7 @@
+list "flintlock_microvm_group" "web" {
+  provider = flintlock
+
+  config {
+    namespace = "web"
+  }
+}

@@ -1,0 +1,7 @@
+list "flintlock_namespace" "web" {
+  provider = flintlock
+
+  config {
+    labels = { team = "web" }
+  }
+}

@@ -1,0 +1,7 @@
+list "flintlock_role" "web" {
+  provider = flintlock
+
+  config {
+    labels = { team = "web" }
+  }
+}

@@ -1,0 +1,7 @@
+list "flintlock_role_binding" "web" {
+  provider = flintlock
+
+  config {
+    labels = { team = "web" }
+  }
+}
