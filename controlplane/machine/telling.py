@@ -255,6 +255,6 @@ def _of_group(old: MicroVMGroup | None, new: MicroVMGroup) -> Iterator[Telling]:
         yield Reason.DELETION_REQUESTED, new.deletion.reason or "its members are to end"
     was = old.stopped if old is not None else None
     if new.stopped is not None and (was is None or was.reason != new.stopped.reason):
-        yield Reason.HALTED, f"{new.stopped.reason}: {new.stopped.message}"
+        yield Reason.PAUSED, f"{new.stopped.reason}: {new.stopped.message}"
     elif was is not None and new.stopped is None:
         yield Reason.RESUMED, "nothing stops it any more"

@@ -71,9 +71,7 @@ class Reason(StrEnum):
     EMPTIED = "Emptied"
     UNMANAGED_FOUND = "UnmanagedFound"
     """It runs a microVM that nobody declared."""
-    # groups
-    HALTED = "Halted"
-    """The group does not get further by itself."""
+    # groups, which are `PAUSED`, too: they do not get further by themselves
     RESUMED = "Resumed"
 
 
@@ -91,10 +89,9 @@ WARNINGS = frozenset(
         Reason.DETACHED,
         Reason.FENCED,
         Reason.UNMANAGED_FOUND,
-        Reason.HALTED,
     }
 )
-"""What an operator would want to look at."""
+"""What an operator would want to look at, whatever it is about."""
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -116,3 +113,8 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     @property
     def place(self) -> Place:
         return self.revision, self.number
+
+    @property
+    def is_warning(self) -> bool:
+        """A microVM is paused by somebody's will, a group by what is in its way."""
+        return self.reason in WARNINGS or (self.kind is Kind.MICROVM_GROUP and self.reason is Reason.PAUSED)

@@ -340,6 +340,47 @@ data "flintlock_drift" "all" {
 }
 
 output "drifted" { value = data.flintlock_drift.all.microvms[*].name }
+
+data "flintlock_events" "full" {
+  kind          = "MicroVM"
+  namespace     = flintlock_namespace.all.name
+  name          = flintlock_microvm.full.name
+  host          = "h1"
+  reasons       = ["Placed", "Running"]
+  type          = "normal"
+  since         = "2026-01-01T00:00:00Z"
+  from_revision = 1
+  limit         = 5000
+  depends_on    = [flintlock_microvm.full]
+}
+
+data "flintlock_placement" "more" {
+  namespace = flintlock_namespace.all.name
+  microvms = {
+    more = {
+      vcpu         = 1
+      memory_in_mb = 64
+      kernel       = { image = "demo/kernel:6.1" }
+      placement    = { host = "h1" }
+    }
+    huge = {
+      vcpu         = 64
+      memory_in_mb = 64
+      kernel       = { image = "demo/kernel:6.1" }
+    }
+  }
+  groups = {
+    pair = {
+      replicas = 2
+      template = { vcpu = 1, memory_in_mb = 64, kernel = { image = "demo/kernel:6.1" } }
+      spread   = { by = "host", max_per = 1 }
+    }
+  }
+  depends_on = [flintlock_microvm.full, flintlock_microvm.spread, flintlock_microvm.pinned, flintlock_microvm.frozen]
+}
+
+output "told" { value = distinct(data.flintlock_events.full.events[*].reason) }
+output "would_go" { value = { for each in data.flintlock_placement.more.placements : each.name => each.fits } }
 output "functions" {
   value = {
     memory    = provider::flintlock::memory_in_mb("1.5Gi")

@@ -173,6 +173,8 @@ def assert_outputs(cluster: DevCluster, tf: Terraform) -> None:
         "vms": ["frozen", "full", "pinned", "spread-a", "spread-b"],
         "uids": {key: microvm(cluster, f"spread-{key}")["uid"] for key in ("a", "b")},
         "drifted": [],
+        "told": ["Placed", "Running"],
+        "would_go": {"huge": False, "more": True, "pair": True},
         "functions": {
             "memory": 1536,
             "selector": {"app": "web", "tier": "front"},

@@ -192,8 +192,9 @@ def test_a_group_that_gets_stuck_and_goes_on(told: Told) -> None:
     added = step(add=[NewMember(name="web-1", uid="member-1")])
     assert told.do(added, actor="groups") == ["MicroVM/web-1 Declared"]
     stall = Stall(reason="ReadyDeadlineExceeded", message="1 member not ready")
-    assert told.do(step(stall=stall)) == ["MicroVMGroup/web Halted"]
+    assert told.do(step(stall=stall)) == ["MicroVMGroup/web Paused"]
     assert told.message() == "ReadyDeadlineExceeded: 1 member not ready"
+    assert told.state.recent.at(told.state.recent.tail - 1).is_warning
     assert told.do(step()) == ["MicroVMGroup/web Resumed"]
 
 

@@ -24,7 +24,7 @@ from controlplane.machine.events import standing
 from controlplane.machine.recent_events import KEPT, WHOLE, RecentEvents
 from controlplane.machine.state import State
 from controlplane.model.access import Verb
-from controlplane.model.event_records import WARNINGS, EventRecord, Place, Reason
+from controlplane.model.event_records import EventRecord, Place, Reason
 from controlplane.model.types import Kind, record
 
 _AT_ONCE = 500
@@ -146,7 +146,7 @@ def _id(event: EventRecord) -> str:
 
 
 def _type_of(event: EventRecord) -> shapes.EventClass:
-    return "warning" if event.reason in WARNINGS else "normal"
+    return "warning" if event.is_warning else "normal"
 
 
 def _shapes(found: list[EventRecord]) -> Iterator[shapes.EventShape]:
