@@ -18,7 +18,6 @@ What the host still holds from earlier lives of the agent is known best by the d
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -90,7 +89,8 @@ class Book:
 
     def __init__(self, held: Held) -> None:
         self._session = ""
-        self._sent: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+        self._sent: dict[int, float] = {}
+        """By sequence, in the order in which they were sent."""
         self.held = held
         """Of this and of earlier lives of the agent; the leader has to reckon with it."""
         self.best: Granted | None = None
@@ -100,14 +100,17 @@ class Book:
         self._sent.clear()
 
     def sent(self, session: str, sequence: int, at_s: float) -> None:
+        """Of one that is said twice, the first time counts."""
         if session == self._session:
-            self._sent.append((sequence, at_s))
+            self._sent.setdefault(sequence, at_s)
+            if len(self._sent) > REMEMBERED:
+                del self._sent[next(iter(self._sent))]
 
     def granted(self, session: str, sequence: int, *, ttl_s: float, grace_s: float) -> bool:
         """Take a grant; False when it is none of ours."""
         if session != self._session or not 0 < ttl_s <= LONGEST_S or not 0 <= grace_s <= LONGEST_S:
             return False
-        at_s = next((at_s for each, at_s in reversed(self._sent) if each == sequence), None)
+        at_s = self._sent.get(sequence)
         if at_s is None:
             return False
         granted = Granted(at_s + ttl_s, ttl_s, grace_s)

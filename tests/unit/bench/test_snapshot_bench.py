@@ -8,7 +8,7 @@ from bench.bench_snapshot import measure, table
 
 
 async def test_a_small_run_gives_every_figure(tmp_path: Path) -> None:
-    figures = await measure(tmp_path / "data", 3_000, 1_000.0, lambda line: None)
+    figures = await measure(tmp_path / "data", 3_000, 50.0, lambda line: None)
     full, changed, quiet = (figures[kind] for kind in ("full", "1 % changed", "load only"))
     assert isinstance(full, dict)
     assert isinstance(changed, dict)
