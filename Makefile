@@ -79,7 +79,7 @@ demo: $(RUNTIME) parts ## A local cluster, real microVMs, terraform apply, drift
 	$(BIN)/flintctl dev demo
 
 test: $(DEV) test-parts ## Every test (under 25 minutes)
-	$(BIN)/python -m pytest tests/unit tests/simulation --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/simulation tests/unit --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest tests/acceptance tests/features --numprocesses 2 --dist loadgroup
 
 .PHONY: acceptance

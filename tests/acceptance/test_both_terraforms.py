@@ -29,6 +29,8 @@ from controlplane.cli.dev.cluster import DevCluster
 
 FLEET = (Path(__file__).parent / "fleet.tf").read_text(encoding="utf-8")
 MICROVMS = 5
+LAST: dict[str, Any] = {"root_image": "demo/root:2", "memory_in_mb": 512, "console": "hvc0"}
+"""The variables that the fleet has after every kind of change."""
 Fleet = Callable[[Flavor], Terraform]
 
 
@@ -65,7 +67,14 @@ def microvm(cluster: DevCluster, name: str) -> dict[str, Any]:
 # -- the story of a fleet ----------------------------------------------------------------------------------------------
 
 
-def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: Terraform) -> None:
+def test_a_fleet_from_its_first_apply_to_its_last(cluster: DevCluster, tf: Terraform) -> None:
+    """One fleet for all of it: to make one and to end it takes longer than most of what is looked at."""
+    nothing_is_left_to_plan_after_every_kind_of_change(cluster, tf)
+    what_terraform_alone_knows_is_not_imported(cluster, tf)
+    what_is_write_only_is_in_no_plan_and_no_state(cluster, tf)
+
+
+def nothing_is_left_to_plan_after_every_kind_of_change(cluster: DevCluster, tf: Terraform) -> None:
     assert_plan_empty(tf)
     assert_witnesses_agree(cluster, tf, count=MICROVMS)
     assert_every_attribute_is_used(tf)
@@ -95,7 +104,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     assert microvm(cluster, "full")["uid"] == before["uid"]
     within(20, lambda: starts(cluster, "full") == 2, "the guest was restarted once")
 
-    planned = change(tf, root_image="demo/root:2", memory_in_mb=512, console="hvc0")
+    planned = change(tf, **LAST)
     assert "1 to add, 9 to change, 1 to destroy" in planned, planned
     assert "forces replacement" in planned
     assert "microVM all/full will be replaced, and its ephemeral volumes with it" in planned
@@ -105,7 +114,7 @@ def test_apply_update_replace_and_nothing_left_to_plan(cluster: DevCluster, tf: 
     assert_witnesses_agree(cluster, tf, count=MICROVMS)
 
 
-def test_what_terraform_alone_knows_is_not_imported(cluster: DevCluster, tf: Terraform) -> None:
+def what_terraform_alone_knows_is_not_imported(cluster: DevCluster, tf: Terraform) -> None:
     # It is not in the API; an apply puts it into the state.
     local = frozenset({"timeouts", "wait_for"})
     assert_import_by_command(tf, 'flintlock_host.this["h1"]', "h1", ignore=local)
@@ -119,11 +128,11 @@ def test_what_terraform_alone_knows_is_not_imported(cluster: DevCluster, tf: Ter
     assert generations == {name: microvm(cluster, name)["generation"] for name in _all(cluster)}
 
 
-def test_what_is_write_only_is_in_no_plan_and_no_state(cluster: DevCluster, tf: Terraform) -> None:
+def what_is_write_only_is_in_no_plan_and_no_state(cluster: DevCluster, tf: Terraform) -> None:
     def declared_with(value: str, version: int) -> str:
         """The digest of it."""
         tf.env = {**tf.env, "TF_VAR_secret": value}
-        planned = change(tf, secret_version=version)
+        planned = change(tf, **LAST, secret_version=version)
         assert "0 to add, 1 to change, 0 to destroy" in planned, planned
         tf.plan("-out=saved.tfplan", expect=2)
         tf.apply("saved.tfplan")

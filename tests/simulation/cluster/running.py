@@ -115,9 +115,9 @@ def _silence(*_: object) -> dict[str, object]:
     raise structlog.DropEvent
 
 
-def find(build: Build, seeds: int, hours: float) -> tuple[int, Outcome] | None:
-    """The first seed that finds fault with `build`."""
-    for seed in range(seeds):
+def find(build: Build, seeds: int, hours: float, *, first: int = 0) -> tuple[int, Outcome] | None:
+    """The first seed from `first` on that finds fault with `build`."""
+    for seed in range(first, first + seeds):
         outcome = run_seed(seed, hours, build=build)
         if outcome.violation is not None:
             return seed, outcome
