@@ -37,6 +37,8 @@ OUTPUT = "watchdog.log"
 PING_S = 0.5
 ANSWER_S = 1.5
 START_S = 10.0
+TRIES = 3
+"""One that was frozen and is killed may seem to listen for a moment longer."""
 _RETRY_S = 0.1
 _RETRY_CAP_S = 2.0
 
@@ -212,13 +214,16 @@ class Fence:
             await self._ask_alone(request)
 
     async def _ask_alone(self, request: Mapping[str, object]) -> None:
-        try:
+        failure: OSError | None = None
+        for _ in range(TRIES):
             try:
-                await self._tell(request)
-            except ConnectionError:  # it has just ended: the next one is told everything
-                await self._tell(request)
-        except (OSError, TimeoutError) as error:
-            raise DriverError("FenceUnavailable", f"no watchdog answers: {error}") from error
+                return await self._tell(request)
+            except (ConnectionError, TimeoutError) as error:  # it has ended by now: the next one is told everything
+                failure = error
+            except OSError as error:
+                failure = error
+                break
+        raise DriverError("FenceUnavailable", f"no watchdog answers: {failure}") from failure
 
     async def _tell(self, request: Mapping[str, object]) -> None:
         """Everything first where the watchdog may not know it. Raises DriverError, OSError or TimeoutError."""

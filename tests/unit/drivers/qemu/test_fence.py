@@ -91,6 +91,17 @@ async def test_a_replaced_watchdog_knows_everything_even_if_its_memory_is_gone(h
     await host.until(lambda: not host.halted(), "let go")
 
 
+async def test_what_a_frozen_watchdog_was_asked_its_successor_does(host: Host) -> None:
+    await host.renew(30.0)
+    dog = await host.dog()
+    os.kill(dog, signal.SIGSTOP)
+    await host.fence.guard(host.guarded("stop"))
+    assert await host.dog() != dog
+    assert host.fence.guards(host.guarded().key)
+    assert host.fence.live()
+    assert not host.halted()
+
+
 async def test_it_is_not_live_before_and_after(host: Host) -> None:
     assert not host.fence.live()
     with pytest.raises(DriverError) as refusal:
