@@ -10,7 +10,7 @@ from controlplane.decide import access
 from controlplane.decide.access import Question
 from controlplane.decide.api_tokens import Directory, caller_of, ended_at, excess
 from controlplane.machine.table import Table
-from controlplane.model.access import ANYWHERE, AccessKind, AccessLimit, Rule, Verb
+from controlplane.model.access import ANYWHERE, NAMESPACED, AccessLimit, Rule, Verb
 from controlplane.model.api_tokens import ApiToken, ApiTokenSpec, RetiredSecret
 from controlplane.model.types import replace
 
@@ -51,7 +51,7 @@ def test_limits_only_take_away(rules: list[Rule], where: list[str], limit: Acces
         assert allowed(state, question)
         assert Verb.ANY in limit.verbs or question.verb in limit.verbs
         if ANYWHERE not in limit.namespaces:
-            assert question.kind in (AccessKind.MICROVM, AccessKind.OPERATION, AccessKind.NAMESPACE)
+            assert question.kind in NAMESPACED
             assert question.namespace in limit.namespaces
 
 
