@@ -9,11 +9,17 @@ What is added to the log gets a version here: raise `MACHINE_VERSION` once per r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from controlplane.model.commands.declaring import DeclareGCPolicy, DeclareHost, DeclareMicroVM
+from controlplane.model.commands.declaring import (
+    Declaration,
+    DeclareGCPolicy,
+    DeclareHost,
+    DeclareMicroVM,
+    DeclareMicroVMGroup,
+)
 from controlplane.model.commands.envelope import Batch, Command, open_payload
 from controlplane.model.commands.keeping import Adopt
 from controlplane.model.spec import Evacuation, GCPolicySpec
@@ -62,15 +68,26 @@ this.
 
 def version_needed(command: Command) -> int:
     """The lowest machine version whose builds read `command` whole."""
-    if isinstance(command, Batch):
-        return max((version_needed(open_payload(part)) for part in command.commands), default=1)
-    if isinstance(command, Adopt):
-        return max(SINCE.get(Adopt, 1), version_needed(command.declaration))
-    needed = SINCE.get(type(command), 1)
-    later = [field for field in ADDED.get(type(command), ()) if field.since > needed]
-    if later:
-        plain = msgspec.to_builtins(command)["spec"]
-        for part, name, unset, since in later:
-            if (plain[part] if part else plain)[name] != unset:
-                needed = max(needed, since)
-    return needed
+    since = SINCE.get(type(command), 1)
+    match command:
+        case Batch():
+            return max([since, *(version_needed(open_payload(part)) for part in command.commands)])
+        case Adopt():
+            return max(since, version_needed(command.declaration))
+        case DeclareMicroVMGroup():
+            return max(
+                since, _of_fields(command.spec, DeclareMicroVMGroup), _of_fields(command.spec.template, DeclareMicroVM)
+            )
+        case _ if isinstance(command, Declaration):
+            return max(since, _of_fields(command.spec, type(command)))
+        case _:
+            return since
+
+
+def _of_fields(spec: object, declaration: type[Declaration]) -> int:
+    """Of those that `spec` sets and its declaration got later."""
+    later = [field for field in ADDED.get(declaration, ()) if field.since > 1]
+    plain: dict[str, Any] = msgspec.to_builtins(spec) if later else {}
+    return max(
+        (since for part, name, unset, since in later if (plain[part] if part else plain)[name] != unset), default=1
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import declare_host, declare_microvm, declare_namespace
+from support.builders import declare_group, declare_host, declare_microvm, declare_namespace
 from support.driven import DrivenMachine
 from support.invariants import check_snapshot
 from support.snapshots import dump, load
@@ -58,6 +58,8 @@ def _adopt(declaration: DeclareMicroVM) -> Adopt:
         (SECRET, 2),
         (_adopt(PLAIN), 1),
         (_adopt(SECRET), 2),
+        (declare_group(), 1),
+        (declare_group(template=SECRET.spec), 2),
         (_batch(PLAIN, PLAIN), 1),
         (_batch(PLAIN, SECRET), 2),
         (_batch(), 1),
