@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 from support import arrangement, ports
 
-pytest_plugins = ["support.cluster"]
+pytest_plugins = ["support.cluster", "support.terraforms"]
 # These assert for the tests, and have to say as much as those when they fail.
 pytest.register_assert_rewrite("acceptance.terraform.checks", "acceptance.terraform.steps")
 

