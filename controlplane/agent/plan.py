@@ -11,7 +11,7 @@ Without a live lease under its driver, no step lets run what needs one (`on_deta
 destroying go on. What the lease's end halted or ended is no drift: it is let run again as soon as there is a lease,
 whatever its policy.
 
-Nothing is started that has no room beside what a lost history left running here (`room`).
+Nothing is started or grows that has no room beside what runs here beyond what is assigned (`room`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
-from controlplane.agent.room import no_room, taken_by, without_room
+from controlplane.agent.room import no_room, room_on
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Amount, Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
@@ -61,7 +61,7 @@ class Plan:
     """Of `held`, those that only want a lease: uid to the driver that has none."""
     unmanaged: Sequence[Found]
     taken: Amount
-    """What the running ones of our cluster among `unmanaged` use."""
+    """What is in use here beyond what is assigned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def plan(
     copies = copies_of(assignments.cluster_id, listing)
     current = _current(assignments, records, copies, default_driver)
     unmanaged = _unmanaged(assignments, records, listing, default_driver)
-    taken = taken_by(assignments, (found.instance for found in unmanaged))
-    waits = without_room(capacity, taken, assignments.by_uid, current, acting)
+    ours = (found.instance for each in copies.values() for found in each)
+    room = room_on(capacity, assignments.by_uid, ours, acting)
     steps: dict[str, Step] = {}
     held: dict[str, str] = {}
     refused: dict[str, Failure] = {}
@@ -122,7 +122,7 @@ def plan(
             elif (ending or not may_run(driver)) and leased is not OnDetach.KEEP and _lets_run(decision, instance):
                 decision = _Held("waits for a lease")
                 leaseless[uid] = driver
-            decision = no_room(taken) if uid in waits and _lets_run(decision, instance) else decision
+            decision = no_room(room.taken) if uid in room.waits and _lets_run(decision, instance) else decision
         match decision:
             case None:
                 pass
@@ -144,7 +144,7 @@ def plan(
         confirmed=confirmed,
         leaseless=leaseless,
         unmanaged=unmanaged,
-        taken=taken,
+        taken=room.taken,
     )
 
 

@@ -129,7 +129,7 @@ class Runner:
 
     @property
     def taken(self) -> Amount:
-        """What copies of our cluster use here that nobody accounts for."""
+        """What copies of our cluster use here beyond what is assigned."""
         return self._taken
 
     def record(self, uid: str) -> Record | None:

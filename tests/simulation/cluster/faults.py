@@ -241,10 +241,13 @@ async def watchdog_trouble(world: World, chance: random.Random) -> None:
 
 
 async def driver_fails(world: World, chance: random.Random) -> None:
+    """A driver is only asked for something when a guest is to change, so one crashes and a user works meanwhile."""
     name = chance.choice(list(world.hosts))
     host = world.hosts[name]
     world.count("driver fails")
     host.failing = chance.choice((0.2, 0.6, 1.0))
+    await user_works(world, chance)
+    await guest_crashed(world, chance)
     await given_up_on(world, name, chance, lasting(chance, 3.0, 60.0))
     host.failing = 0.0
 
@@ -308,7 +311,7 @@ FAULTS: dict[Fault, float] = {
     agent_killed: 3,
     agent_frozen: 3,
     watchdog_trouble: 3,
-    driver_fails: 2,
+    driver_fails: 4,
     guest_crashed: 2,
     stranger_started: 0.5,
     wall_clock_jumped: 1,

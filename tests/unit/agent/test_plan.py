@@ -526,7 +526,7 @@ def test_what_has_no_room_beside_a_lost_history_waits() -> None:
     assert isinstance(decided.steps["a"], SetPower)
     assert "b" not in decided.steps
     assert decided.refused["b"].code == "NoRoom"
-    assert "take 2 vcpu and 128 MB" in decided.refused["b"].message
+    assert "take 2 vcpu and 128 MB of memory beyond" in decided.refused["b"].message
     assert decided.taken == Amount(microvms=1, vcpu=2, memory_in_mb=128)
 
 
@@ -551,6 +551,28 @@ def test_only_running_copies_of_ours_take_room(harmless: Instance) -> None:
     world = crowded()
     del world.there["simulated", CLUSTER, "lost"]
     assert not world.add(harmless, "qemu").plan().refused
+
+
+def test_what_runs_does_not_grow_into_what_a_lost_history_left() -> None:
+    world = crowded()
+    world.wanted["a"] = assignment("a", spec=microvm_spec(vcpu=3), generation=2)
+    world.add(instance("a", vcpu=1))
+    assert world.plan().refused["a"].code == "NoRoom"
+    del world.there["simulated", CLUSTER, "lost"]
+    assert not world.plan().refused
+
+
+@pytest.mark.parametrize(
+    ("uid", "epoch"), [("ended", 1), ("c", 2)], ids=["to be ended, and still there", "a newer copy of what is assigned"]
+)
+def test_what_runs_in_another_way_than_assigned_takes_room(uid: str, epoch: int) -> None:
+    world = crowded()
+    del world.there["simulated", CLUSTER, "lost"]
+    world.wanted.update({"ended": assignment("ended", tombstone=True), "c": assignment("c")})
+    world.add(instance(uid, vcpu=3, epoch=epoch))
+    decided = world.plan()
+    assert decided.refused.keys() >= {"b"}
+    assert decided.taken == (Amount(vcpu=2) if uid == "c" else Amount(microvms=1, vcpu=3, memory_in_mb=128))
 
 
 def test_what_a_lost_history_left_leaves_is_given_out_again() -> None:
