@@ -24,7 +24,7 @@ fi
 "${as_root[@]}" env apt-get update -qq || true
 if [ ${#missing[@]} -ne 0 ]; then
   echo "Installing by apt: ${missing[*]}"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" \
     >/dev/null || { echo "bench-etcd needs root or passwordless sudo to install: ${missing[*]}" >&2; exit 1; }
 fi
 if [ -n "$etcd" ]; then
