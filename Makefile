@@ -124,7 +124,8 @@ bench-vms: $(DEV) ## 1,000 microVMs on 20 simulated hosts through Terraform; 10,
 	$(BIN)/python -m tests.bench.bench_vms
 
 .PHONY: bench-terraform
-bench-terraform: $(DEV) ## The provider beside terraform_data at n = 1, 100, 1,000 and 5,000: ratios (ARGS="--sizes 1 100")
+bench-terraform: $(DEV) ## The provider beside terraform_data and one in Go at n = 1, 100, 1,000 and 5,000: ratios (ARGS="--sizes 1 100")
+	@bash tests/bench/go-parts.sh
 	$(BIN)/python -m tests.bench.bench_terraform $(ARGS)
 
 bench-starts: $(DEV) ## 200 starts of the provider beside importing grpc and cryptography: the ratio
