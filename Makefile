@@ -43,7 +43,8 @@ lock: $(DEV) ## Resolve the dependencies again and write the hashed locks
 PACKAGES := controlplane provider-shim/provider_shim
 
 .PHONY: lint format generate generated
-lint: $(DEV) ## Style, strict types and import contracts
+lint: $(DEV) ## Style, strict types, import contracts, no marker of a merge
+	@! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
