@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from random_commands import RandomCommands
+from simulation.random_commands import RandomCommands
 from support.snapshots import dump
 
 from controlplane.machine.apply import apply
