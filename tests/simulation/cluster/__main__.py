@@ -40,16 +40,17 @@ def main() -> int:
 
 
 def many(options: argparse.Namespace) -> int:
-    file = options.out / "tallies.jsonl"
+    runs = series(options.out / "tallies.jsonl", options.hours)
     began, printed = time.monotonic(), 0.0
     total = Tally()
-    for done, total in series(file, options.hours).go(options.first, options.seeds, options.jobs):
+    for done, total in runs.go(options.first, options.seeds, options.jobs):
         if time.monotonic() - printed > 10:
             printed = time.monotonic()
             print(f"{done:,} of {options.seeds:,} seeds, {len(total.violations)} violations", flush=True)
     print(
         f"{total.seeds:,} seeds, {total.steps:,} steps, {total.virtual_s / 3600:.1f} virtual hours, "
-        f"{total.core_s / max(1, total.seeds):.1f} s of CPU per seed, {time.monotonic() - began:.0f} s now ({file})"
+        f"{total.core_s / max(1, total.seeds):.1f} s of CPU per seed, {time.monotonic() - began:.0f} s now"
+        f" (code {runs.code}, {runs.file})"
     )
     print(report(total.seen))
     for line in never_reached(total.seen):
