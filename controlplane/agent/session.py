@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,9 @@ class SessionClient:
             )
             await asyncio.sleep(delay_s)
 
+    def _learn(self, nodes: Iterable[wire.Endpoint]) -> None:
+        self._rotation.learn({each.node: each.address for each in nodes})
+
     async def _dial(self, endpoint: Endpoint) -> SessionEndedError:
         """One session; gives why it ended."""
         try:
@@ -125,7 +128,7 @@ class SessionClient:
                 session_id = self._ids.new()
                 welcome, unfenced = await self._greet(stream, endpoint, session_id)
                 self._rotation.succeeded()
-                self._rotation.learn({one.node: one.address for one in welcome.endpoints})
+                self._learn(welcome.endpoints)
                 self._node = welcome.node
                 log.info("session opened", node=welcome.node, admitted=welcome.admitted)
                 session = _Session(
@@ -142,6 +145,7 @@ class SessionClient:
                     rng=self._rng,
                     unfenced=unfenced,
                     trust=self._renewal.trust,
+                    learn=self._learn,
                 )
                 renewing = asyncio.create_task(self._renewal.keep(endpoint.address))
                 try:
@@ -219,9 +223,11 @@ class _Session:
         rng: random.Random,
         unfenced: frozenset[str],
         trust: Callable[[wire.Trust], None],
+        learn: Callable[[Iterable[wire.Endpoint]], None],
     ) -> None:
         self._stream = stream
         self._trust = trust
+        self._learn = learn
         self._unfenced = unfenced
         self._session_id = session_id
         self._settings = settings
@@ -293,6 +299,8 @@ class _Session:
                     task.add_done_callback(self._answered)
                 case "trust":
                     self._trust(message.trust)
+                case "nodes":
+                    self._learn(message.nodes.endpoints)
                 case "goodbye":
                     raise _goodbye(message.goodbye)
                 case "welcome":

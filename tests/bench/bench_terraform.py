@@ -42,10 +42,11 @@ class Fleet:
 
 
 def fleets(scratch: Path, environment: dict[str, str]) -> list[Fleet]:
-    lay_out(scratch / "ours", Path(sys.executable))
-    schema = null_provider.lay_out(null_provider.build(Path(".cache/nullprovider")), scratch / "go")
+    lay_out(scratch / "mirror", Path(sys.executable))
+    schema = null_provider.lay_out(null_provider.build(Path(".cache/nullprovider")), scratch / "go-mirror")
     ours, go = (
-        {"TF_CLI_CONFIG_FILE": str(cli_config(scratch / each, scratch / f"{each}.rc"))} for each in ("ours", "go")
+        {"TF_CLI_CONFIG_FILE": str(cli_config(scratch / each, scratch / f"{each}.rc"))}
+        for each in ("mirror", "go-mirror")
     )
     return [
         Fleet("terraform_data", BASELINE, environment | ours),

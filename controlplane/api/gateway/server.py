@@ -13,6 +13,7 @@ from grpc import aio
 from controlplane.api.gateway.access import Doorkeeper
 from controlplane.api.gateway.door import Door, DoorError
 from controlplane.api.gateway.link import MAX_MESSAGE_BYTES, Link, RelayService
+from controlplane.api.gateway.nodes import NodesTeller
 from controlplane.api.gateway.renewals import LeadersKeeper, Renewals
 from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.revoking import SessionCutter
@@ -95,6 +96,7 @@ class Gateway:
         )
         self._door = Door(listen, tls, _SERVER_OPTIONS, self._furnish)
         self._trust = TrustTeller(reader, self._sessions, clock)
+        self._nodes = NodesTeller(nodes, self._sessions, clock)
         self._cutter = SessionCutter(reader, self._sessions)
         self._adviser = Adviser(node, reader, self._link, clock, self._advise)
         self._loops: list[asyncio.Task[None]] = []
@@ -116,7 +118,7 @@ class Gateway:
         except DoorError as error:
             raise GatewayError(str(error)) from error
         watching = (self._wake(), self._watch_leader(), self._cutter.run())
-        loops = (*watching, self._renewals.run(), self._door.follow(), self._trust.run())
+        loops = (*watching, self._renewals.run(), self._door.follow(), self._trust.run(), self._nodes.run())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:

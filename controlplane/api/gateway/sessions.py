@@ -20,7 +20,7 @@ from controlplane.api.gateway.peer import caller
 from controlplane.api.gateway.renewing import Context as RenewContext
 from controlplane.api.gateway.renewing import Renewing
 from controlplane.api.gateway.session import AgentSession
-from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello
+from controlplane.api.gateway.translate import WireError, decode_held_ttl_ms, decode_hello, encode_endpoints
 from controlplane.machine.outcome import Rejected
 from controlplane.model.commands import AgentConnected
 from controlplane.model.resources import Inventory, MicroVM
@@ -195,7 +195,7 @@ class SessionService(rpc.AgentGatewayServicer):
             node=self._node,
             admitted=record is not None and record.declared,
             tells_leaderless=True,
-            endpoints=[wire.Endpoint(node=node, address=at) for node, at in sorted(self._nodes().items()) if at],
+            endpoints=encode_endpoints(self._nodes()),
         )
 
 

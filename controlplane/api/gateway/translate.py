@@ -262,6 +262,11 @@ def raise_error(answer: wire.Answer) -> None:
 # -- leases ------------------------------------------------------------------------------------------------------------
 
 
+def encode_endpoints(nodes: Mapping[str, str]) -> list[wire.Endpoint]:
+    """Of nodes whose HOST:PORT is known."""
+    return [wire.Endpoint(node=node, address=address) for node, address in sorted(nodes.items()) if address]
+
+
 def encode_grant(grant: Grant) -> wire.Grant:
     """For the agent; never longer than it was granted."""
     return wire.Grant(sequence=grant.sequence, ttl_ms=_whole_ms(grant.ttl_s), grace_ms=_whole_ms(grant.grace_s))

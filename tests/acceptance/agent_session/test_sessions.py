@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 
-from acceptance.agent_session.streams import hello, raw_session, read
+from acceptance.agent_session.streams import hello, raw_session, read, read_one
 from acceptance.agent_session.world import Cluster
 from support.builders import declare_microvm, place
 
@@ -22,6 +22,24 @@ async def test_the_agent_dials_another_node_when_its_own_stops(ready: Cluster) -
     await ready.reaches(lambda: ready.replica.state.hosts["h1"].node == "n2")
     await ready.place("second")
     await ready.settled("second")
+
+
+async def test_the_agent_hears_of_nodes_that_came_after_its_welcome(cluster: Cluster) -> None:
+    """While its session lasts, every node that its welcome named may be replaced."""
+    later = cluster.ports.pop("n2")
+    await cluster.start_node("n1")
+    await cluster.declared("h1", "h2")
+    cluster.start_agent()
+    await cluster.connected()
+    async with raw_session(cluster, "h2") as stream:
+        await stream.write(hello("h2"))
+        assert [each.node for each in (await read(stream)).welcome.endpoints] == ["n1"]
+        cluster.ports["n2"] = later
+        while [each.node for each in (await read_one(stream, "nodes")).nodes.endpoints] != ["n1", "n2"]:
+            pass
+    await cluster.start_node("n2")
+    await cluster.stop_node("n1")
+    await cluster.reaches(lambda: cluster.agents["h1"].node == "n2")
 
 
 async def test_the_agent_leaves_a_node_that_is_cut_off_from_the_cluster(ready: Cluster) -> None:

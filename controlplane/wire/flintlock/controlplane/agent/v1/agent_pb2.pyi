@@ -568,6 +568,7 @@ class ToAgent(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -582,6 +583,8 @@ class ToAgent(_message.Message):
     def grant(self) -> Global___Grant: ...
     @_builtins.property
     def trust(self) -> Global___Trust: ...
+    @_builtins.property
+    def nodes(self) -> Global___Nodes: ...
     def __init__(
         self,
         *,
@@ -592,12 +595,13 @@ class ToAgent(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         grant: Global___Grant | None = ...,
         trust: Global___Trust | None = ...,
+        nodes: Global___Nodes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "nodes", b"nodes", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "goodbye", b"goodbye", "grant", b"grant", "heartbeat_ack", b"heartbeat_ack", "message", b"message", "nodes", b"nodes", "question", b"question", "trust", b"trust", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye", "grant", "trust"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_ack", "assignments", "question", "goodbye", "grant", "trust", "nodes"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -670,6 +674,28 @@ class Welcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Nodes(_message.Message):
+    """The same as a welcome's, whenever members came, went or moved since: a session may outlive all nodes that its welcome named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
+    def __init__(
+        self,
+        *,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
