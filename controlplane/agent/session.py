@@ -93,6 +93,8 @@ class SessionClient:
         self._rotation = Rotation(
             settings.endpoints, base_s=settings.reconnect_base_s, cap_s=settings.reconnect_cap_s, rng=rng
         )
+        self._told = state_dir.nodes
+        self._rotation.learn(self._told)
         self._renewal = CertificateRenewal(settings.tls, clock)
         self._node: str | None = None
 
@@ -114,7 +116,11 @@ class SessionClient:
             await asyncio.sleep(delay_s)
 
     def _learn(self, nodes: Iterable[wire.Endpoint]) -> None:
-        self._rotation.learn({each.node: each.address for each in nodes})
+        told = {each.node: each.address for each in nodes}
+        self._rotation.learn(told)
+        if told != self._told:
+            self._told = told
+            self._state_dir.remember_nodes(told)
 
     async def _dial(self, endpoint: Endpoint) -> SessionEndedError:
         """One session; gives why it ended."""

@@ -1,16 +1,26 @@
-"""The agent's directory: one agent at a time, one cluster for ever."""
+"""The agent's directory: one agent at a time, one cluster for ever, and the nodes that the cluster told of last.
+
+The nodes are a convenience: without them the agent dials the ones of its settings, which may all be gone by then.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
+import structlog
 
 from controlplane.agent.held import HeldFile
 from controlplane.agent.journal import Journal
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
 LOCK = "lock"
 CLUSTER = "cluster-id"
+NODES = "nodes.json"
 JOURNAL = "journal"
 
 
@@ -73,13 +83,34 @@ class StateDir:
 
     def remember_cluster(self, cluster_id: str) -> None:
         """Raises StateDirError."""
-        path = self._path / CLUSTER
-        draft = path.with_name(f".{CLUSTER}")
         try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(f"{cluster_id}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            self._write(CLUSTER, f"{cluster_id}\n".encode())
         except OSError as error:
-            raise StateDirError(f"state_dir: {path}: {error}") from error
+            raise StateDirError(f"state_dir: {self._path / CLUSTER}: {error}") from error
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """HOST:PORT by node, as the cluster told last; empty where that cannot be read."""
+        try:
+            return msgspec.json.decode((self._path / NODES).read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("the nodes of last time cannot be read", file=str(self._path / NODES), reason=str(error))
+            return {}
+
+    def remember_nodes(self, nodes: Mapping[str, str]) -> None:
+        """Where that fails, a later start has the nodes of the settings alone."""
+        try:
+            self._write(NODES, msgspec.json.encode(dict(nodes), order="sorted"))
+        except OSError as error:
+            log.warning("the nodes cannot be remembered", file=str(self._path / NODES), reason=str(error))
+
+    def _write(self, name: str, data: bytes) -> None:
+        """All of it or nothing. Raises OSError."""
+        draft = self._path / f".{name}"
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path / name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 
+import pytest
 from acceptance.agent_session.streams import hello, raw_session, read, read_one
 from acceptance.agent_session.world import Cluster
 from support.builders import declare_microvm, place
 
+from controlplane.agent.statedir import NODES
 from controlplane.model.commands import AgentLost, Destroyed, Report
 
 
@@ -25,7 +28,8 @@ async def test_the_agent_dials_another_node_when_its_own_stops(ready: Cluster) -
 
 
 async def test_the_agent_hears_of_nodes_that_came_after_its_welcome(cluster: Cluster) -> None:
-    """While its session lasts, every node that its welcome named may be replaced."""
+    """While its session lasts, every node that its welcome named may be replaced; it still knows them when it starts
+    again."""
     later = cluster.ports.pop("n2")
     await cluster.start_node("n1")
     await cluster.declared("h1", "h2")
@@ -40,6 +44,19 @@ async def test_the_agent_hears_of_nodes_that_came_after_its_welcome(cluster: Clu
     await cluster.start_node("n2")
     await cluster.stop_node("n1")
     await cluster.reaches(lambda: cluster.agents["h1"].node == "n2")
+    await cluster.stop_agent()
+    cluster.start_agent(endpoints={"n1": cluster.addresses["n1"]})
+    await cluster.reaches(lambda: cluster.agents["h1"].node == "n2")
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"\xff", b'{"n2": 3}'])
+async def test_what_an_agent_remembers_of_nodes_may_be_damaged(ready: Cluster, damage: bytes) -> None:
+    await ready.stop_agent()
+    file = ready.directory / "h1" / NODES
+    assert json.loads(file.read_bytes()) == ready.addresses
+    file.write_bytes(damage)
+    ready.start_agent()
+    await ready.connected()
 
 
 async def test_the_agent_leaves_a_node_that_is_cut_off_from_the_cluster(ready: Cluster) -> None:
