@@ -15,7 +15,7 @@ from pydantic import Field
 from controlplane.model.gc import Deletion
 from controlplane.model.resources import Meta
 from controlplane.model.spec import MicroVMSpec, Spread
-from controlplane.model.types import LabelKey, record, spec
+from controlplane.model.types import Integer, LabelKey, record, spec
 
 GROUP_LABEL = "flintlock.dev/group"
 """The label that every member has, with the group's name."""
@@ -27,24 +27,24 @@ class GroupSpread:
     """At most `max_per` of the members go to one value of the host label `by` (`host` means each host)."""
 
     by: LabelKey = "host"
-    max_per: Annotated[int, Field(ge=1, le=10_000)] = 1
+    max_per: Annotated[Integer, Field(ge=1, le=10_000)] = 1
 
 
 @spec
 class Rollout:
     """How members are brought to another template. One of `max_surge` and `max_unavailable` must be above 0."""
 
-    max_surge: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
+    max_surge: Annotated[Integer, Field(ge=0, le=MAX_REPLICAS)] = 1
     """So many members above `replicas` may exist meanwhile."""
-    max_unavailable: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 0
+    max_unavailable: Annotated[Integer, Field(ge=0, le=MAX_REPLICAS)] = 0
     """So many members below `replicas` may be ready because of it."""
-    ready_deadline_s: Annotated[int, Field(ge=1, le=24 * 3600)] = 600
+    ready_deadline_s: Annotated[Integer, Field(ge=1, le=24 * 3600)] = 600
     """While a member at the present template is not ready so long after it was declared, no ready one is given up."""
 
 
 @spec
 class MicroVMGroupSpec:
-    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+    replicas: Annotated[Integer, Field(ge=0, le=MAX_REPLICAS)]
     template: MicroVMSpec
     """What each member is. Nothing in it may belong to one member alone, such as an address."""
     spread: GroupSpread | None = None

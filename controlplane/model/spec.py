@@ -24,7 +24,9 @@ from controlplane.model.types import (
     MAC_PATTERN,
     PATH_PATTERN,
     DeviceId,
+    Flag,
     ImageRef,
+    Integer,
     LabelKey,
     Labels,
     Name,
@@ -128,7 +130,7 @@ class Kernel:
     image: ImageRef
     filename: Path | None = None
     cmdline: Annotated[dict[KernelArgName, KernelArg], Field(max_length=64)] = field(default_factory=dict[str, str])
-    add_network_config: bool = False
+    add_network_config: Flag = False
 
 
 @spec
@@ -142,10 +144,10 @@ class Volume:
     kind: VolumeKind = VolumeKind.EPHEMERAL
     container_source: ImageRef | None = None
     virtiofs_source: Path | None = None
-    is_read_only: bool = False
+    is_read_only: Flag = False
     mount_point: Path | None = None
     partition_id: Annotated[str, StringConstraints(max_length=64)] | None = None
-    size_in_mb: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] | None = None
+    size_in_mb: Annotated[Integer, Field(ge=1, le=16 * 1024 * 1024)] | None = None
 
 
 @spec
@@ -168,7 +170,7 @@ class Spread:
     """At most `max_per` of the microVMs that match go to one value of the host label `by` (`host` means each host)."""
 
     by: LabelKey = "host"
-    max_per: Annotated[int, Field(ge=1, le=10_000)] = 1
+    max_per: Annotated[Integer, Field(ge=1, le=10_000)] = 1
     match_labels: Labels = field(default_factory=dict[str, str])
 
 
@@ -187,11 +189,11 @@ class FailoverPolicySpec:
     """
 
     restart: Restart = Restart.IMMEDIATE
-    delay_s: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] | None = None
+    delay_s: Annotated[Integer, Field(ge=1, le=7 * 24 * 3600)] | None = None
     """Since the host was fenced; `delayed` needs it, and nothing else has it."""
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    priority: Annotated[Integer, Field(ge=-1000, le=1000)] = 0
     """The higher, the earlier; of equal ones, the oldest microVM first."""
-    max_per_minute: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_per_minute: Annotated[Integer, Field(ge=1, le=100_000)] | None = None
     """None: as many as there are."""
 
 
@@ -212,7 +214,7 @@ class Recovery:
     on_host_failure: HostFailure = HostFailure.NEVER
     on_detach: OnDetach | None = None
     """None: `pause` with `restart_elsewhere`, `keep` with `never`."""
-    allow_data_loss: bool = False
+    allow_data_loss: Flag = False
     """Restart elsewhere although it has a local volume, without what is on it."""
     policy: Name | None = None
     """Names a FailoverPolicy that says when and in what order; None: at once, the oldest first."""
@@ -220,8 +222,8 @@ class Recovery:
 
 @spec
 class MicroVMSpec:
-    vcpu: Annotated[int, Field(ge=1, le=64)]
-    memory_in_mb: Annotated[int, Field(ge=64, le=1024 * 1024)]
+    vcpu: Annotated[Integer, Field(ge=1, le=64)]
+    memory_in_mb: Annotated[Integer, Field(ge=64, le=1024 * 1024)]
     kernel: Kernel
     initrd: Initrd | None = None
     root_volume: Volume | None = None
@@ -272,9 +274,9 @@ MICROVM_FIELD_EFFECTS: dict[str, Effect] = {
 class Evacuation:
     """How a host is emptied in the modes `drain` and `maintenance`."""
 
-    max_parallel: Annotated[int, Field(ge=1, le=100)] = 1
+    max_parallel: Annotated[Integer, Field(ge=1, le=100)] = 1
     """So many microVMs at once are on their way; each until its next host has started it."""
-    allow_data_loss: bool = False
+    allow_data_loss: Flag = False
     """Also move those with local volumes that allow it themselves (`recovery.allow_data_loss`), without their data."""
 
 
@@ -282,12 +284,12 @@ class Evacuation:
 class HostSpec:
     """Admits an agent by name. `schedulable = false` cordons: what runs stays, nothing new comes."""
 
-    schedulable: bool = True
+    schedulable: Flag = True
     mode: HostMode = HostMode.ACTIVE
     evacuation: Evacuation = field(default_factory=Evacuation)
 
 
-GraceSeconds = Annotated[int, Field(ge=0, le=10 * 365 * 86_400)]
+GraceSeconds = Annotated[Integer, Field(ge=0, le=10 * 365 * 86_400)]
 _DAY_S = 86_400
 _WEEK_S = 7 * _DAY_S
 
@@ -314,6 +316,6 @@ class GCPolicySpec:
 class NamespaceSpec:
     """Quotas; none means unlimited."""
 
-    max_microvms: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    max_vcpu: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
-    max_memory_in_mb: Annotated[int, Field(ge=0, le=2**50)] | None = None
+    max_microvms: Annotated[Integer, Field(ge=0, le=10_000_000)] | None = None
+    max_vcpu: Annotated[Integer, Field(ge=0, le=100_000_000)] | None = None
+    max_memory_in_mb: Annotated[Integer, Field(ge=0, le=2**50)] | None = None

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar, cast, dataclass_transform
 
 import msgspec
-from pydantic import ConfigDict, Field, StringConstraints, with_config
+from pydantic import ConfigDict, Field, Strict, StringConstraints, with_config
 
 T = TypeVar("T")
 
@@ -62,6 +62,10 @@ PATTERN_WORDS = {
 }
 """What each pattern allows, for those who read refusals."""
 
+Integer = Annotated[int, Strict()]
+Flag = Annotated[bool, Strict()]
+"""What users write is taken as it is: "3" is no number, and neither is false, nor 1 a yes."""
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 SubjectName = Annotated[str, StringConstraints(pattern=SUBJECT_NAME_PATTERN)]
 _subject_name = re.compile(SUBJECT_NAME_PATTERN)
@@ -75,8 +79,8 @@ Annotations = Annotated[dict[LabelKey, Annotated[str, StringConstraints(max_leng
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def spec(cls: type[T]) -> type[T]:
-    """A frozen dataclass that refuses unknown fields and lax conversions where users write it."""
-    return with_config(ConfigDict(extra="forbid", strict=False))(dataclass(frozen=True, slots=True, kw_only=True)(cls))
+    """A frozen dataclass that refuses unknown fields where users write it."""
+    return with_config(ConfigDict(extra="forbid"))(dataclass(frozen=True, slots=True, kw_only=True)(cls))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))

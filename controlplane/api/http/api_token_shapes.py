@@ -13,10 +13,12 @@ from controlplane.api.http.times import Timestamp, iso
 from controlplane.machine.state import State
 from controlplane.model.access import AccessLimit
 from controlplane.model.api_tokens import MAX_DESCRIPTION, MAX_GROUPS, ApiToken
-from controlplane.model.types import LINE_PATTERN, Name, SubjectName
+from controlplane.model.types import LINE_PATTERN, Integer, Name, SubjectName
 
 MAX_OVERLAP_S = 7 * 86_400
-_Ttl = Annotated[int | None, Field(ge=60, description="Ends so long from now; null: as the settings of the node say.")]
+_Ttl = Annotated[
+    Integer | None, Field(ge=60, description="Ends so long from now; null: as the settings of the node say.")
+]
 
 
 class NewApiToken(Input):
@@ -31,8 +33,12 @@ class NewApiToken(Input):
 
 
 class Rotation(Input):
-    ttl_s: Annotated[int | None, Field(ge=60, description="Ends so long from now; null: when it would have.")] = None
-    overlap_s: Annotated[int, Field(ge=0, le=MAX_OVERLAP_S, description="The secret before stays good so long.")] = 0
+    ttl_s: Annotated[Integer | None, Field(ge=60, description="Ends so long from now; null: when it would have.")] = (
+        None
+    )
+    overlap_s: Annotated[
+        Integer, Field(ge=0, le=MAX_OVERLAP_S, description="The secret before stays good so long.")
+    ] = 0
 
 
 class ApiTokenShape(Shape):

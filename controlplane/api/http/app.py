@@ -161,9 +161,9 @@ def create_app(
     for refusal in refusals.REFUSALS:
         app.add_exception_handler(refusal, partial(refusals.handle_refusal, reader))
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
-    app.add_exception_handler(HTTPException, problems.handle_http)
     app.add_exception_handler(Exception, _leave_it_to_the_context)
     straight = Straight(app, app.answer, routes, reader)
+    app.add_exception_handler(HTTPException, partial(problems.handle_http, straight.methods_at))
     bounded = BodyLimitMiddleware(straight, settings=settings)
     paced = IdentityRateMiddleware(bounded, buckets=Buckets(settings.identity_rate, clock))
     known = AuthMiddleware(paced, identity=identity, reader=reader)

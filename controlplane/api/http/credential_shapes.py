@@ -13,7 +13,7 @@ from controlplane.api.http.times import Timestamp
 from controlplane.machine.certificates import MAX_REASON
 from controlplane.machine.joining import MAX_TTL_S, MAX_USES
 from controlplane.model.credentials import MemberKind
-from controlplane.model.types import LINE_PATTERN, MAC_PATTERN, Name
+from controlplane.model.types import LINE_PATTERN, MAC_PATTERN, Flag, Integer, Name
 from controlplane.settings import split_address
 
 _MAX_LISTED = 16
@@ -37,8 +37,8 @@ Serial = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,40}$")]
 
 class JoinTokenBody(Input):
     role: MemberKind
-    ttl_s: Annotated[int, Field(ge=1, le=MAX_TTL_S, description="It can be used for so long.")] = 3600
-    uses: Annotated[int, Field(ge=1, le=MAX_USES, description="How often; a token for a name once.")] = 1
+    ttl_s: Annotated[Integer, Field(ge=1, le=MAX_TTL_S, description="It can be used for so long.")] = 3600
+    uses: Annotated[Integer, Field(ge=1, le=MAX_USES, description="How often; a token for a name once.")] = 1
     name: Name | None = Field(default=None, description="Who may join by it; null: who is not there yet.")
     macs: Annotated[list[Mac], Field(max_length=_MAX_LISTED)] = Field(
         default_factory=list[str], description="The joiner has to have one of these addresses; any when empty."
@@ -183,7 +183,7 @@ class RevokeBody(Input):
 
 
 class RetireBody(Input):
-    force: bool = Field(
+    force: Flag = Field(
         default=False,
         description="Whoever still depends on it loses its certificates: it has to join or be certified again.",
     )

@@ -28,7 +28,7 @@ from controlplane.model.spec import (
     NamespaceSpec,
     PlacementPolicySpec,
 )
-from controlplane.model.types import LINE_PATTERN, Annotations, DeviceId, Kind, Labels, Name
+from controlplane.model.types import LINE_PATTERN, Annotations, DeviceId, Flag, Kind, Labels, Name
 
 MAX_ITEMS = 10_000
 _ALWAYS = Precondition()
@@ -288,7 +288,7 @@ class Removal(Input):
 class ApplyBody(Input):
     """Items are checked one by one, so that one that is wrong does not hide what is said of the others."""
 
-    atomic: bool = Field(default=True, description="All of them or none; otherwise each for itself.")
+    atomic: Flag = Field(default=True, description="All of them or none; otherwise each for itself.")
     resources: Annotated[list[SkipValidation[Item]], Field(max_length=MAX_ITEMS)] = []
     delete: Annotated[list[SkipValidation[Removal]], Field(max_length=MAX_ITEMS)] = []
     idempotency_key: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None

@@ -10,10 +10,11 @@ from controlplane.api.http.cluster_shapes import OverrideShape
 from controlplane.api.http.declarations import Input
 from controlplane.api.http.shape import Shape
 from controlplane.machine.overrides import MAX_OVERRIDE_S, MAX_REASON
+from controlplane.model.types import Integer
 
 
 class OverrideBody(Input):
-    for_s: Annotated[int, Field(ge=1, le=MAX_OVERRIDE_S, description="It ends by itself after so long.")]
+    for_s: Annotated[Integer, Field(ge=1, le=MAX_OVERRIDE_S, description="It ends by itself after so long.")]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, strip_whitespace=True)]
 
 

@@ -9,7 +9,7 @@ confused: not found (404), unreachable (503 `host_unreachable`) and unknown (503
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from fastapi.exceptions import RequestValidationError
@@ -315,14 +315,19 @@ async def handle_validation(_request: Request, error: Exception) -> Response:
     return answer(from_validation(cast("Sequence[Mapping[str, object]]", error.errors())))
 
 
-async def handle_http(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: unknown paths, wrong methods, bodies that cannot be decoded."""
+async def handle_http(methods_at: Callable[[str], list[str]], request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown paths, wrong methods, bodies that cannot be decoded.
+
+    `methods_at` gives the methods of every route of a path; the framework names those of the first one.
+    """
     assert isinstance(error, HTTPException)
     match error.status_code:
         case 404:
             found = problem("not_found", f"there is nothing at {request.url.path}")
         case 405:
             found = problem("method_not_allowed", f"{request.method} is not allowed at {request.url.path}")
+            found.headers["Allow"] = ", ".join(methods_at(request.url.path))
+            return answer(found)
         case 413:
             found = problem("too_large", "the body is too large")
         case _:

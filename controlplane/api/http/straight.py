@@ -57,6 +57,10 @@ class Straight:
         found = self._find(method, path)
         return (f"{method} {found[0].route}", found[1]) if found is not None else None
 
+    def methods_at(self, path: str) -> list[str]:
+        """Every method that some route of this path has."""
+        return sorted({method for method, _ in self._routes if self._find(method, path) is not None})
+
     def _find(self, method: str, path: str) -> tuple[_Way, dict[str, str]] | None:
         for way in self._routes.get((method, path.count("/")), ()):
             if (found := way.pattern.match(path)) is not None:

@@ -221,6 +221,11 @@ def test_every_wrong_field_is_named_at_once(api: Rig) -> None:
     }
 
 
+def test_a_wrong_method_is_answered_with_every_right_one(api: Rig) -> None:
+    for path, allowed in (("/namespaces/demo", "DELETE, GET, PUT"), ("/apply", "POST"), ("/hosts", "GET")):
+        assert api.request("PATCH", path).headers["Allow"] == allowed
+
+
 def test_a_problem_never_repeats_what_was_sent(api: Rig) -> None:
     api.put("/namespaces/demo", {"spec": {}})
     secret = "hunter2-" * 10_000

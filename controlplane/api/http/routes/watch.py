@@ -17,6 +17,19 @@ from controlplane.model.types import Kind
 
 router = APIRouter(tags=["Watch"], route_class=StrictRoute)
 _REVISION_LIMIT = 2**53
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event.",
+    "properties": {
+        "id": {
+            "type": "string",
+            "description": "The revision; of several events of one revision, the last one has it.",
+        },
+        "event": {"enum": ["added", "modified", "deleted", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 
 
 @router.get(
@@ -26,7 +39,7 @@ _REVISION_LIMIT = 2**53
         200: {
             "description": "Server-sent events `added`, `modified`, `deleted`, each with `id` the revision and `data` a"
             " WatchData document; comments as heartbeats; `error` with a Problem before the stream ends.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         }
     },
 )
