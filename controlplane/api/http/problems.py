@@ -321,16 +321,16 @@ async def handle_http(methods_at: Callable[[str], list[str]], request: Request, 
     `methods_at` gives the methods of every route of a path; the framework names those of the first one.
     """
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
     match error.status_code:
         case 404:
             found = problem("not_found", f"there is nothing at {request.url.path}")
         case 405:
             found = problem("method_not_allowed", f"{request.method} is not allowed at {request.url.path}")
-            found.headers["Allow"] = ", ".join(methods_at(request.url.path))
-            return answer(found)
+            headers["Allow"] = ", ".join(methods_at(request.url.path))
         case 413:
             found = problem("too_large", "the body is too large")
         case _:
             found = problem("invalid", "the body cannot be read as JSON", FieldError(pointer="", message="not JSON"))
-    found.headers.update(error.headers or {})
+    found.headers.update(headers)
     return answer(found)
