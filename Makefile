@@ -199,8 +199,13 @@ $(CONFORMANCE)/.installed: tests/conformance/requirements.lock
 .PHONY: provider-conformance
 provider-conformance: $(DEV) $(CONFORMANCE)/.installed ## The provider judged by an independent implementation of its protocol (pyvider, in its own environment)
 	PYTHONPATH=tests $(BIN)/python -m tests.conformance --independent $(CONFORMANCE)/bin/python
-.PHONY: fuzz-guided sbom audit-dependencies
+
+.PHONY: fuzz-guided schemathesis sbom audit-dependencies
 TOOLS := .work/tools
+schemathesis: $(DEV) ## The published description of the API held against a real node (schemathesis, in its own environment)
+	@test -x $(TOOLS)/schemathesis/bin/schemathesis || ($(PYTHON) -m venv $(TOOLS)/schemathesis && $(TOOLS)/schemathesis/bin/pip install --quiet schemathesis==4.32.5)
+	@bash tests/fuzz/schemathesis.sh $(TOOLS)/schemathesis/bin/schemathesis $(ARGS)
+
 fuzz-guided: $(DEV) ## The same, guided by coverage (atheris, in a folder of its own)
 	@test -d $(TOOLS)/atheris || $(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --target $(TOOLS)/atheris atheris==3.0.0
 	PYTHONPATH=$(TOOLS)/atheris $(BIN)/python -m tests.fuzz.guided --minutes $(MINUTES) $(ARGS)
