@@ -232,7 +232,7 @@ def throw_bombs(cluster: DevCluster) -> None:
 def test_bombs_cost_bounded_memory(cluster: DevCluster) -> None:
     throw_bombs(cluster)  # what a body of the largest size takes stays with the allocator
     with unharmed(cluster):
-        for _ in range(2):
+        for _ in range(8):
             throw_bombs(cluster)
 
 

@@ -312,7 +312,15 @@ def answer(error: ApiError) -> Response:
 
 async def handle_validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return answer(from_validation(cast("Sequence[Mapping[str, object]]", error.errors())))
+    found = from_validation(cast("Sequence[Mapping[str, object]]", error.errors()))
+    _let_go(error)
+    return answer(found)
+
+
+def _let_go(error: Exception) -> None:
+    """The frame that raised it holds the error in a variable, and the error holds that frame, and the body with it: it
+    would stay until the collector comes, which it seldom does (`bootstrap.process`)."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 async def handle_http(methods_at: Callable[[str], list[str]], request: Request, error: Exception) -> Response:
@@ -333,4 +341,5 @@ async def handle_http(methods_at: Callable[[str], list[str]], request: Request, 
         case _:
             found = problem("invalid", "the body cannot be read as JSON", FieldError(pointer="", message="not JSON"))
     found.headers.update(headers)
+    _let_go(error)
     return answer(found)
