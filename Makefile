@@ -214,9 +214,10 @@ sbom: ## What running needs, as CycloneDX JSON: .work/sbom.cdx.json
 	@test -x $(TOOLS)/sbom/bin/cyclonedx-py || ($(PYTHON) -m venv $(TOOLS)/sbom && $(TOOLS)/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0)
 	$(TOOLS)/sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --validate --of JSON -o .work/sbom.cdx.json
 
-audit-dependencies: ## Known vulnerabilities of what running needs (asks the advisory database of PyPI)
+audit-dependencies: $(DEV) ## Known vulnerabilities of what running needs (asks PyPI; by itself where pip-audit cannot)
 	@test -x $(TOOLS)/audit/bin/pip-audit || ($(PYTHON) -m venv $(TOOLS)/audit && $(TOOLS)/audit/bin/pip install --quiet pip-audit==2.10.1)
-	$(TOOLS)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	$(TOOLS)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock || \
+	  $(BIN)/python -m tests.support.advisories requirements.lock
 
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)

@@ -104,7 +104,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 _COLUMNS = ", ".join(Row.__struct_fields__)
 # Built from our own field names alone; every value travels as a parameter.
-_SELECT = f"SELECT {_COLUMNS} FROM microvm"  # noqa: S608
+_SELECT = f"SELECT {_COLUMNS} FROM microvm"  # noqa: S608  # nosec B608
 _REPLACE = f"INSERT OR REPLACE INTO microvm ({_COLUMNS}) VALUES ({', '.join('?' * len(Row.__struct_fields__))})"  # noqa: S608
 _FAULT_COLUMNS = ", ".join(Fault.__struct_fields__)
 
@@ -276,7 +276,7 @@ class Store:
     def take_fault(self, call: str, target: str) -> Fault | None:
         """The fault for this call, counted down."""
         with self._errors():
-            query = f"SELECT {_FAULT_COLUMNS} FROM fault WHERE call = ? AND target IN (?, '*') LIMIT 1"  # noqa: S608
+            query = f"SELECT {_FAULT_COLUMNS} FROM fault WHERE call = ? AND target IN (?, '*') LIMIT 1"  # noqa: S608  # nosec B608
             values = cast(tuple[Any, ...] | None, self._db.execute(query, (call, target)).fetchone())
             if values is None:
                 return None

@@ -29,7 +29,7 @@ class SocketDirectory:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=chosen))
         if len(str(path / SOCKET).encode()) > _MAX_SOCKET_PATH:
             path.rmdir()
-            path = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+            path = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # made anew, for us alone # nosec B108
         self.path = path
         self._lock = _try_lock(path)
         remove_stale(path.parent)
