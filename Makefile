@@ -214,10 +214,9 @@ sbom: ## What running needs, as CycloneDX JSON: .work/sbom.cdx.json
 	@test -x $(TOOLS)/sbom/bin/cyclonedx-py || ($(PYTHON) -m venv $(TOOLS)/sbom && $(TOOLS)/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0)
 	$(TOOLS)/sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --validate --of JSON -o .work/sbom.cdx.json
 
-audit-dependencies: $(DEV) ## Known vulnerabilities of what running needs (asks PyPI; by itself where pip-audit cannot)
+audit-dependencies: ## Known vulnerabilities of what running needs (pip-audit, which asks PyPI or a mirror of it)
 	@test -x $(TOOLS)/audit/bin/pip-audit || ($(PYTHON) -m venv $(TOOLS)/audit && $(TOOLS)/audit/bin/pip install --quiet pip-audit==2.10.1)
-	$(TOOLS)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock || \
-	  $(BIN)/python -m tests.support.advisories requirements.lock
+	$(TOOLS)/audit/bin/python tests/support/advisories.py --strict --require-hashes --disable-pip -r requirements.lock
 
 .PHONY: chaos
 chaos: $(DEV) test-parts ## Real hosts and guests under faults, each guest a witness (needs root; ARGS="--losses 30", a name, ...)
