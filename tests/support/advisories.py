@@ -1,4 +1,4 @@
-"""pip-audit for where PyPI is reached by a mirror: `python advisories.py [what pip-audit takes]`, by its own interpreter.
+"""pip-audit for where PyPI is reached by a mirror: `python advisories.py [what pip-audit takes]`, with its interpreter.
 
 pip-audit asks PyPI for the document of each version, and many mirrors have only those of projects, which tell of the
 newest version. So where there is none, the project's is asked for, and stands for its newest version alone: any other
