@@ -16,12 +16,13 @@ Nothing is started or grows that has no room beside what runs here beyond what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Record, RecordPhase
-from controlplane.agent.room import no_room, room_on
+from controlplane.agent.room import amount_of, no_room, room_on
 from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
 from controlplane.model.resources import Amount, Failure, ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, detach_action
@@ -87,19 +88,19 @@ def plan(
     capacity: Amount,
     may_run: Callable[[str], bool],
     shut_down: Callable[[str], bool] = lambda _: False,
-    acting: Set[str] = frozenset(),
+    acting: Mapping[str, Step] = MappingProxyType({}),
 ) -> Plan:
     """The next step for every microVM.
 
-    may_run: under this driver there is a live lease. shut_down: it is about to end. acting: on these uids something is
-    being done since before `listing`.
+    may_run: under this driver there is a live lease. shut_down: it is about to end. acting: what is being done, or was
+    since `listing` began.
     """
     known = frozenset(drivers)
     copies = copies_of(assignments.cluster_id, listing)
     current = _current(assignments, records, copies, default_driver)
     unmanaged = _unmanaged(assignments, records, listing, default_driver)
     ours = (found.instance for each in copies.values() for found in each)
-    room = room_on(capacity, assignments.by_uid, ours, acting)
+    room = room_on(capacity, assignments.by_uid, ours, _starting(acting))
     steps: dict[str, Step] = {}
     held: dict[str, str] = {}
     refused: dict[str, Failure] = {}
@@ -278,6 +279,20 @@ def _halted(decision: _Decision, assignment: Assignment, record: Record | None, 
         asked = _with(record, shut_down=True)
         return ShutDown(assignment.uid, record.driver, MAINTENANCE, before=asked)
     return _Held(MAINTENANCE) if _lets_run(decision, instance) else decision
+
+
+def _starting(acting: Mapping[str, Step]) -> dict[str, Amount]:
+    """What a step may start, as `room_on` wants to know it."""
+    starting: dict[str, Amount] = {}
+    for uid, step in acting.items():
+        match step:
+            case Create(vm=vm) | Update(vm=vm):
+                starting[uid] = amount_of(vm.spec)
+            case SetPower() | Restart():
+                starting[uid] = Amount()
+            case _:
+                pass
+    return starting
 
 
 def _lets_run(decision: _Decision, instance: Instance | None) -> bool:

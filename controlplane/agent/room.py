@@ -3,13 +3,14 @@
 What is assigned fits: the machine saw to it when it committed. But after a restore to an older state the host may run
 microVMs of which that state knows nothing. They are reported and left alone, and they take room, which this counts:
 nothing new is offered on their account (`answers`), and what is assigned waits with its start, or with its growth,
-until there is room (`plan`). What is being ended takes room until it is gone. What runs already goes on. Only copies of
-our own cluster count; what somebody starts beside the control plane is for the host's `capacity` to leave room for.
+until there is room (`plan`). What is being ended takes room until it is gone, and what is being started takes it at
+once, whatever was decided of it since. What runs already goes on. Only copies of our own cluster count; what somebody
+starts beside the control plane is for the host's `capacity` to leave room for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controlplane.agent.assignments import Assignment
@@ -33,8 +34,11 @@ def amount_of(spec: MicroVMSpec) -> Amount:
     return Amount(microvms=1, vcpu=spec.vcpu, memory_in_mb=spec.memory_in_mb)
 
 
-def room_on(capacity: Amount, wanted: Mapping[str, Assignment], copies: Iterable[Instance], acting: Set[str]) -> Room:
-    """copies: all of our cluster, of whatever epoch. acting: on these something is being done, which may be a start.
+def room_on(
+    capacity: Amount, wanted: Mapping[str, Assignment], copies: Iterable[Instance], starting: Mapping[str, Amount]
+) -> Room:
+    """copies: all of our cluster, of whatever epoch. starting: by uid, what may be in use by now or soon, whatever
+    `copies` show of it; no amount where it is as much as the copy's size.
 
     What is in use comes first, then the growth of what runs, then the others by uid, each that still fits. Where
     nothing is in use beyond what is assigned, everything fits.
@@ -42,13 +46,13 @@ def room_on(capacity: Amount, wanted: Mapping[str, Assignment], copies: Iterable
     declared = {uid: amount_of(each.spec) for uid, each in wanted.items() if each.spec is not None}
     used: dict[str, Amount] = {}
     for copy in copies:
-        if copy.uid is not None and copy.power in _IN_USE:
+        if copy.uid is not None and (copy.power in _IN_USE or copy.uid in starting):
             used[copy.uid] = used.get(copy.uid, _NOTHING) + _size(copy, declared.get(copy.uid, _NOTHING))
+    for uid, amount in starting.items():
+        used[uid] = used.get(uid, _NOTHING) + _beyond(amount, used.get(uid, _NOTHING))
     taken = sum((_beyond(amount, declared.get(uid, _NOTHING)) for uid, amount in used.items()), _NOTHING)
     if taken == _NOTHING:
         return Room(taken, frozenset())
-    for uid in acting & declared.keys():
-        used[uid] = used.get(uid, _NOTHING) + _beyond(declared[uid], used.get(uid, _NOTHING))
     free = capacity - sum(used.values(), _NOTHING)
     waits: set[str] = set()
     for uid in sorted(declared, key=lambda uid: (uid not in used, uid)):

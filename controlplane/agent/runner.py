@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -108,10 +108,10 @@ class Runner:
         self._held: Mapping[str, str] = {}
         self._taken = Amount()
         self._failures: dict[str, tuple[Goal, Failure]] = {}
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._busy: dict[str, Step] = {}
         self._repairs: dict[str, _Repairs] = {}
-        self._touched: dict[str, int] = {}
-        """uid to the tick at which its last step ended."""
+        self._touched: dict[str, tuple[int, Step]] = {}
+        """uid to its last step, and the tick at which that ended."""
 
     @property
     def assignments(self) -> Assignments | None:
@@ -195,6 +195,8 @@ class Runner:
         stamped = await self._lister.fresh()
         standings = {name: self._lease.standing(name) for name in self._drivers}
         assignments = self._assignments  # the newest: they may have changed while we looked
+        self._touched = {uid: (tick, step) for uid, (tick, step) in self._touched.items() if tick > stamped.began}
+        unsettled = {uid: step for uid, (_, step) in self._touched.items()} | self._busy
         decided = plan(
             assignments,
             self._journal.records,
@@ -204,22 +206,20 @@ class Runner:
             capacity=self._capacity,
             may_run=lambda driver: standings.get(driver, NO_LEASE).may_run,
             shut_down=lambda driver: standings.get(driver, NO_LEASE).shut_down,
-            acting=self._busy.keys(),
+            acting=unsettled,
         )
-        unsettled = {uid for uid, tick in self._touched.items() if tick > stamped.began} | self._busy.keys()
-        self._touched = {uid: tick for uid, tick in self._touched.items() if tick > stamped.began}
-        next_s = self._start_due(group, assignments, decided, unsettled)
+        next_s = self._start_due(group, assignments, decided, unsettled.keys())
         self._held = decided.held
         self._taken = decided.taken
         self._clearer.start(group, assignments, due(assignments, self._journal.records, stamped.listing))
-        await self._publish(assignments, stamped.listing, decided, unsettled)
+        await self._publish(assignments, stamped.listing, decided, unsettled.keys())
         changes = [each.changes_in_s for each in standings.values() if each.changes_in_s is not None]
         if decided.leaseless:
             changes.append(TELL_S)
         return min([next_s, *(seconds + 0.001 for seconds in changes)])
 
     def _start_due(
-        self, group: asyncio.TaskGroup, assignments: Assignments, decided: Plan, unsettled: set[str]
+        self, group: asyncio.TaskGroup, assignments: Assignments, decided: Plan, unsettled: Set[str]
     ) -> float:
         now_s = self._clock.monotonic_s()
         wait_s = self._limits.resync_s
@@ -237,8 +237,8 @@ class Runner:
             if goal is not None and (ready_s := self._pacing.ready_at(uid, goal)) > now_s:
                 wait_s = min(wait_s, ready_s - now_s)
                 continue
-            task = group.create_task(self._act(step, goal, assignments.cluster_id))
-            self._busy[uid] = task
+            self._busy[uid] = step
+            group.create_task(self._act(step, goal, assignments.cluster_id))
         return max(wait_s, 0.001)
 
     async def _act(self, step: Step, goal: Goal | None, cluster_id: str) -> None:
@@ -259,7 +259,7 @@ class Runner:
             failure = Failure(code="DriverFailed", message=f"{type(error).__name__}: {error}"[:1024])
         finally:
             self._busy.pop(step.uid, None)
-            self._touched[step.uid] = self._lister.tick()
+            self._touched[step.uid] = self._lister.tick(), step
         self._note(step, goal, failure)
         self._wake.set()
 
@@ -280,7 +280,7 @@ class Runner:
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
-    async def _publish(self, assignments: Assignments, listing: Listing, decided: Plan, unsettled: set[str]) -> None:
+    async def _publish(self, assignments: Assignments, listing: Listing, decided: Plan, unsettled: Set[str]) -> None:
         before = self._view
         view = HostView(
             revision=assignments.revision,
@@ -300,7 +300,7 @@ class Runner:
         assignments: Assignments,
         listing: Listing,
         decided: Plan,
-        unsettled: set[str],
+        unsettled: Set[str],
         before: HostView | None,
     ) -> dict[str, Observation]:
         at_ms = self._clock.now_ms()
@@ -350,7 +350,7 @@ class Runner:
 
     @staticmethod
     def _left_behind(
-        cluster_id: str, listing: Listing, unsettled: set[str], before: HostView | None
+        cluster_id: str, listing: Listing, unsettled: Set[str], before: HostView | None
     ) -> Sequence[Leftover] | None:
         """What is being destroyed right now is left for a moment: that is no news."""
         if listing.leftovers is None or unsettled:

@@ -103,7 +103,7 @@ async def bare(store: LocalImageStore, folder: Path, accelerator: Accelerator, m
     shutil.copyfile(store.resolve("demo/root:1", None, role="disk"), folder / "root.raw")
     (folder / "seed.iso").write_bytes(seed.build({"meta-data": "instance-id: bare\nlocal-hostname: bare\n"}))
     khz = host.tsc_khz()
-    clock = f"tsc_early_khz={khz} lpj={4 * khz} " if accelerator == "tcg" else ""
+    clock = f"tsc_early_khz={khz} lpj={4 * khz} cryptomgr.notests " if accelerator == "tcg" else ""
     argv = [
         host.BINARY, "-machine", "microvm,acpi=on,pit=on",
         "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from support.agent_values import CLUSTER, assignment, instance, record
-from unit.agent.test_plan import DRIVERS, World, worlds
+from support.planned_host import DRIVERS, World, worlds
 
 from controlplane.agent.assignments import Assignment, Assignments
 from controlplane.agent.forecast import forecast

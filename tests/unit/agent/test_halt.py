@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from support.agent_values import assignment, instance, record
 from support.builders import microvm_spec
-from unit.agent.test_plan import World, lets_run, only, worlds
+from support.planned_host import World, lets_run, only, worlds
 
 from controlplane.agent.observe import observe
 from controlplane.agent.steps import Acknowledge, Forget, SetPower, ShutDown

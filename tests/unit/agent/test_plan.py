@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,175 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.agent_values import CLUSTER, assignment, instance, record
 from support.builders import microvm_spec
+from support.planned_host import World, lets_run, only, worlds
 
-from controlplane.agent.assignments import Assignment, Assignments
-from controlplane.agent.journal import Record, RecordPhase
-from controlplane.agent.plan import Found, Listing, Plan, differences, plan
-from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Step, Update
-from controlplane.model.resources import Amount, ObservedPower
+from controlplane.agent.journal import RecordPhase
+from controlplane.agent.plan import differences
+from controlplane.agent.steps import Acknowledge, Create, Destroy, Forget, Restart, SetPower, ShutDown, Update
+from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import DriftPolicy, MicroVMSpec, OnDetach, PowerState, Recovery, detach_action
-from controlplane.ports import LEASE_ENDED, Instance
-
-DRIVERS = ("qemu", "simulated")
-UIDS = ("a", "b", "c")
-
-
-@dataclass
-class World:
-    """A host of which everything is known: what is wanted, what was written down, what is there."""
-
-    wanted: dict[str, Assignment] = field(default_factory=dict)
-    records: dict[str, Record] = field(default_factory=dict)
-    there: dict[tuple[str, str | None, str | None], Instance] = field(default_factory=dict)
-    """By driver, cluster and uid: a driver holds one copy of a uid."""
-    blind: dict[str, str] = field(default_factory=dict)
-    may_run: bool = True
-    shut_down: bool = False
-    capacity: Amount = field(default_factory=lambda: Amount(vcpu=64, memory_in_mb=65536))
-    acting: frozenset[str] = frozenset()
-
-    def add(self, found: Instance, driver: str = "simulated") -> World:
-        self.there[driver, found.cluster_id, found.uid] = found
-        return self
-
-    @property
-    def listing(self) -> Listing:
-        found = [Found(driver, each) for (driver, _, _), each in self.there.items() if driver not in self.blind]
-        return Listing(found=found, blind=self.blind)
-
-    def plan(self) -> Plan:
-        wanted = Assignments(cluster_id=CLUSTER, revision=1, by_uid=self.wanted)
-        return plan(
-            wanted,
-            self.records,
-            self.listing,
-            drivers=DRIVERS,
-            default_driver="simulated",
-            capacity=self.capacity,
-            acting=self.acting,
-            may_run=lambda _: self.may_run,
-            shut_down=lambda _: self.shut_down,
-        )
-
-    def carry_out(self, step: Step, *, stop_after: int = 9) -> None:
-        """The step's effects in order, as the executor and a driver have them; a crash leaves out the later ones."""
-        for act in self._acts(step)[:stop_after]:
-            act()
-
-    def _acts(self, step: Step) -> list:
-        match step:
-            case Create() | Update():
-                acts = [lambda: self._put(step)]
-                before = [lambda: self.records.update({step.uid: step.before})] if isinstance(step, Create) else []
-                return [*before, *acts, lambda: self.records.update({step.uid: step.after})]
-            case SetPower():
-                return [
-                    lambda: self._power(step.driver, step.uid, step.power),
-                    lambda: self.records.update({step.uid: step.after}),
-                ]
-            case Restart():
-                return [
-                    lambda: self._power(step.driver, step.uid, PowerState.STOPPED),
-                    lambda: self._power(step.driver, step.uid, step.power),
-                    lambda: self.records.update({step.uid: step.after}),
-                ]
-            case ShutDown():
-                return [
-                    lambda: self.records.update({step.uid: step.before}),
-                    lambda: self._power(step.driver, step.uid, PowerState.STOPPED),
-                ]
-            case Destroy():
-                return [
-                    lambda: self.records.update({step.uid: step.before}),
-                    lambda: self.there.pop((step.driver, CLUSTER, step.uid), None),
-                    lambda: self.records.pop(step.uid),
-                ]
-            case Acknowledge():
-                return [lambda: self.records.update({step.uid: step.after})]
-            case Forget():
-                return [lambda: self.records.pop(step.uid)]
-
-    def _put(self, step: Create | Update) -> None:
-        vm = step.vm
-        self.add(
-            instance(
-                vm.uid,
-                epoch=vm.epoch,
-                generation=vm.generation,
-                power=ObservedPower(vm.spec.power_state.value),
-                vcpu=vm.spec.vcpu,
-                memory_in_mb=vm.spec.memory_in_mb,
-            ),
-            step.driver,
-        )
-
-    def _power(self, driver: str, uid: str, power: PowerState) -> None:
-        key = (driver, CLUSTER, uid)
-        self.there[key] = replace(self.there[key], power=ObservedPower(power.value))
-
-
-small = st.integers(1, 3)
-specs = st.builds(
-    microvm_spec,
-    vcpu=st.integers(1, 2),
-    power_state=st.sampled_from(PowerState),
-    drift_policy=st.sampled_from(DriftPolicy),
-    provider=st.sampled_from([None, "qemu", "simulated", "elsewhere"]),
-    recovery=st.builds(Recovery, on_detach=st.none() | st.sampled_from(OnDetach)),
-)
-assignments = st.builds(
-    lambda uid, tombstone, spec, epoch, generation, repair, restart: assignment(
-        uid,
-        tombstone=tombstone,
-        spec=spec,
-        epoch=epoch,
-        generation=generation,
-        repair_seq=repair,
-        restart_seq=restart,
-    ),
-    st.sampled_from(UIDS),
-    st.booleans(),
-    specs,
-    small,
-    small,
-    st.integers(0, 2),
-    st.integers(0, 2),
-)
-records = st.builds(
-    record,
-    st.sampled_from(UIDS),
-    epoch=small,
-    phase=st.sampled_from(RecordPhase),
-    driver=st.sampled_from(DRIVERS),
-    generation=small,
-    repair_seq=st.integers(0, 2),
-    restart_seq=st.integers(0, 2),
-    shut_down=st.booleans(),
-)
-instances = st.builds(
-    instance,
-    st.sampled_from([*UIDS, None]),
-    cluster_id=st.sampled_from([CLUSTER, CLUSTER, "theirs", None]),
-    epoch=st.none() | small,
-    generation=st.none() | small,
-    power=st.sampled_from([ObservedPower.RUNNING, ObservedPower.STOPPED, ObservedPower.PAUSED]),
-    vcpu=st.none() | st.integers(1, 2),
-    memory_in_mb=st.sampled_from([None, 128, 256]),
-    cause=st.sampled_from([None, None, LEASE_ENDED, "process exited (signal 9)"]),
-)
-
-
-@st.composite
-def worlds(draw: st.DrawFn, *, may_be_blind: bool = True) -> World:
-    blind = st.sampled_from([{}, {}, {"qemu": "no answer"}, {"simulated": "no answer"}])
-    made = World(
-        wanted={each.uid: each for each in draw(st.lists(assignments, max_size=3))},
-        records={each.uid: each for each in draw(st.lists(records, max_size=3))},
-        blind=draw(blind) if may_be_blind else {},
-    )
-    for found in draw(st.lists(instances, max_size=4)):
-        made.add(found, draw(st.sampled_from(DRIVERS)))
-    return made
+from controlplane.ports import LEASE_ENDED
 
 
 @given(worlds())
@@ -259,20 +98,6 @@ def test_carrying_out_the_plan_ends_as_wanted_whatever_is_interrupted(world: Wor
             assert wanted.spec.drift_policy is DriftPolicy.REPORT
 
 
-def lets_run(step: Step, spec: MicroVMSpec, seen: Instance | None) -> bool:
-    """Whether the guest may run guest instructions, or exist as a process, only because of the step."""
-    match step:
-        case Create() | Update():
-            return spec.power_state is not PowerState.STOPPED
-        case SetPower():
-            pauses = step.power is PowerState.PAUSED and seen is not None and seen.power is ObservedPower.RUNNING
-            return step.power is not PowerState.STOPPED and not pauses
-        case Restart():
-            return True
-        case _:
-            return False
-
-
 @given(worlds(), st.booleans())
 def test_without_a_lease_nothing_is_let_run_that_needs_one_and_all_else_is_as_with_one(
     world: World, ends: bool
@@ -306,11 +131,6 @@ def test_without_a_lease_nothing_is_let_run_that_needs_one_and_all_else_is_as_wi
         elif ends and spec is not None and detach_action(spec) is OnDetach.SHUTDOWN:
             seen = None if isinstance(step, Forget) else world.there.get((step.driver, CLUSTER, uid))
             assert not lets_run(step, spec, seen), "it would be shut down again at once"
-
-
-def only(world: World) -> Step:
-    (step,) = world.plan().steps.values()
-    return step
 
 
 def test_never_seen_is_created_with_the_default_driver() -> None:
@@ -506,76 +326,3 @@ def test_who_destroys_says_on_whose_order() -> None:
     step = only(World({"a": ordered}).add(instance()))
     assert isinstance(step, Destroy)
     assert step.reason == "tombstone: not needed (alice)"
-
-
-# -- room --------------------------------------------------------------------------------------------------------------
-
-
-def crowded(**changes: object) -> World:
-    """A host of 4 vcpu on which a lost history left 2 in use, and two microVMs of 2 vcpu are assigned."""
-    spec = microvm_spec(vcpu=2)
-    world = World({uid: assignment(uid, spec=spec) for uid in ("a", "b")}, capacity=Amount(vcpu=4, memory_in_mb=4096))
-    world.records = {"a": record("a"), "b": record("b")}
-    for uid in ("a", "b"):
-        world.add(instance(uid, vcpu=2, power=ObservedPower.STOPPED))
-    return replace(world.add(instance("lost", vcpu=2)), **changes)
-
-
-def test_what_has_no_room_beside_a_lost_history_waits() -> None:
-    decided = crowded().plan()
-    assert isinstance(decided.steps["a"], SetPower)
-    assert "b" not in decided.steps
-    assert decided.refused["b"].code == "NoRoom"
-    assert "take 2 vcpu and 128 MB of memory beyond" in decided.refused["b"].message
-    assert decided.taken == Amount(microvms=1, vcpu=2, memory_in_mb=128)
-
-
-def test_what_runs_or_is_being_started_has_its_room_before_others() -> None:
-    running = crowded()
-    running.add(instance("b", vcpu=2))
-    for world in (running, crowded(acting=frozenset({"b"}))):
-        decided = world.plan()
-        assert decided.refused.keys() == {"a"}
-
-
-@pytest.mark.parametrize(
-    "harmless",
-    [
-        instance("lost", vcpu=2, power=ObservedPower.STOPPED),
-        instance("lost", vcpu=2, cluster_id="theirs"),
-        instance("a", vcpu=2, epoch=0),
-    ],
-    ids=["stopped", "of another cluster", "an older copy of what is assigned"],
-)
-def test_only_running_copies_of_ours_take_room(harmless: Instance) -> None:
-    world = crowded()
-    del world.there["simulated", CLUSTER, "lost"]
-    assert not world.add(harmless, "qemu").plan().refused
-
-
-def test_what_runs_does_not_grow_into_what_a_lost_history_left() -> None:
-    world = crowded()
-    world.wanted["a"] = assignment("a", spec=microvm_spec(vcpu=3), generation=2)
-    world.add(instance("a", vcpu=1))
-    assert world.plan().refused["a"].code == "NoRoom"
-    del world.there["simulated", CLUSTER, "lost"]
-    assert not world.plan().refused
-
-
-@pytest.mark.parametrize(
-    ("uid", "epoch"), [("ended", 1), ("c", 2)], ids=["to be ended, and still there", "a newer copy of what is assigned"]
-)
-def test_what_runs_in_another_way_than_assigned_takes_room(uid: str, epoch: int) -> None:
-    world = crowded()
-    del world.there["simulated", CLUSTER, "lost"]
-    world.wanted.update({"ended": assignment("ended", tombstone=True), "c": assignment("c")})
-    world.add(instance(uid, vcpu=3, epoch=epoch))
-    decided = world.plan()
-    assert decided.refused.keys() >= {"b"}
-    assert decided.taken == (Amount(vcpu=2) if uid == "c" else Amount(microvms=1, vcpu=3, memory_in_mb=128))
-
-
-def test_what_a_lost_history_left_leaves_is_given_out_again() -> None:
-    world = crowded()
-    world.add(instance("lost", vcpu=2, power=ObservedPower.STOPPED))
-    assert world.plan().steps.keys() == {"a", "b"}

@@ -42,6 +42,7 @@ def test_the_whole_list() -> None:
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-sandbox", sandbox),
         *("-kernel", "/images/vmlinuz", "-initrd", "/images/initrd", "-append"),
         "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc_early_khz=2500000 lpj=10000000 "
+        "cryptomgr.notests "
         "root=/dev/vda rw ds=nocloud",
         *("-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console"),
         *("-qmp", "unix:qmp.sock,server=on,wait=off", "-qmp", "unix:operator.sock,server=on,wait=off"),
