@@ -58,7 +58,7 @@ def config(schema: Schema, **values: Any) -> Object:
 
 
 def wire(schema: Schema, value: Object | None) -> Any:
-    return write_value(schema.wire_type, value)
+    return write_value(schema.codec, value)
 
 
 def texts(diagnostics: Any) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from provider_shim.framework import plan as planning
 from provider_shim.framework.call import Call
-from provider_shim.framework.codec import CodecError, decode_json
+from provider_shim.framework.codec import CodecError
 from provider_shim.framework.diagnostics import Path, ProviderError, Report, error
 from provider_shim.framework.resource import Resource
 from provider_shim.framework.schema import Attribute, Nested, Schema
@@ -126,7 +126,7 @@ def _parse_object(raw_json: bytes) -> dict[str, Any]:
 
 def _fit(resource: Resource, raw: dict[str, Any]) -> Object:
     try:
-        return decode_json(resource.schema.wire_type, _prune(resource.schema, raw))
+        return resource.schema.codec.decode_json(_prune(resource.schema, raw))
     except CodecError as problem:
         raise error(
             f"Stored state of {resource.type_name} does not fit",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
+from provider_shim.framework.codec import Codec
 from provider_shim.framework.diagnostics import Diagnostic, Path
 from provider_shim.framework.types import ListOf, MapOf, ObjectOf, SetOf, Type, Value
 
@@ -88,7 +90,7 @@ class Block:
         return self.nested.wire_type
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Schema:
     description: str
     attributes: Mapping[str, Attribute]
@@ -100,3 +102,8 @@ class Schema:
         types: dict[str, Type] = {name: each.wire_type for name, each in self.attributes.items()}
         types.update({name: block.wire_type for name, block in self.blocks.items()})
         return ObjectOf(types)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Of what has this schema."""
+        return Codec(self.wire_type)

@@ -22,7 +22,7 @@ class ActionCalls:
 
     def validate(self, request: Message, response: Message) -> None:
         action = self._action(request.type_name)
-        config: Object = read_value(action.schema.wire_type, request.config) or {}
+        config: Object = read_value(action.schema.codec, request.config) or {}
         response.diagnostics.extend(write_diagnostics(validate(action, config).items))
 
     def plan(self, request: Message, response: Message) -> None:
@@ -33,7 +33,7 @@ class ActionCalls:
 
     def invoke(self, request: Message, _response: Message) -> Iterator[Message]:
         action = self._action(request.action_type)
-        config: Object = read_value(action.schema.wire_type, request.config) or {}
+        config: Object = read_value(action.schema.codec, request.config) or {}
         call = Call(cancel=self._provider.cancel)
         try:
             for line in action.invoke(call, config):

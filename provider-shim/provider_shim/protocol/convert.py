@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import takewhile
 from typing import Any
 
-from provider_shim.framework.codec import decode_json, decode_msgpack, encode_msgpack
+from provider_shim.framework.codec import Codec
 from provider_shim.framework.diagnostics import AttributeName, BlockName, Diagnostic, ListIndex, MapKey, Path
 from provider_shim.framework.function import Function, Parameter
 from provider_shim.framework.schema import Attribute, Block, Nested, Schema
@@ -22,15 +23,15 @@ PROVIDER_CONFIG_UNKNOWN = 2
 """Why a call is deferred, as the protocol numbers it."""
 
 
-def read_value(kind: Type, dynamic: Any) -> Value:
+def read_value(codec: Codec, dynamic: Any) -> Value:
     """A DynamicValue message as a value; an absent one is null."""
     if dynamic.json and not dynamic.msgpack:
-        return decode_json(kind, json.loads(dynamic.json))
-    return decode_msgpack(kind, dynamic.msgpack)
+        return codec.decode_json(json.loads(dynamic.json))
+    return codec.decode_msgpack(dynamic.msgpack)
 
 
-def write_value(kind: Type, value: Value) -> Any:
-    return message("DynamicValue")(msgpack=encode_msgpack(kind, value))
+def write_value(codec: Codec, value: Value) -> Any:
+    return message("DynamicValue")(msgpack=codec.encode_msgpack(value))
 
 
 def write_path(path: Path) -> Any:
@@ -130,8 +131,9 @@ def _write_type(kind: Type) -> bytes:
     return json.dumps(signature(kind)).encode()
 
 
-def identity_type(names: Iterable[str]) -> ObjectOf:
-    return ObjectOf(dict.fromkeys(names, STRING))
+@cache
+def _identity_codec(names: tuple[str, ...]) -> Codec:
+    return Codec(ObjectOf(dict.fromkeys(names, STRING)))
 
 
 def write_identity_schema(identity: Mapping[str, str]) -> Any:
@@ -150,12 +152,12 @@ def write_identity(identity: Mapping[str, str] | None) -> Any:
     """A ResourceIdentityData message, or None for "not known yet"."""
     if identity is None:
         return None
-    return message("ResourceIdentityData")(identity_data=write_value(identity_type(identity), dict(identity)))
+    return message("ResourceIdentityData")(identity_data=write_value(_identity_codec(tuple(identity)), dict(identity)))
 
 
 def read_identity(names: Iterable[str], data: Any) -> dict[str, str] | None:
     """None when absent or not wholly known."""
-    table = as_object(read_value(identity_type(names), data.identity_data))
+    table = as_object(read_value(_identity_codec(tuple(names)), data.identity_data))
     return table if table is not None and all(isinstance(part, str) for part in table.values()) else None
 
 

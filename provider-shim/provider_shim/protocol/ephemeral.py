@@ -28,20 +28,20 @@ class EphemeralCalls:
 
     def validate(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        config: Object = read_value(resource.schema.wire_type, request.config) or {}
+        config: Object = read_value(resource.schema.codec, request.config) or {}
         response.diagnostics.extend(write_diagnostics(validate(resource, config).items))
 
     def open(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        kind = resource.schema.wire_type
+        codec = resource.schema.codec
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
             response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             response.result.CopyFrom(request.config)
             return
-        config: Object = read_value(kind, request.config)
+        config: Object = read_value(codec, request.config)
         call = Call(cancel=self._provider.cancel)
         try:
-            response.result.CopyFrom(write_value(kind, resource.open(call, config)))
+            response.result.CopyFrom(write_value(codec, resource.open(call, config)))
         except ProviderError as problem:
             call.report.extend(problem.diagnostics)
         response.private = write_private(call.private)

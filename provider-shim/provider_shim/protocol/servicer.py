@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from provider_shim.framework import engine
 from provider_shim.framework.call import Call
+from provider_shim.framework.codec import Codec
 from provider_shim.framework.diagnostics import Diagnostic, ProviderError, Report, error
 from provider_shim.framework.function import FunctionError
 from provider_shim.framework.plan import refined
@@ -134,11 +135,11 @@ class Servicer:
     # -- the provider -------------------------------------------------------------------------------------------------
 
     def _validate_provider(self, request: Message, response: Message) -> None:
-        config: Object = read_value(self._provider.schema.wire_type, request.config) or {}
+        config: Object = read_value(self._provider.schema.codec, request.config) or {}
         response.diagnostics.extend(write_diagnostics(check(self._provider.schema, config)))
 
     def _configure(self, request: Message, response: Message) -> None:
-        config: Object = read_value(self._provider.schema.wire_type, request.config) or {}
+        config: Object = read_value(self._provider.schema.codec, request.config) or {}
         report = Report()
         self._provider.configure(config, report)
         response.diagnostics.extend(write_diagnostics(report.items))
@@ -151,7 +152,7 @@ class Servicer:
     def _validate_resource(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
         report = Report()
-        config: Object | None = read_value(resource.schema.wire_type, request.config)
+        config: Object | None = read_value(resource.schema.codec, request.config)
         if config is not None:
             engine.validate(resource, config, report)
             if not request.client_capabilities.write_only_attributes_allowed:
@@ -161,7 +162,7 @@ class Servicer:
     def _upgrade_state(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
         state = engine.upgrade_state(resource, request.version, request.raw_state.json)
-        response.upgraded_state.CopyFrom(write_value(resource.schema.wire_type, state))
+        response.upgraded_state.CopyFrom(write_value(resource.schema.codec, state))
 
     def _upgrade_identity(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
@@ -172,14 +173,14 @@ class Servicer:
         resource = self._resource(request.type_name)
         call = self._call(request.private)
         response.new_state.CopyFrom(request.current_state)
-        state: Object = read_value(resource.schema.wire_type, request.current_state)
+        state: Object = read_value(resource.schema.codec, request.current_state)
         new_state: Object | None
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
             response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             new_state = state
         else:
             new_state = engine.read(resource, call, state)
-        response.new_state.CopyFrom(write_value(resource.schema.wire_type, new_state))
+        response.new_state.CopyFrom(write_value(resource.schema.codec, new_state))
         response.private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))
         if new_state is not None:
@@ -187,17 +188,17 @@ class Servicer:
 
     def _plan(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        kind = resource.schema.wire_type
+        codec = resource.schema.codec
         call = self._call(request.prior_private)
-        prior: Object | None = read_value(kind, request.prior_state)
+        prior: Object | None = read_value(codec, request.prior_state)
         # A destroy is a null proposal; the configuration of a destroy may still be there.
         config: Object | None = (
-            read_value(kind, request.config) if read_value(kind, request.proposed_new_state) is not None else None
+            read_value(codec, request.config) if read_value(codec, request.proposed_new_state) is not None else None
         )
         call.config = config or {}
         plan = engine.plan(resource, call, prior, config)
         planned = None if plan.planned is None else refined(resource.schema, plan.planned)
-        response.planned_state.CopyFrom(write_value(kind, planned))
+        response.planned_state.CopyFrom(write_value(codec, planned))
         response.requires_replace.extend(write_path(path) for path in plan.replace)
         response.planned_private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))
@@ -208,19 +209,19 @@ class Servicer:
 
     def _apply(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        kind = resource.schema.wire_type
+        codec = resource.schema.codec
         call = self._call(request.planned_private)
         # What Terraform saves if a bug interrupts us: it must not forget a thing that exists.
         response.new_state.CopyFrom(request.prior_state)
-        prior: Object | None = read_value(kind, request.prior_state)
-        planned: Object | None = read_value(kind, request.planned_state)
-        call.config = read_value(kind, request.config) or {}
+        prior: Object | None = read_value(codec, request.prior_state)
+        planned: Object | None = read_value(codec, request.planned_state)
+        call.config = read_value(codec, request.config) or {}
         try:
             new_state = engine.apply(resource, call, prior, planned)
         except Exception:
-            response.new_state.CopyFrom(write_value(kind, without_unknowns(call.kept)))
+            response.new_state.CopyFrom(write_value(codec, without_unknowns(call.kept)))
             raise
-        response.new_state.CopyFrom(write_value(kind, new_state))
+        response.new_state.CopyFrom(write_value(codec, new_state))
         response.private = write_private(call.private)
         response.diagnostics.extend(write_diagnostics(call.report.items))
         if new_state is not None:
@@ -235,7 +236,7 @@ class Servicer:
         if state is None:
             return
         imported = response.imported_resources.add(type_name=resource.type_name)
-        imported.state.CopyFrom(write_value(resource.schema.wire_type, state))
+        imported.state.CopyFrom(write_value(resource.schema.codec, state))
         _write_identity(imported.identity, resource.identity_of(state))
 
     def _move(self, request: Message, response: Message) -> None:
@@ -243,34 +244,34 @@ class Servicer:
         state = engine.move_state(
             resource, request.source_type_name, request.source_provider_address, request.source_state.json
         )
-        response.target_state.CopyFrom(write_value(resource.schema.wire_type, state))
+        response.target_state.CopyFrom(write_value(resource.schema.codec, state))
         response.target_private = request.source_private
         _write_identity(response.target_identity, resource.identity_of(state))
 
     def _generate_config(self, request: Message, response: Message) -> None:
         resource = self._resource(request.type_name)
-        state: Object = read_value(resource.schema.wire_type, request.state) or {}
+        state: Object = read_value(resource.schema.codec, request.state) or {}
         config = engine.config_from_state(resource.schema, state)
-        response.config.CopyFrom(write_value(resource.schema.wire_type, config))
+        response.config.CopyFrom(write_value(resource.schema.codec, config))
 
     # -- data sources -------------------------------------------------------------------------------------------------
 
     def _validate_data_source(self, request: Message, response: Message) -> None:
         source = self._data_source(request.type_name)
-        config: Object = read_value(source.schema.wire_type, request.config) or {}
+        config: Object = read_value(source.schema.codec, request.config) or {}
         response.diagnostics.extend(write_diagnostics(check(source.schema, config)))
 
     def _read_data_source(self, request: Message, response: Message) -> None:
         source = self._data_source(request.type_name)
-        kind = source.schema.wire_type
-        config: Object = read_value(kind, request.config)
+        codec = source.schema.codec
+        config: Object = read_value(codec, request.config)
         if self._provider.deferred and request.client_capabilities.deferral_allowed:
             response.deferred.reason = PROVIDER_CONFIG_UNKNOWN
             response.state.CopyFrom(request.config)
             return
         call = self._call()
         try:
-            response.state.CopyFrom(write_value(kind, source.read(call, config)))
+            response.state.CopyFrom(write_value(codec, source.read(call, config)))
         except ProviderError as problem:
             call.report.extend(problem.diagnostics)
         response.diagnostics.extend(write_diagnostics(call.report.items))
@@ -279,18 +280,18 @@ class Servicer:
 
     def _validate_list_resource(self, request: Message, response: Message) -> None:
         schema = self._listing(request.type_name).schema
-        config: Object = read_value(schema.wire_type, request.config) or {}
+        config: Object = read_value(schema.codec, request.config) or {}
         response.diagnostics.extend(write_diagnostics(check(schema, config)))
 
     def _list_resource(self, request: Message, _response: Message) -> Iterator[Message]:
         listing = self._listing(request.type_name)
         resource = self._resource(request.type_name)
         call = self._call()
-        config: Object = read_value(listing.schema.wire_type, request.config) or {}
+        config: Object = read_value(listing.schema.codec, request.config) or {}
         for found in islice(listing.find(call, config), request.limit or None):
             event = message("ListResource.Event")(display_name=found.shown, identity=write_identity(found.identity))
             if request.include_resource_object:
-                event.resource_object.CopyFrom(write_value(resource.schema.wire_type, found.state))
+                event.resource_object.CopyFrom(write_value(resource.schema.codec, found.state))
             yield event
 
     def _get_functions(self, _request: Message, response: Message) -> None:
@@ -304,13 +305,13 @@ class Servicer:
             return
         given = [(function.parameter(index), value) for index, value in enumerate(request.arguments)]
         try:
-            answer = function.call([read_value(each.type, value) for each, value in given if each is not None])
+            answer = function.call([read_value(Codec(each.type), value) for each, value in given if each is not None])
         except FunctionError as refusal:
             response.error.text = refusal.text
             if refusal.argument is not None:
                 response.error.function_argument = refusal.argument
             return
-        response.result.CopyFrom(write_value(function.returns, answer))
+        response.result.CopyFrom(write_value(Codec(function.returns), answer))
 
 
 def _write_capabilities(response: Message) -> None:

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from provider_shim.framework.codec import CodecError, decode_json, decode_msgpack, encode_msgpack
+from provider_shim.framework.codec import Codec, CodecError
 from provider_shim.framework.types import (
     BOOL,
     DYNAMIC,
@@ -64,13 +64,13 @@ def typed(*, unknowns: bool) -> st.SearchStrategy[tuple[Type, Any]]:
 @given(typed(unknowns=True))
 def test_msgpack_there_and_back(pair: tuple[Type, Any]) -> None:
     kind, value = pair
-    assert decode_msgpack(kind, encode_msgpack(kind, value)) == value
+    assert Codec(kind).decode_msgpack(Codec(kind).encode_msgpack(value)) == value
 
 
 @given(typed(unknowns=False))
 def test_json_there_and_back(pair: tuple[Type, Any]) -> None:
     kind, value = pair
-    assert decode_json(kind, json.loads(json.dumps(value))) == value
+    assert Codec(kind).decode_json(json.loads(json.dumps(value))) == value
 
 
 @given(typed(unknowns=True))
@@ -79,7 +79,7 @@ def test_nothing_unknown_is_left_after_a_failure(pair: tuple[Type, Any]) -> None
     known = without_unknowns(value)
     assert is_wholly_known(known)
     assert (known == value) == is_wholly_known(value)
-    encode_msgpack(kind, known)
+    Codec(kind).encode_msgpack(known)
 
 
 @given(TYPES)
@@ -93,25 +93,25 @@ def test_signatures_name_types(kind: Type) -> None:
 @example(b"\x81\x01\x01")
 def test_stranger_bytes_are_refused_and_never_crash(data: bytes) -> None:
     with contextlib.suppress(CodecError):
-        decode_msgpack(ObjectOf({"a": STRING, "b": ListOf(NUMBER)}), data)
+        Codec(ObjectOf({"a": STRING, "b": ListOf(NUMBER)})).decode_msgpack(data)
 
 
 def test_unknowns_are_extension_0_and_refined_ones_are_read() -> None:
-    assert encode_msgpack(STRING, UNKNOWN) == b"\xd4\x00\x00"
+    assert Codec(STRING).encode_msgpack(UNKNOWN) == b"\xd4\x00\x00"
     refined = msgpack.packb(msgpack.ExtType(12, b"\x81\x01\xc2"))
-    assert decode_msgpack(STRING, refined) is UNKNOWN
+    assert Codec(STRING).decode_msgpack(refined) is UNKNOWN
 
 
 def test_dynamic_values_carry_their_type() -> None:
     value = {"a": [1, "x", True], "b": None}
-    assert decode_msgpack(DYNAMIC, encode_msgpack(DYNAMIC, value)) == value
-    assert decode_json(DYNAMIC, {"type": ["tuple", ["string", "bool"]], "value": ["x", True]}) == ["x", True]
+    assert Codec(DYNAMIC).decode_msgpack(Codec(DYNAMIC).encode_msgpack(value)) == value
+    assert Codec(DYNAMIC).decode_json({"type": ["tuple", ["string", "bool"]], "value": ["x", True]}) == ["x", True]
 
 
 def test_long_numbers_travel_as_text() -> None:
-    assert msgpack.unpackb(encode_msgpack(NUMBER, 2**70)) == str(2**70)
-    assert decode_msgpack(NUMBER, msgpack.packb("1.5")) == 1.5
-    assert decode_msgpack(NUMBER, msgpack.packb(3.0)) == 3
+    assert msgpack.unpackb(Codec(NUMBER).encode_msgpack(2**70)) == str(2**70)
+    assert Codec(NUMBER).decode_msgpack(msgpack.packb("1.5")) == 1.5
+    assert Codec(NUMBER).decode_msgpack(msgpack.packb(3.0)) == 3
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_long_numbers_travel_as_text() -> None:
 )
 def test_what_does_not_fit_is_refused_by_place(kind: Type, raw: Any, place: str) -> None:
     with pytest.raises(CodecError) as refused:
-        decode_json(kind, raw)
+        Codec(kind).decode_json(raw)
     assert str(refused.value).startswith(f"{place}:")

@@ -45,7 +45,7 @@ def apply(ask: Ask, written: Object, prior: Object | None = None, private: bytes
         config=wire(SCHEMA, written),
     )
     assert texts(answer.diagnostics) == []
-    return read_value(SCHEMA.wire_type, answer.new_state), answer.private
+    return read_value(SCHEMA.codec, answer.new_state), answer.private
 
 
 def test_what_is_write_only_reaches_the_provider_and_no_state(ask: Ask) -> None:
@@ -88,7 +88,7 @@ def test_blocks_of_every_kind_are_planned_with_their_defaults(ask: Ask) -> None:
     (refused,) = ask("ValidateResourceConfig", **KIND, config=wire(SCHEMA, bad)).diagnostics
     assert "rule[1].port" in refused.summary
     unknown = plan(ask, thing(rule=UNKNOWN))
-    assert read_value(SCHEMA.wire_type, unknown.planned_state)["rule"] is UNKNOWN, "a dynamic block"
+    assert read_value(SCHEMA.codec, unknown.planned_state)["rule"] is UNKNOWN, "a dynamic block"
     shown = {
         each.type_name: each.nesting
         for each in ask("GetProviderSchema").resource_schemas[Thing.type_name].block.block_types
@@ -113,11 +113,11 @@ def test_state_of_another_type_and_of_an_older_version_is_taken_over(ask: Ask) -
     raw = {"output": {"value": "a", "type": "string"}, "id": "0", "input": None, "triggers_replace": None}
     moving = {"source_type_name": "terraform_data", "target_type_name": Thing.type_name}
     moved = ask("MoveResourceState", **moving, source_state={"json": json.dumps(raw).encode()})
-    assert read_value(SCHEMA.wire_type, moved.target_state)["name"] == "a"
+    assert read_value(SCHEMA.codec, moved.target_state)["name"] == "a"
     assert msgpack.unpackb(moved.target_identity.identity_data.msgpack) == {"name": "a"}
     older = {"json": json.dumps({"title": "a", "id": "a"}).encode()}
     upgraded = ask("UpgradeResourceState", **KIND, version=0, raw_state=older).upgraded_state
-    assert read_value(SCHEMA.wire_type, upgraded) == {**config(SCHEMA), "id": "a", "name": "a"}
+    assert read_value(SCHEMA.codec, upgraded) == {**config(SCHEMA), "id": "a", "name": "a"}
 
 
 def test_a_stop_reaches_a_create_and_what_is_half_made_is_kept(ask: Ask) -> None:
@@ -129,7 +129,7 @@ def test_a_stop_reaches_a_create_and_what_is_half_made_is_kept(ask: Ask) -> None
     answer = ask("ApplyResourceChange", **KIND, **call)
     timer.join()
     assert "Interrupted It is half made." in texts(answer.diagnostics)
-    assert read_value(SCHEMA.wire_type, answer.new_state)["id"] == "slow"
+    assert read_value(SCHEMA.codec, answer.new_state)["id"] == "slow"
 
 
 def test_reads_wait_for_a_provider_that_is_not_known_yet_where_terraform_allows_it(ask: Ask) -> None:

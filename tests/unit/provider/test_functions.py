@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from provider_shim.framework.codec import Codec
 from provider_shim.framework.function import Function, FunctionError
 from provider_shim.framework.types import STRING
 from provider_shim.protocol.convert import read_value, write_value
@@ -122,7 +123,7 @@ def test_merging_in_steps_is_merging_at_once(values: list[dict[str, Any]]) -> No
 
 def call(name: str, *arguments: str) -> Any:
     response = message("CallFunction.Response")()
-    given = [write_value(STRING, each) for each in arguments]
+    given = [write_value(Codec(STRING), each) for each in arguments]
     Servicer(FlintlockProvider()).handlers()["CallFunction"](
         message("CallFunction.Request")(name=name, arguments=given), response
     )
@@ -142,7 +143,7 @@ def test_functions_are_published_with_their_types() -> None:
 
 def test_an_answer_and_a_refusal() -> None:
     function = MemoryInMb()
-    assert read_value(function.returns, call("memory_in_mb", "1Gi").result) == 1024
+    assert read_value(Codec(function.returns), call("memory_in_mb", "1Gi").result) == 1024
     refused = call("cloud_init_merge", document(a=1), document(b=2), "nonsense").error
     assert (refused.text, refused.function_argument) == ("the first line must be #cloud-config", 2)
     unknown = call("nonsense").error

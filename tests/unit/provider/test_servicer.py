@@ -20,7 +20,7 @@ from provider_shim.resources.namespace import NamespaceResource
 from provider_shim.resources.provider import FlintlockProvider
 from support.plugin import Ask, channel_of, served, texts
 
-KIND = NamespaceResource.schema.wire_type
+CODEC = NamespaceResource.schema.codec
 NOTHING: Object = dict.fromkeys((*NamespaceResource.schema.attributes, *NamespaceResource.schema.blocks))
 
 
@@ -95,7 +95,7 @@ def test_a_bug_is_a_diagnostic_with_a_correlation_id(ask: Ask, capfd: pytest.Cap
 
 
 def test_an_apply_that_meets_a_bug_keeps_the_prior_state(ask: Ask) -> None:
-    prior = write_value(KIND, {**NOTHING, "name": "demo", "id": "demo", "uid": "u"})
+    prior = write_value(CODEC, {**NOTHING, "name": "demo", "id": "demo", "uid": "u"})
     answer = ask(
         "ApplyResourceChange",
         type_name="flintlock_namespace",
@@ -107,10 +107,10 @@ def test_an_apply_that_meets_a_bug_keeps_the_prior_state(ask: Ask) -> None:
 
 
 def test_a_large_message_passes(ask: Ask) -> None:
-    kind = MicroVMResource.schema.wire_type
+    codec = MicroVMResource.schema.codec
     state: Object = dict.fromkeys((*MicroVMResource.schema.attributes, *MicroVMResource.schema.blocks))
     state["metadata"] = {"user-data": "x" * (6 * 1024 * 1024)}
-    answer = ask("ValidateResourceConfig", type_name="flintlock_microvm", config=write_value(kind, state))
+    answer = ask("ValidateResourceConfig", type_name="flintlock_microvm", config=write_value(codec, state))
     assert not answer.diagnostics
 
 
@@ -119,11 +119,11 @@ def test_plan_of_a_create_an_update_and_a_destroy(ask: Ask) -> None:
     created = ask(
         "PlanResourceChange",
         type_name="flintlock_namespace",
-        prior_state=write_value(KIND, None),
-        proposed_new_state=write_value(KIND, config),
-        config=write_value(KIND, config),
+        prior_state=write_value(CODEC, None),
+        proposed_new_state=write_value(CODEC, config),
+        config=write_value(CODEC, config),
     )
-    planned = read_value(KIND, created.planned_state)
+    planned = read_value(CODEC, created.planned_state)
     assert (planned["id"], planned["uid"], planned["name"]) == (UNKNOWN, UNKNOWN, "demo")
 
     prior = {**config, "id": "demo", "uid": "u"}
@@ -131,9 +131,9 @@ def test_plan_of_a_create_an_update_and_a_destroy(ask: Ask) -> None:
     replaced = ask(
         "PlanResourceChange",
         type_name="flintlock_namespace",
-        prior_state=write_value(KIND, prior),
-        proposed_new_state=write_value(KIND, {**prior, "name": "other"}),
-        config=write_value(KIND, renamed),
+        prior_state=write_value(CODEC, prior),
+        proposed_new_state=write_value(CODEC, {**prior, "name": "other"}),
+        config=write_value(CODEC, renamed),
         prior_private=b'{"kept":1}',
     )
     assert [step.attribute_name for path in replaced.requires_replace for step in path.steps] == ["name"]
@@ -142,17 +142,17 @@ def test_plan_of_a_create_an_update_and_a_destroy(ask: Ask) -> None:
     gone = ask(
         "PlanResourceChange",
         type_name="flintlock_namespace",
-        prior_state=write_value(KIND, prior),
-        proposed_new_state=write_value(KIND, None),
-        config=write_value(KIND, config),
+        prior_state=write_value(CODEC, prior),
+        proposed_new_state=write_value(CODEC, None),
+        config=write_value(CODEC, config),
     )
-    assert read_value(KIND, gone.planned_state) is None
+    assert read_value(CODEC, gone.planned_state) is None
 
 
 def test_state_is_upgraded_from_any_older_shape_and_not_from_a_newer_one(ask: Ask) -> None:
     raw = json.dumps({"name": "demo", "id": "demo", "left_over": {"a": 1}}).encode()
     answer = ask("UpgradeResourceState", type_name="flintlock_namespace", version=0, raw_state={"json": raw})
-    assert read_value(KIND, answer.upgraded_state) == {**NOTHING, "name": "demo", "id": "demo"}
+    assert read_value(CODEC, answer.upgraded_state) == {**NOTHING, "name": "demo", "id": "demo"}
     newer = ask("UpgradeResourceState", type_name="flintlock_namespace", version=7, raw_state={"json": raw})
     assert "newer provider" in texts(newer.diagnostics)[0]
     broken = ask("UpgradeResourceState", type_name="flintlock_namespace", raw_state={"json": b"{"})
@@ -163,7 +163,7 @@ def test_state_moves_between_addresses_but_not_between_kinds(ask: Ask) -> None:
     raw = json.dumps({"name": "demo", "id": "demo", "uid": "u"}).encode()
     fields = {"target_type_name": "flintlock_namespace", "source_state": {"json": raw}}
     moved = ask("MoveResourceState", source_type_name="flintlock_namespace", **fields)
-    assert read_value(KIND, moved.target_state)["uid"] == "u"
+    assert read_value(CODEC, moved.target_state)["uid"] == "u"
     refused = ask("MoveResourceState", source_type_name="null_resource", **fields)
     assert "cannot take over null_resource" in texts(refused.diagnostics)[0]
 

@@ -46,7 +46,7 @@ def create(ask: Ask) -> tuple[Object | None, list[str]]:
     of = {"type_name": "flintlock_microvm", "prior_state": wire(SCHEMA, None), "config": written}
     planned = ask("PlanResourceChange", **of, proposed_new_state=written)
     answer = ask("ApplyResourceChange", **of, planned_state=planned.planned_state)
-    return read_value(SCHEMA.wire_type, answer.new_state), texts(answer.diagnostics)
+    return read_value(SCHEMA.codec, answer.new_state), texts(answer.diagnostics)
 
 
 def test_a_wait_ends_at_once_and_what_was_declared_is_kept(api: FakeApi, ask: Ask) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from provider_shim.client import ApiError, CancelledError, UnreachableError, segment
 from provider_shim.framework.call import Call
-from provider_shim.framework.codec import CodecError, encode_msgpack
+from provider_shim.framework.codec import CodecError
 from provider_shim.framework.diagnostics import Report, attribute, error
 from provider_shim.framework.plan import changed, replacements
 from provider_shim.framework.schema import Attribute, Schema
@@ -148,7 +148,7 @@ class MicroVMResource(DeclaredResource):
 
     def _fits(self, shown: dict[str, Any]) -> bool:
         try:
-            encode_msgpack(self.schema.wire_type, self.translation.merge({}, shown))
+            self.schema.codec.encode_msgpack(self.translation.merge({}, shown))
         except (CodecError, AttributeError, TypeError):
             return False
         return True
