@@ -21,12 +21,13 @@ from controlplane.machine.apply import apply
 from controlplane.machine.outcome import Applied, Change, Code, Outcome, Rejected
 from controlplane.machine.state import State
 from controlplane.model.commands import Command, Declaration, DeclareMicroVM, DeclareMicroVMGroup, Place, seal
+from controlplane.model.commands.versions import version_needed
 from controlplane.model.credentials import Sealed
 from controlplane.model.resources import Bid, MicroVM, MicroVMPhase
 from controlplane.model.secrets import DataKey
 from controlplane.model.spec import Effect
 from controlplane.model.types import replace
-from controlplane.ports import BidRequestItem, HostUnreachableError
+from controlplane.ports import BidRequestItem, HostUnreachableError, UpgradePendingError
 
 _NO_KEY = Sealed(key_id="", wrapped="", box="")
 _OUTCOMES: dict[Change, Literal["create", "update", "none"]] = {
@@ -37,7 +38,14 @@ _OUTCOMES: dict[Change, Literal["create", "update", "none"]] = {
 
 
 def rehearse(services: Services, actor: Principal, state: State, command: Command) -> tuple[State, Outcome]:
-    """The state and the outcome that `command` would lead to from `state`."""
+    """The state and the outcome that `command` would lead to from `state`. Raises UpgradePendingError, as proposing it
+    would.
+    """
+    if (needed := version_needed(command)) > state.machine_version:
+        raise UpgradePendingError(
+            f"this needs machine version {needed}, and the cluster is at {state.machine_version} until every node runs "
+            f"a build that knows it"
+        )
     envelope = seal(command, id=services.ids.new(), at=services.clock.now_ms(), actor=actor.name)
     after, outcome, _ = apply(state, envelope, index=0, term=0)
     return after, outcome

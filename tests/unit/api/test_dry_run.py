@@ -8,6 +8,8 @@ import pytest
 from support.builders import agent_connected, declare_host
 from unit.api.rig import SPEC, Rig
 
+from controlplane.model.commands import DeclareNamespace, versions
+
 VM = "/namespaces/demo/microvms/web"
 DRY = {"dry_run": "true"}
 
@@ -143,3 +145,18 @@ def test_a_large_group_is_looked_at_in_part_and_one_that_is_there_not_at_all(api
     assert members["hosts"] == [{"host": "h1", "members": 64}]
     assert dry(api, group(0), GROUP)["members"]["missing"] == 0
     assert dry(api, SPEC)["members"] is None
+
+
+@pytest.mark.parametrize("atomic", [None, True, False], ids=["alone", "together", "each"])
+def test_what_not_every_node_can_read_yet_is_refused_as_the_write_would_be(
+    api: Rig, monkeypatch: pytest.MonkeyPatch, atomic: bool | None
+) -> None:
+    monkeypatch.setitem(versions.SINCE, DeclareNamespace, versions.MACHINE_VERSION + 1)
+    if atomic is None:
+        answer = api.put("/namespaces/new", {"spec": {}}, params=DRY)
+    else:
+        resources = [{"kind": "Namespace", "name": "new", "spec": {}}]
+        answer = api.post("/apply", {"resources": resources, "atomic": atomic}, params=DRY)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["code"] == "upgrade_pending"
+    assert "every node runs a build" in answer.json()["detail"]
