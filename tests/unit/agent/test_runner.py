@@ -9,19 +9,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from support.agent_values import assignment
 from support.leases import NoLease
 
-from controlplane.agent.assignments import Assignment, Assignments
+from controlplane.agent.assignments import Assignment, Assignments, definition
 from controlplane.agent.journal import Journal
 from controlplane.agent.pacing import Backoff, Pacing
 from controlplane.agent.runner import Runner, RunnerLimits
 from controlplane.drivers.simulated import SimulatedDriver
 from controlplane.model.resources import Amount, ObservedPower
 from controlplane.model.spec import PowerState
-from controlplane.ports import DriverError, Instance
+from controlplane.ports import DriverError, Instance, VMDefinition
 from controlplane.system import SystemClock
 
 WAIT_S = 10.0
@@ -33,13 +33,15 @@ def assigned(*wanted: Assignment, revision: int = 1) -> Assignments:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, driver: SimulatedDriver, *, limits: RunnerLimits = LIMITS) -> AsyncIterator[Runner]:
+async def running(
+    directory: Path, driver: SimulatedDriver, *, limits: RunnerLimits = LIMITS, vcpu: int = 64
+) -> AsyncIterator[Runner]:
     await driver.start()
     runner = Runner(
         host="h1",
         drivers={"simulated": driver},
         default_driver="simulated",
-        capacity=Amount(vcpu=64, memory_in_mb=65536),
+        capacity=Amount(vcpu=vcpu, memory_in_mb=65536),
         journal=Journal.open(directory / "journal"),
         clock=SystemClock(),
         pacing=Pacing(Backoff(base_s=0.05, cap_s=0.4, permanent_s=0.4), random.Random(1)),
@@ -201,6 +203,48 @@ async def test_a_listing_from_before_an_action_says_nothing_of_it(tmp_path: Path
                 view = await runner.next_view(view)
                 shown += [seen.power for seen in view.observed.values()]
     assert ObservedPower.ABSENT not in shown
+
+
+async def test_what_was_started_since_the_listing_began_takes_its_room(tmp_path: Path) -> None:
+    """As above; meanwhile another one is assigned, for which there is room in the old listing alone."""
+
+    class Racing(SimulatedDriver):
+        listed = asyncio.Event()
+        acted = asyncio.Event()
+        slow = False
+        started: ClassVar[list[str]] = []
+
+        async def list(self) -> Sequence[Instance]:
+            before = await super().list()
+            if self.slow and not self.acted.is_set():
+                self.listed.set()
+                await self.acted.wait()
+                await asyncio.sleep(0.05)
+            return before
+
+        async def create(self, vm: VMDefinition) -> None:
+            self.started.append(vm.uid)
+            if vm.uid != "z" or self.acted.is_set():
+                return await super().create(vm)
+            self.slow = True
+            runner.assign(assigned(assignment("a"), assignment("z"), revision=2))
+            await self.listed.wait()
+            await super().create(vm)
+            self.acted.set()
+            raise DriverError("Interrupted", "it happened, and the answer was lost")
+
+    driver = Racing(tmp_path / "driver")
+    async with running(tmp_path, driver, vcpu=2) as runner:
+        await driver.create(definition("test", assignment("lost")))
+        runner.assign(assigned(assignment("z")))
+
+        def waits_for_room() -> bool:
+            seen = runner.view.observed if runner.view is not None else {}
+            failures = {uid: each.failure and each.failure.code for uid, each in seen.items()}
+            return failures == {"a": "NoRoom", "z": None}
+
+        await reaches(runner, waits_for_room)
+    assert "a" not in driver.started
 
 
 async def test_without_assignments_nothing_is_done(tmp_path: Path) -> None:
