@@ -86,6 +86,14 @@ def _schedulable(resource: Json, _now_ms: int) -> str:
     return "yes" if availability == "open" else availability.replace("_", " ")
 
 
+def _last_seen(resource: Json, now_ms: int) -> str:
+    """Of a host that is heard, the API knows no time: its heartbeats are in no log."""
+    conditions = objects(resource, "status", "conditions")
+    if any(each.get("type") == "Connected" and each.get("status") == "true" for each in conditions):
+        return "now"
+    return age(dig(resource, "status", "last_seen_at"), now_ms)
+
+
 def _reprovision(resource: Json, _now_ms: int) -> str:
     return "yes" if dig(resource, "status", "ready_for_reprovisioning") else "no"
 
@@ -142,7 +150,7 @@ HOST = [
     Column("MICROVMS", at("status", "allocated", "microvms")),
     Column("VCPU", _used("vcpu")),
     Column("MEMORY-MB", _used("memory_in_mb")),
-    Column("LAST-SEEN", _age_of("status", "last_seen_at")),
+    Column("LAST-SEEN", _last_seen),
     Column("REASON", _reason),
     Column("ORDERS", lambda host, _: str(len(dig(host, "status", "stale") or [])), wide=True),
     Column("LEASE-S", at("status", "lease_ttl_s"), wide=True),

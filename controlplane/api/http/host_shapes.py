@@ -129,7 +129,9 @@ class HostStatus(Shape):
         description="What its agent found of microVMs that are gone; null while it has not told."
     )
     connected_to: str | None = Field(description="Node that the agent's session is at.")
-    last_seen_at: Timestamp | None
+    last_seen_at: Timestamp | None = Field(
+        description="When its agent was last heard; while it is heard, since when its session stands."
+    )
     reason: str = Field(description="Why it is suspect, detached or fenced; else empty.")
     confirmed_by: str | None = Field(description="The operator who confirmed that it is off.")
     lease_ttl_s: float | None = Field(description="The longest lease that it may hold; null where there are none.")

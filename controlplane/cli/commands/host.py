@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, cast
 
 import typer
@@ -20,6 +21,9 @@ What their microVMs' policies allow is then restarted elsewhere at once, also wh
 also while the breaker is open. Nothing checks it: on a host that runs after all, there will be two of each."""
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the host, as its certificate has it.")]
+NamesArgument = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="Names of the hosts, as their certificates have them.")
+]
 
 app = resources.cluster_wide(
     resources.HOST,
@@ -28,7 +32,7 @@ app = resources.cluster_wide(
 \b
 Examples:
   flintctl host list                       capacity, and agents that wait to be admitted
-  flintctl host admit h4 --set rack=b      let an agent in
+  flintctl host admit h4 h5 --set rack=b   let agents in
   flintctl host cordon h4                  what runs stays, nothing new comes
   flintctl host drain h4                   what may run elsewhere is moved there
   flintctl host maintenance h4             as drain, and the rest is shut down meanwhile
@@ -43,30 +47,33 @@ host_evacuation.add_to(app)
 @app.command()
 def admit(
     ctx: typer.Context,
-    name: NameArgument,
+    names: NamesArgument,
     labels: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Label for the host; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Label for each of them; may be repeated.")
     ] = None,
 ) -> None:
-    """Declare a host, so that its agent is given work."""
+    """Declare hosts, so that their agents are given work."""
     pairs = dict(label.split("=", 1) for label in resources.check_labels(labels))
-    client, path = options.client(ctx), _path(name)
-    if client.find(path) is not None:
-        raise CliError(f"host {name} is admitted already", hint=f"flintctl host show {name}")
-    client.request("PUT", path, body={"labels": pairs, "spec": {"schedulable": True}}, headers={"If-None-Match": "*"})
-    print(f"host {name}: admitted")
+    client = options.client(ctx)
+    for name in names:
+        if client.find(_path(name)) is not None:
+            raise CliError(f"host {name} is admitted already", hint=f"flintctl host show {name}")
+    body: Json = {"labels": pairs, "spec": {"schedulable": True}}
+    for name in names:
+        client.request("PUT", _path(name), body=body, headers={"If-None-Match": "*"})
+        print(f"host {name}: admitted")
 
 
 @app.command()
-def cordon(ctx: typer.Context, name: NameArgument) -> None:
+def cordon(ctx: typer.Context, names: NamesArgument) -> None:
     """Keep new microVMs away; what runs there stays."""
-    _act(options.client(ctx), name, "cordon")
+    _act(options.client(ctx), names, "cordon")
 
 
 @app.command()
-def uncordon(ctx: typer.Context, name: NameArgument) -> None:
+def uncordon(ctx: typer.Context, names: NamesArgument) -> None:
     """Let new microVMs come again; ends a drain or a maintenance: what has left stays where it is."""
-    _act(options.client(ctx), name, "uncordon")
+    _act(options.client(ctx), names, "uncordon")
 
 
 @app.command()
@@ -98,7 +105,7 @@ def confirm_fenced(
 ) -> None:
     """Say that lost hosts are certainly off, so that their microVMs are restarted elsewhere."""
     client, now_ms = options.client(ctx), options.now_ms()
-    # All are read before any is confirmed: a mistyped name must not leave half of it done.
+    # As in `_act`.
     hosts = [client.get(_path(name)).body for name in names]
     typer.echo(_OFF, err=True)
     for name, host in zip(names, hosts, strict=True):
@@ -116,10 +123,12 @@ def confirm_fenced(
         )
 
 
-def _act(client: Client, name: str, action: str) -> None:
-    before = client.get(_path(name)).body
-    after = client.request("POST", f"{_path(name)}/actions/{action}").body
-    print(f"host {name}: {action}ed" + (" already" if after["revision"] == before["revision"] else ""))
+def _act(client: Client, names: Sequence[str], action: str) -> None:
+    # All are read before anything is done: a mistyped name must not leave half of it done.
+    before = {name: client.get(_path(name)).body for name in names}
+    for name in names:
+        after = client.request("POST", f"{_path(name)}/actions/{action}").body
+        print(f"host {name}: {action}ed" + (" already" if after["revision"] == before[name]["revision"] else ""))
 
 
 def _path(name: str) -> str:

@@ -158,7 +158,9 @@ class HostsSource(ConnectedSource):
         "reason": observed("string", "Why it is suspect, detached or fenced."),
         "confirmed_by": observed("string", "The operator who confirmed that it is off."),
         "connected_to": observed("string", "Node that its agent is connected to."),
-        "last_seen_at": observed("string", "When its agent was last heard."),
+        "last_seen_at": observed(
+            "string", "When its agent was last heard; while it is heard, since when its session stands."
+        ),
         "driver": observed("string", "Driver it uses by default."),
         "drivers": observed("strings", "Drivers it offers."),
         "simulated": observed("bool", "Whether its microVMs are simulated."),

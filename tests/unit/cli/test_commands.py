@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.builders import agent_connected, failure, observation, place, report
+from support.builders import agent_connected, failure, observation, place, report, suspected
 from unit.api.rig import SPEC, Rig, eventually
 
 from controlplane.model.resources import ObservedPower
@@ -151,6 +151,27 @@ def test_hosts_are_admitted_and_cordoned(cli: Cli, api: Rig) -> None:
     assert api.replica.state.hosts["h9"].meta.labels == {"rack": "b"}
     assert cli("host", "uncordon", "h9").code == 0
     assert cli("host", "uncordon", "h9").out == "host h9: uncordoned already\n"
+
+
+def test_several_hosts_are_named_at_once_and_a_mistyped_name_changes_nothing(cli: Cli, api: Rig) -> None:
+    for name in ("h8", "h9"):
+        api.do(agent_connected(name))
+    assert cli("host", "admit", "h8", "h9", "--set", "rack=b").out == "host h8: admitted\nhost h9: admitted\n"
+    assert "h8 is admitted already" in cli("host", "admit", "h7", "h8").err
+    assert "h7" not in api.replica.state.hosts
+    assert cli("host", "cordon", "h8", "h9", "h6").code == 1
+    assert all(api.replica.state.hosts[name].spec.schedulable for name in ("h8", "h9"))
+    assert cli("host", "cordon", "h8", "h9").out == "host h8: cordoned\nhost h9: cordoned\n"
+
+
+def test_a_host_that_is_heard_is_seen_now_however_old_its_session_is(cli: Cli, running: Rig) -> None:
+    def last_seen() -> str:
+        header, row = cli("host", "list").out.splitlines()
+        return row[header.index("LAST-SEEN") :].split()[0]
+
+    assert last_seen() == "now"
+    running.do(suspected("h1"))
+    assert last_seen() == "0s"
 
 
 def test_cluster_status(cli: Cli, running: Rig) -> None:
