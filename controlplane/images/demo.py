@@ -59,7 +59,7 @@ def add_demo_images(store: LocalImageStore) -> DemoImages:
         initrd.write_bytes(build_initrd(kernel))
         root = Path(folder) / "root.ext4"
         build_root(root)
-        version = kernel.release
+        version = kernel.tag
         store.add("demo/kernel", {"vmlinuz": kernel.image}, {"kernel": "vmlinuz"}, source=source)
         store.add(f"demo/kernel:{version}", {"vmlinuz": kernel.image}, {"kernel": "vmlinuz"}, source=source)
         store.add(f"demo/initrd:{version}", {"initrd": initrd}, {"initrd": "initrd"}, source=source)

@@ -34,6 +34,11 @@ class HostKernel:
         match = re.match(r"\d+\.\d+", self.release)
         return match.group() if match else self.release
 
+    @property
+    def tag(self) -> str:
+        """`release` as the tag of an image, which holds no `+`, as in `6.12.117+deb13-cloud-amd64`."""
+        return re.sub(r"[^A-Za-z0-9._-]", "_", self.release)
+
 
 @dataclass(frozen=True, slots=True)
 class Module:

@@ -24,7 +24,7 @@ variable "microvms" {
 variable "kernel_image" {
   description = "Image of the kernel; `flintctl image list` shows what a host has."
   type        = string
-  default     = "demo/kernel:6.1"
+  default     = "demo/kernel"
 }
 
 variable "initrd_image" {

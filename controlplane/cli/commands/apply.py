@@ -58,7 +58,7 @@ def apply(
       kind: MicroVM
       name: web-a
       namespace: demo
-      spec: {vcpu: 1, memory_in_mb: 128, kernel: {image: "demo/kernel:6.1"}, initrd: {image: "demo/initrd:1"}}
+      spec: {vcpu: 1, memory_in_mb: 128, kernel: {image: "demo/kernel"}, initrd: {image: "demo/initrd:1"}}
     """
     if wait_for not in _WAIT_TARGETS:
         raise typer.BadParameter(f"{wait_for!r} is not one of {', '.join(_WAIT_TARGETS)}", param_hint="--wait-for")

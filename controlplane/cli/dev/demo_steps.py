@@ -44,20 +44,8 @@ def _microvms(*, added: bool = False) -> str:
     return json.dumps(declared)
 
 
-def _variables(world: World, *, added: bool = False) -> list[str]:
-    variables = {"microvms": _microvms(added=added)}
-    if world.real:
-        variables["kernel_image"] = _kernel_image(world)
-    return [f"-var={name}={value}" for name, value in variables.items()]
-
-
-def _kernel_image(world: World) -> str:
-    """The demo kernel's short tag is its series, which differs between distributions."""
-    from controlplane.images.store import LocalImageStore
-
-    manifests = LocalImageStore(world.cluster.layout.images).list()
-    kernels = [manifest.reference for manifest in manifests if manifest.name == "demo/kernel"]
-    return min(kernels, key=len)
+def _variables(*, added: bool = False) -> list[str]:
+    return [f"-var=microvms={_microvms(added=added)}"]
 
 
 def init(world: World) -> str:
@@ -67,7 +55,7 @@ def init(world: World) -> str:
 
 
 def apply(world: World) -> str:
-    world.terraform.apply(*_variables(world), watch=world.progress.moving)
+    world.terraform.apply(*_variables(), watch=world.progress.moving)
     microvms = world.microvms()
     expect(len(microvms) == COUNT, f"{len(microvms)} microVMs are declared instead of {COUNT}")
     for microvm in microvms:
@@ -100,7 +88,7 @@ def consoles(world: World) -> str:
 
 def plan_is_empty(world: World) -> str:
     for extra in ((), ("-refresh=false",)):
-        plan = world.terraform.plan_exit_code(*_variables(world), *extra)
+        plan = world.terraform.plan_exit_code(*_variables(), *extra)
         expect(plan.exit_code == 0, f"terraform plan {' '.join(extra)} after apply is not empty:\n{plan.output}")
     world.flintctl("drift", "--detailed-exitcode", expect_code=0)
     return "with and without refresh; flintctl drift: nothing"
@@ -123,7 +111,7 @@ def reported_drift(world: World) -> str:
         f"flintctl drift does not name the field:\n{shown}",
     )
     world.progress.say("".join(f"    {line}\n" for line in shown.splitlines()[:2]).rstrip())
-    plan = world.terraform.plan_exit_code(*_variables(world))
+    plan = world.terraform.plan_exit_code(*_variables())
     expect(plan.exit_code == 2, "terraform plan -detailed-exitcode did not answer 2")
     expect(
         'flintlock_microvm.web["b"]' in plan.output and "power_state" in plan.output,
@@ -136,9 +124,9 @@ def reported_drift(world: World) -> str:
 
 
 def apply_repairs(world: World) -> str:
-    world.terraform.apply(*_variables(world), watch=world.progress.moving)
+    world.terraform.apply(*_variables(), watch=world.progress.moving)
     world.await_healthy(REPORTED, timeout_s=HEAL_S)
-    plan = world.terraform.plan_exit_code(*_variables(world))
+    plan = world.terraform.plan_exit_code(*_variables())
     expect(plan.exit_code == 0, f"the plan after the repair is not empty:\n{plan.output}")
     return f"{REPORTED} runs again, the plan is empty"
 
@@ -168,7 +156,7 @@ def leader_killed(world: World) -> str:
 
     new = world.await_(elected, "another leader", timeout_s=FAILOVER_S)
     failover_s = time.monotonic() - killed_at
-    world.terraform.apply(*_variables(world, added=True), watch=world.progress.moving)
+    world.terraform.apply(*_variables(added=True), watch=world.progress.moving)
     microvm = world.microvm(ADDED)
     expect(
         dig(microvm, "status", "ready") is True and world.runs(microvm), f"{ADDED} does not run after the second apply"
@@ -184,7 +172,7 @@ def node_returns(world: World) -> str:
 
 
 def destroy(world: World) -> str:
-    world.terraform.destroy(*_variables(world, added=True), watch=world.progress.moving)
+    world.terraform.destroy(*_variables(added=True), watch=world.progress.moving)
     expect(not world.microvms(), "the API still lists microVMs")
     declared = [host for host in objects(world.client.get("/hosts").body, "items") if host.get("declared") is not False]
     expect(not declared, f"hosts are still declared: {', '.join(text(host.get('name')) for host in declared)}")

@@ -8,7 +8,7 @@ data "flintlock_placement" "more" {
       template = {
         vcpu         = 2
         memory_in_mb = 1024
-        kernel       = { image = "demo/kernel:6.1" }
+        kernel       = { image = "demo/kernel" }
       }
       spread = { by = "host", max_per = 1 }
     }

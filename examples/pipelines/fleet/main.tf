@@ -30,7 +30,7 @@ resource "flintlock_microvm" "web" {
   labels       = { app = "web", team = "web" }
   vcpu         = 1
   memory_in_mb = 128
-  kernel       = { image = "demo/kernel:6.1" }
+  kernel       = { image = "demo/kernel" }
   initrd       = { image = "demo/initrd:1" }
   wait_for     = "ready"
 

@@ -10,7 +10,7 @@ resource "flintlock_microvm_group" "web" {
   template = {
     vcpu         = 1
     memory_in_mb = 128
-    kernel       = { image = "demo/kernel:6.1" }
+    kernel       = { image = "demo/kernel" }
     initrd       = { image = "demo/initrd:1" }
   }
   spread  = { by = "host" }

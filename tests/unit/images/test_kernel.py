@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.images.kernel import HostKernel, find_kernel, load_order
+from controlplane.images.names import parse_reference
 from controlplane.ports import DriverError
 
 
@@ -29,13 +30,26 @@ def test_the_newest_cloud_kernel_with_modules_wins(tmp_path: Path) -> None:
         install(tmp_path, release)
     install(tmp_path, "6.1.0-99-cloud-amd64", with_modules=False)
     kernel = chosen(tmp_path)
-    assert (kernel.release, kernel.series) == ("6.1.0-10-cloud-amd64", "6.1")
+    assert (kernel.release, kernel.series, kernel.tag) == ("6.1.0-10-cloud-amd64", "6.1", "6.1.0-10-cloud-amd64")
     assert kernel.image.read_bytes() == b"kernel"
 
 
 def test_any_kernel_is_better_than_none(tmp_path: Path) -> None:
     install(tmp_path, "6.8.0-31-generic")
     assert chosen(tmp_path).series == "6.8"
+
+
+@pytest.mark.parametrize(
+    ("release", "tag"),
+    [
+        ("6.1.0-56-cloud-amd64", "6.1.0-56-cloud-amd64"),
+        ("6.12.117+deb13-cloud-amd64", "6.12.117_deb13-cloud-amd64"),
+        ("6.8.0-31-generic", "6.8.0-31-generic"),
+    ],
+)
+def test_every_distributions_kernel_can_be_an_image(tmp_path: Path, release: str, tag: str) -> None:
+    install(tmp_path, release)
+    assert str(parse_reference(f"demo/kernel:{chosen(tmp_path).tag}")) == f"demo/kernel:{tag}"
 
 
 def test_without_a_kernel_the_package_is_named(tmp_path: Path) -> None:
