@@ -171,7 +171,7 @@ def test_a_host_that_is_heard_is_seen_now_however_old_its_session_is(cli: Cli, r
 
     assert last_seen() == "now"
     running.do(suspected("h1"))
-    assert last_seen() == "0s"
+    assert last_seen().endswith("s")
 
 
 def test_cluster_status(cli: Cli, running: Rig) -> None:
