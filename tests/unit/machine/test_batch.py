@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from msgspec import Raw
 from support.builders import agent_connected, declare_microvm, declare_namespace, declare_policy, report
 from support.driven import DrivenMachine
 
@@ -99,8 +101,11 @@ def test_a_batch_in_a_batch_is_refused(machine: DrivenMachine, depth: int) -> No
     machine.refuse(nested(depth), Code.IDEMPOTENCY_KEY_REUSED, "/header/idempotency-key", key="k")
 
 
-def test_nesting_deeper_than_the_interpreter_reads_stops_the_node() -> None:
-    envelope = seal(nested(2_000), id="1", at=0, actor="alice")
+def test_nesting_deeper_than_any_interpreter_reads_stops_the_node() -> None:
+    inner, outer = (bytes(seal(nested(depth), id="d0", at=0, actor="alice").payload) for depth in (0, 1))
+    before, after = outer.split(inner)
+    payload = Raw(before * 100_000 + inner + after * 100_000)
+    envelope = msgspec.structs.replace(seal(nested(0), id="1", at=0, actor="alice"), payload=payload)
     with pytest.raises(UnknownEntryError):
         open_payload(envelope)
     with pytest.raises(UnknownEntryError):
