@@ -2,7 +2,9 @@
 
 A command is recorded by the machine. What never becomes one is noted here: requests that are refused for who asks
 (401, 403, 429), changes that are refused before the log for whatever reason, changes of the log's members, and reads of
-what may hold secrets (`_TOLD`). Notes are kept for `PERIOD_S` and then proposed together, as one command.
+what may hold secrets (`_TOLD`). Notes are kept for `PERIOD_S` and then proposed together, as one command. While nobody
+knows whether that was written, they are proposed again: what is noted may be in the chain twice, with the same request
+and time, and is not missing from it.
 
 Nobody can fill the log with refusals: equal ones are one note that counts, of one address there are `PER_ADDRESS`
 notes in a period, and of all `PER_PERIOD`; what is more is counted by status alone. So a node appends at most one
@@ -25,7 +27,7 @@ from controlplane.api.http.auth import Principal
 from controlplane.model.audit import Origin
 from controlplane.model.commands import Witnessed, WitnessRequests
 from controlplane.model.types import NAME_PATTERN
-from controlplane.ports import Clock, LogError, NoLeaderError, Proposer
+from controlplane.ports import Clock, LogError, NoLeaderError, OutcomeUnknownError, Proposer, UpgradePendingError
 from controlplane.ports.provenance import SERVED
 
 ACTOR = "audit"
@@ -100,17 +102,20 @@ class Trail:
             await self.flush()
 
     async def flush(self) -> None:
-        """Propose what there is. What certainly was not written stays for the next time."""
+        """Propose what there is. What is not certainly written stays for the next time."""
         taken = list(self._notes.items())
         if not taken:
             return
         command = WitnessRequests(node=self._node, requests=[each for _, each in taken])
         try:
             await self._proposer.propose(command, actor=ACTOR)
-        except NoLeaderError:
+        except (NoLeaderError, UpgradePendingError):
+            return
+        except OutcomeUnknownError as error:
+            _log.warning("audit.requests_may_be_recorded_twice", requests=len(taken), error=str(error))
             return
         except LogError as error:
-            _log.error("audit.requests_may_be_lost", requests=len(taken), error=str(error))
+            _log.error("audit.requests_lost", requests=len(taken), error=str(error))
         # What was counted meanwhile goes on counting from there.
         for seen, written in taken:
             now = self._notes[seen]

@@ -120,6 +120,15 @@ def test_what_could_not_be_written_is_written_later(audited: Rig) -> None:
     assert refused["count"] == 2
 
 
+def test_what_may_not_have_been_written_is_written_again_and_can_be_told_from_another(audited: Rig) -> None:
+    audited.get("/hosts", headers={"Authorization": "Bearer flk_wrong"})
+    audited.replica.lose_outcomes = 1
+    audited.run(trail(audited).flush())
+    first, again = told(audited, outcome="refused")
+    assert first["request"]
+    assert (first["request"], first["at"], first["count"]) == (again["request"], again["at"], again["count"])
+
+
 def test_no_secret_gets_into_it(audited: Rig) -> None:
     user_data, annotation, query, label, _ = SECRETS
     audited.put("/namespaces/demo", {"spec": {}, "annotations": {"note": annotation}})
