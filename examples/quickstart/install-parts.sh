@@ -4,14 +4,22 @@
 # With --tests also what the tests of the image store and of the log need.
 set -euo pipefail
 
+# Many machines have a busybox that needs a C library, which a guest has not.
+static_busybox() {
+  local path
+  path=$(command -v busybox) && ! grep -q /lib64/ld-linux "$path"
+}
+
 missing=()
 command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
-command -v busybox >/dev/null || missing+=(busybox-static)
+static_busybox || missing+=(busybox-static)
 { command -v modinfo || test -x /sbin/modinfo; } >/dev/null || missing+=(kmod)
 { command -v mke2fs || test -x /sbin/mke2fs; } >/dev/null || missing+=(e2fsprogs)
 command -v ip >/dev/null || test -x /sbin/ip || missing+=(iproute2)
 compgen -G '/boot/vmlinuz-*-amd64' >/dev/null || compgen -G '/boot/vmlinuz-*-virtual' >/dev/null ||
   compgen -G '/boot/vmlinuz-*-generic' >/dev/null || missing+=(kernel)
+# Ubuntu packs the modules of its kernels by zstd.
+if grep -qs '^ID=ubuntu$' /etc/os-release && ! command -v zstd >/dev/null; then missing+=(zstd); fi
 if [ "${1:-}" = --tests ]; then
   for tool in skopeo umoci docker-registry; do
     command -v "$tool" >/dev/null || missing+=("$tool")
