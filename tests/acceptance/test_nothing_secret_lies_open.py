@@ -57,7 +57,7 @@ resource "flintlock_microvm" "web" {
   namespace    = flintlock_namespace.demo.name
   vcpu         = 1
   memory_in_mb = 128
-  kernel       = { image = "demo/kernel:6.1" }
+  kernel       = { image = "demo/kernel" }
   initrd       = { image = "demo/initrd:1" }
   metadata     = { canary = "CANARY" }
 
