@@ -143,7 +143,7 @@ class Runner:
                 roster=self._roster,
                 revoked=self._revoked,
             )
-            self._core = RaftCore(
+            core = self._core = RaftCore(
                 settings,
                 journal=self._directory.journal,
                 snapshots=self._directory.snapshots,
@@ -153,13 +153,15 @@ class Runner:
                 founding=self._directory.founding,
             )
             self._settle()
-            self._meet_members(self._core)
+            self._meet_members(core)
             _check_listens(settings, self._transport.peers)
-            self._compare_with_settings(self._core)
+            self._compare_with_settings(core)
             if settings.listen:
                 await self._transport.start()
-            if self._core.is_alone:
-                self._core.campaign()
+            # Meeting the members writes, and the disk may have refused that.
+            self._raise_failure()
+            if core.is_alone:
+                core.campaign()
         except BaseException:
             await self.stop()
             raise
@@ -228,6 +230,10 @@ class Runner:
         await self._failed.wait()
         assert self._failure is not None
         raise self._failure
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _fail(self, error: Exception) -> None:
         if self._failure is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from unit.consensus.support import ListState, ProcessCluster, peer_settings, unt
 from controlplane.bootstrap import process
 from controlplane.bootstrap.raft import FAILURES, REFUSALS
 from controlplane.consensus import ConsensusError, RaftNode, RaftSettings
+from controlplane.consensus.datadir import DataDirectory
 from controlplane.consensus.errors import CorruptDataError, DiskError, DiskFullError
 from controlplane.ports import LogError
 from controlplane.supervisor import EX_CONFIG
@@ -30,6 +33,23 @@ async def started(settings: RaftSettings, disk: FaultyDisk | None = None) -> tup
     node = RaftNode(settings, state, disk=disk or FaultyDisk())
     await node.start()
     return node, state
+
+
+async def test_a_disk_that_fails_while_a_node_starts_is_the_reason_that_it_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes down which cluster it belongs to when it meets the members."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "peers.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DataDirectory, "remember_incarnation", full)
+        with pytest.raises(DiskFullError, match="disk full"):
+            await started(alone(tmp_path))
+    node, _ = await started(alone(tmp_path))
+    await node.append(b"well", timeout_s=TIMEOUT_S)
+    await node.stop()
 
 
 @pytest.mark.parametrize(
