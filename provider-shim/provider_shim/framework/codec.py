@@ -99,7 +99,7 @@ def _extension(code: int, _data: bytes) -> Any:
 # -- what a type is put together of ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Leaves:
     """How one direction converts what holds nothing else."""
 

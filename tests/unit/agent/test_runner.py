@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from support.agent_values import assignment
 from support.leases import NoLease
@@ -168,34 +168,44 @@ async def test_a_guest_that_dies_at_once_is_started_ever_less_often(tmp_path: Pa
         assert 2 <= driver.starts <= 10
 
 
+class Racing(SimulatedDriver):
+    """The first create of `raced` takes effect and fails, during a listing that `look_again` began and that still shows
+    nothing of it.
+    """
+
+    def __init__(self, directory: Path, raced: str, look_again: Callable[[], None]) -> None:
+        super().__init__(directory)
+        self.created: list[str] = []
+        self._raced = raced
+        self._look_again = look_again
+        self._listed = asyncio.Event()
+        self._acted = asyncio.Event()
+        self._slow = False
+
+    async def list(self) -> Sequence[Instance]:
+        before = await super().list()
+        if self._slow and not self._acted.is_set():
+            self._listed.set()
+            await self._acted.wait()
+            await asyncio.sleep(0.05)
+        return before
+
+    async def create(self, vm: VMDefinition) -> None:
+        self.created.append(vm.uid)
+        if vm.uid != self._raced or self._acted.is_set():
+            return await super().create(vm)
+        self._slow = True
+        self._look_again()
+        await self._listed.wait()
+        await super().create(vm)
+        self._acted.set()
+        raise DriverError("Interrupted", "it happened, and the answer was lost")
+
+
 async def test_a_listing_from_before_an_action_says_nothing_of_it(tmp_path: Path) -> None:
-    """The call takes effect and fails; a listing that had begun before still shows nothing there."""
-
-    class Racing(SimulatedDriver):
-        listed = asyncio.Event()
-        acted = asyncio.Event()
-        slow = False
-
-        async def list(self) -> Sequence[Instance]:
-            before = await super().list()
-            if self.slow and not self.acted.is_set():
-                self.listed.set()
-                await self.acted.wait()
-                await asyncio.sleep(0.05)
-            return before
-
-        async def create(self, vm: Any) -> None:
-            if self.acted.is_set():
-                return await super().create(vm)
-            self.slow = True
-            runner.assign(assigned(assignment("a"), revision=2))  # look again
-            await self.listed.wait()
-            await super().create(vm)
-            self.acted.set()
-            raise DriverError("Interrupted", "it happened, and the answer was lost")
-
+    driver = Racing(tmp_path / "driver", "a", lambda: runner.assign(assigned(assignment("a"), revision=2)))
     shown: list[ObservedPower] = []
-    async with running(tmp_path, Racing(tmp_path / "driver")) as runner:
+    async with running(tmp_path, driver) as runner:
         runner.assign(assigned(assignment("a")))
         view = None
         async with asyncio.timeout(WAIT_S):
@@ -206,34 +216,9 @@ async def test_a_listing_from_before_an_action_says_nothing_of_it(tmp_path: Path
 
 
 async def test_what_was_started_since_the_listing_began_takes_its_room(tmp_path: Path) -> None:
-    """As above; meanwhile another one is assigned, for which there is room in the old listing alone."""
-
-    class Racing(SimulatedDriver):
-        listed = asyncio.Event()
-        acted = asyncio.Event()
-        slow = False
-        started: ClassVar[list[str]] = []
-
-        async def list(self) -> Sequence[Instance]:
-            before = await super().list()
-            if self.slow and not self.acted.is_set():
-                self.listed.set()
-                await self.acted.wait()
-                await asyncio.sleep(0.05)
-            return before
-
-        async def create(self, vm: VMDefinition) -> None:
-            self.started.append(vm.uid)
-            if vm.uid != "z" or self.acted.is_set():
-                return await super().create(vm)
-            self.slow = True
-            runner.assign(assigned(assignment("a"), assignment("z"), revision=2))
-            await self.listed.wait()
-            await super().create(vm)
-            self.acted.set()
-            raise DriverError("Interrupted", "it happened, and the answer was lost")
-
-    driver = Racing(tmp_path / "driver")
+    """Meanwhile another one is assigned, for which there is room in the old listing alone."""
+    both = assigned(assignment("a"), assignment("z"), revision=2)
+    driver = Racing(tmp_path / "driver", "z", lambda: runner.assign(both))
     async with running(tmp_path, driver, vcpu=2) as runner:
         await driver.create(definition("test", assignment("lost")))
         runner.assign(assigned(assignment("z")))
@@ -244,7 +229,7 @@ async def test_what_was_started_since_the_listing_began_takes_its_room(tmp_path:
             return failures == {"a": "NoRoom", "z": None}
 
         await reaches(runner, waits_for_room)
-    assert "a" not in driver.started
+    assert "a" not in driver.created
 
 
 async def test_without_assignments_nothing_is_done(tmp_path: Path) -> None:
