@@ -112,10 +112,10 @@ terraform-kills: $(DEV) ## kill -9 of Terraform, provider, API node, leader at r
 
 HOURS ?= 1
 .PHONY: simulate simulate-broken
-simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; goes on where it was interrupted
+simulate: $(DEV) ## Whole clusters under faults in virtual time: SEEDS=N HOURS=H [FROM=M] [JOBS=J], SEED=S [SHRINK=1] or SCHEDULE=FILE; KEEP=1 records tallies; goes on where it was interrupted
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --hours $(HOURS) \
 	  $(if $(SCHEDULE),--schedule $(SCHEDULE),$(if $(SEED),--seed $(SEED) $(if $(SHRINK),--shrink $(if $(BUILD),--build "$(BUILD)")),\
-	  --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)))
+	  --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)$(if $(KEEP), --keep)))
 
 simulate-broken: $(DEV) ## The same finds out builds with one rule left out
 	PYTHONPATH=tests $(BIN)/python -m simulation.cluster --broken

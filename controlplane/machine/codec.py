@@ -391,6 +391,7 @@ class Loader:
             finished=_queue("finished", self._finished, header.finished, tables["operations"]),
             key_order=_queue("key_order", self._key_order, header.key_order, tables["keys"]),
             audit_head=_audit_head(tables["audit"]),
+            begun=max(tables["incarnations"].values(), key=lambda each: each.number, default=None),
             recent=self._recent(),
             **tables,
         )

@@ -217,7 +217,7 @@ class Draft:
     def put_incarnation(self, value: Incarnation) -> None:
         key = str(value.number)
         old = self.state.incarnations.get(key)
-        self.state = replace(self.state, incarnations=self.state.incarnations.set(key, value))
+        self.state = replace(self.state, incarnations=self.state.incarnations.set(key, value), begun=value)
         self._digest(key, old, value)
 
     def put_tally(self, trigger: Trigger, value: Tally) -> None:

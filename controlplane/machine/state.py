@@ -148,11 +148,8 @@ class State:
     """Index: idempotency keys, in the order in which they are to be forgotten."""
     audit_head: int = 0
     """Index: sequence of the newest audit record."""
-
-    @property
-    def begun(self) -> Incarnation | None:
-        """The newest that began; None in the founding one."""
-        return max(self.incarnations.values(), key=lambda each: each.number, default=None)
+    begun: Incarnation | None = None
+    """Index: the incarnation that began last; None in the founding one."""
 
     @property
     def incarnation(self) -> int:

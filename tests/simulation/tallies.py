@@ -76,15 +76,16 @@ class Series:
 
 
 def load(file: Path, code: str, first: int, count: int, *, block: int) -> tuple[Tally, set[int]]:
-    """The tally so far within the range, and the first seeds of its blocks."""
+    """The tally so far within the range, and the first seeds of its blocks. A line may be of several blocks."""
     total, done = Tally(), set[int]()
     for line in file.read_text().splitlines() if file.exists() else ():
         record = json.loads(line)
         start, seeds = record.pop("first"), record["seeds"]
-        whole = seeds == block or start + seeds == first + count
+        blocks = range(start, start + seeds, block)
+        whole = seeds % block == 0 or start + seeds == first + count
         inside = first <= start and start + seeds <= first + count and (start - first) % block == 0
-        if record.pop("code") == code and inside and whole and start not in done:
-            done.add(start)
+        if record.pop("code") == code and inside and whole and done.isdisjoint(blocks):
+            done.update(blocks)
             record["seen"] = Counter[str](record["seen"])
             total.add(Tally(**record))
     return total, done

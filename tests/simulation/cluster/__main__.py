@@ -18,9 +18,11 @@ from simulation.cluster.faults import FAULTS_BY_NAME
 from simulation.cluster.running import Outcome, find, run_seed, run_troubles, series, shrink
 from simulation.cluster.schedule import Schedule
 from simulation.cluster.world import Note
+from simulation.ledger import keep, recall
 from simulation.tallies import Tally
 
 BUILDS = {"ours": Build(), **BROKEN}
+LEDGER = Path(__file__).with_name("ledger.jsonl")
 BROKEN_HOURS = 0.1
 BROKEN_WITHIN = 30
 """Seeds within which every broken build must be found."""
@@ -41,6 +43,10 @@ def main() -> int:
 
 def many(options: argparse.Namespace) -> int:
     runs = series(options.out / "tallies.jsonl", options.hours)
+    recall(LEDGER, runs.file, runs.code)
+    if options.keep:
+        print(f"{keep(runs.file, LEDGER, runs.code):,} seeds of code {runs.code} are in {LEDGER}")
+        return 0
     began, printed = time.monotonic(), 0.0
     total = Tally()
     for done, total in runs.go(options.first, options.seeds, options.jobs):
@@ -141,6 +147,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--out", type=Path, default=Path(".work/simulate"), help="where tallies add up")
+    parser.add_argument("--keep", action="store_true", help="put what was tallied so far under version control")
     parser.add_argument("--seed", type=int, help="run this one seed and say what it did")
     parser.add_argument("--broken", action="store_true", help="find the builds that leave a rule out")
     parser.add_argument("--whole", action="store_true", help="with --seed: say all of it")

@@ -105,6 +105,8 @@ class Checker:
         self.acknowledged: dict[str, tuple[int, str]] = {}
         """Idempotency key to the incarnation and what was acknowledged."""
         self.stopped = asyncio.Event()
+        self.news = asyncio.Event()
+        """Set, and another one from then on, when `state` changes."""
         self._cluster_id = cluster_id
         self._seen = seen
         self._hosts = hosts
@@ -128,6 +130,7 @@ class Checker:
         """The cluster begins anew from `state`."""
         self.history = History(incarnation, index, state)
         self.given_up.clear()
+        self._tell_news()
 
     def applied(self, node: str, index: int, term: int, data: bytes, state: State) -> None:
         history = self.history
@@ -154,6 +157,11 @@ class Checker:
             self._seen[f"command {envelope.kind}"] += 1
             self._committed(open_payload(envelope), answers[envelope.id], term)
         self._look_at_changes(before, after)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        told, self.news = self.news, asyncio.Event()
+        told.set()
 
     def _committed(self, command: Command, outcome: Outcome, term: int) -> None:
         if not isinstance(outcome, Applied):

@@ -197,9 +197,13 @@ def _is_empty(state: State, name: str) -> bool:
 
 
 async def comes(world: World, holds: Callable[[State], bool], within_s: float) -> bool:
-    deadline_s = world.loop.now_s + within_s
+    """Looks every `LOOK_S`, where there is something new to be seen."""
+    began_s = world.loop.now_s
     while not holds(world.checker.state):
-        if world.loop.now_s >= deadline_s:
+        try:
+            async with asyncio.timeout(began_s + within_s - world.loop.now_s):
+                await world.checker.news.wait()
+        except TimeoutError:
             return False
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(LOOK_S - (world.loop.now_s - began_s) % LOOK_S)
     return True
