@@ -1,7 +1,7 @@
 """Which hosts to ask for a bid: a few that fit at a time, whatever the size of the fleet (docs/adr/0164).
 
-A microVM goes to the lowest of many bids, and the lowest of sixteen of any thousand hosts is nearly as low as that of
-all. So hosts are looked at one after the other until enough of them fit. Where none of these offers, the next ones are
+A microVM goes to the lowest of some bids, and the lowest of four of any thousand hosts is nearly as low as that of all.
+So hosts are looked at one after the other until enough of them fit. Where none of these offers, the next ones are
 taken, until every host was looked at: a host that fits is found if there is one, and whoever finds none knows why not
 of each.
 
@@ -21,7 +21,7 @@ from controlplane.machine.placement_rules import Constraints, label_of, withheld
 from controlplane.machine.state import State
 from controlplane.model.resources import Bid, Host, MicroVM
 
-WIDTH = 16
+WIDTH = 4
 """So many hosts that fit are asked first."""
 GROWTH = 4
 """Where none of these offers, so many times as many are asked next."""

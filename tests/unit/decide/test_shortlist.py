@@ -51,11 +51,11 @@ def test_of_a_large_fleet_few_are_looked_at_and_each_microvm_meets_others() -> N
     vm = machine.pending()
     first = Counter(
         name
-        for uid in range(500)
+        for uid in range(2000)
         for name in shortlist(machine, replace(vm, meta=replace(vm.meta, uid=f"uid-{uid}"))).take(WIDTH)
     )
     assert set(first) == set(machine.state.hosts)
-    # 500 x 16 of 200 are 40 each: five times the standard deviation of fair draws to both sides.
+    # 2,000 x 4 of 200 are 40 each: five times the standard deviation of fair draws to both sides.
     assert all(9 < count < 71 for count in first.values())
     assert not shortlist(machine, vm).refused
 
