@@ -18,7 +18,7 @@ from controlplane.ports import LogError, OutcomeUnknownError, Position
 NODES = ["n1", "n2", "n3"]
 TIMEOUT_S = 10.0
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

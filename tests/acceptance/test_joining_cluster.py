@@ -27,7 +27,7 @@ FLINTCTL = Path(sys.executable).parent / "flintctl"
 START_S = 60.0
 NODE_LIFE_S, HOST_LIFE_S = 30, 8
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Machines:

@@ -63,7 +63,7 @@ def test_a_broken_build_is_found_out(build: str) -> None:
     assert "no order of its operations explains" in output or "revisions: " in output
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_killed_run_leaves_nothing_behind(tmp_path: Path) -> None:
     directory = tmp_path / "check"
     command = start("raft_check", "--minutes", "1", "--plans", "three", "--directory", str(directory))

@@ -17,7 +17,7 @@ from controlplane.ports import LogError, LogStatus, Member, RefusedError
 
 TIMEOUT_S = 15.0
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Writers:

@@ -41,7 +41,7 @@ FOLLOWED_S = 10.0
 SILENCE_S = 1.5
 """Whoever is let in is told nothing by a peer of the log until he says who he is."""
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def commands_of_guide() -> tuple[str, str]:

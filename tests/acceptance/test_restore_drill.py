@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def save_everywhere(world: World) -> dict[str, Any] | None:
     """One point of the state in every place; None when something was written in between."""
     for path in (world.directory / "backups", world.directory / "all.flsnap"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    saved = {kind: world.document("snapshot", "save", place) for kind, place in world.places.items()}
+    with ThreadPoolExecutor() as pool:
+        saves = {kind: pool.submit(world.document, "snapshot", "save", place) for kind, place in world.places.items()}
+    saved = {kind: save.result() for kind, save in saves.items()}
     return saved["s3"] if len({each["index"] for each in saved.values()}) == 1 else None
 
 

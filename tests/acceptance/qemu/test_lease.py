@@ -34,7 +34,7 @@ from controlplane.model.resources import ObservedPower
 from controlplane.model.spec import Initrd, MicroVMSpec
 from controlplane.ports import VMDefinition
 
-pytestmark = [pytest.mark.qemu, pytest.mark.xdist_group("guests"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.xdist_group("guests"), pytest.mark.timeout(600)]
 
 FENCE_S = 3.0
 """What the control plane allows a host for acting at the end of a lease."""
