@@ -16,6 +16,8 @@ from controlplane.consensus import RaftSettings, plan_recovery, recover
 from controlplane.ports import LogError, LogStatus, Member, RefusedError
 
 TIMEOUT_S = 15.0
+SLOW_S = 60.0
+"""Until a process has started, or an election is over, on the slowest of machines."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -83,7 +85,7 @@ def as_member(cluster: ProcessCluster, node: str, role: str = "voter") -> Member
 
 
 async def status(cluster: ProcessCluster, node: str) -> LogStatus:
-    found = await until(lambda: cluster.status(node), f"{node} answers")
+    found = await until(lambda: cluster.status(node), f"{node} answers", SLOW_S)
     assert isinstance(found, LogStatus)
     return found
 
@@ -96,7 +98,7 @@ async def leader_of(cluster: ProcessCluster) -> str:
         leading = [each for each in found if each is not None and each.role == "leader" and each.has_quorum]
         return max(leading, key=lambda each: each.term).node if leading else None
 
-    return str(await until(leads, "a leader"))
+    return str(await until(leads, "a leader", SLOW_S))
 
 
 async def follower(cluster: ProcessCluster, among: Sequence[str] = ("n1", "n2", "n3")) -> str:
@@ -126,7 +128,7 @@ async def test_a_life_of_a_cluster(cluster: ProcessCluster) -> None:
         found = await status(cluster, "n4")
         return found.role == "learner" and found.leader is not None and found.snapshot_index > 0
 
-    await until(follows, "the learner got a snapshot and follows")
+    await until(follows, "the learner got a snapshot and follows", SLOW_S)
     await cluster.clients["n4"].promote_member("n4", timeout_s=TIMEOUT_S)
     await writers.more()
 
@@ -142,11 +144,11 @@ async def test_a_life_of_a_cluster(cluster: ProcessCluster) -> None:
     kept = cluster.directory / dead / "kept"
     cluster.settings[dead].data_dir.rename(kept)
     await cluster.start(dead)
-    assert await cluster.ended(dead) == 1
+    assert await cluster.ended(dead, SLOW_S) == 1
     shutil.rmtree(cluster.settings[dead].data_dir)
     kept.rename(cluster.settings[dead].data_dir)
     await cluster.start(dead)
-    assert await cluster.ended(dead) == 1
+    assert await cluster.ended(dead, SLOW_S) == 1
     assert f"{dead} was removed from the cluster" in cluster.log_file(dead).read_text()
     with pytest.raises(RefusedError, match="never accepted again"):
         await cluster.clients[leader].add_member(as_member(cluster, dead), timeout_s=TIMEOUT_S)
@@ -156,7 +158,7 @@ async def test_a_life_of_a_cluster(cluster: ProcessCluster) -> None:
     await cluster.kill(wiped)
     shutil.rmtree(cluster.settings[wiped].data_dir)
     await cluster.start(wiped)
-    assert await cluster.ended(wiped) == 1
+    assert await cluster.ended(wiped, SLOW_S) == 1
     assert f"knows {wiped} with another disk" in cluster.log_file(wiped).read_text()
     await writers.more()
 
@@ -168,7 +170,7 @@ async def test_a_life_of_a_cluster(cluster: ProcessCluster) -> None:
     await writers.more()
     for gone in [node for node in cluster.processes if node != "n5"]:
         await cluster.clients["n5"].remove_member(gone, timeout_s=TIMEOUT_S)
-        assert await cluster.ended(gone) == 1
+        assert await cluster.ended(gone, SLOW_S) == 1
     await writers.more()
     assert {m.node for m in (await status(cluster, "n5")).members} == {"n5"}
     await writers.stop()
@@ -186,7 +188,7 @@ async def test_a_quorum_is_lost_and_a_survivor_recovered(cluster: ProcessCluster
     async def level() -> bool:
         return (await status(cluster, "n3")).applied_index >= last
 
-    await until(level, "the survivor holds everything")
+    await until(level, "the survivor holds everything", SLOW_S)
     await cluster.kill("n1", "n2")
     with pytest.raises(LogError):
         await cluster.clients["n3"].append(b"nobody", timeout_s=0.5)
@@ -207,7 +209,7 @@ async def test_a_quorum_is_lost_and_a_survivor_recovered(cluster: ProcessCluster
     async def refused() -> bool:
         return "belongs to incarnation" in cluster.log_file("n1").read_text()
 
-    await until(refused, "the old member is refused")
+    await until(refused, "the old member is refused", SLOW_S)
     assert (await status(cluster, "n1")).leader is None
     await cluster.kill("n1")
 

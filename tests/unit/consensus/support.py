@@ -109,7 +109,7 @@ class ListLoader:
         return partial(self.target.replace, entries)
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, timeout_s: float = 60.0) -> object:
+async def until(condition: Callable[[], Awaitable[object]], what: str, timeout_s: float = 15.0) -> object:
     """The first truthy result of `condition`, polled until the deadline."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -286,7 +286,7 @@ class ProcessCluster:
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 )
 
-    async def ended(self, node: str, timeout_s: float = 60.0) -> int:
+    async def ended(self, node: str, timeout_s: float = 15.0) -> int:
         """Wait until the process ends by itself; its exit code."""
         async with asyncio.timeout(timeout_s):
             return await self.processes.pop(node).wait()
