@@ -108,7 +108,7 @@ def check_snapshot(state: State) -> None:
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("names", "pending", "failed", "on_host", "members", "with_strangers"):
         assert getattr(loaded, name) == getattr(state, name), name
-    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head"):
+    for name in ("usage", "policy_users", "revision", "cluster_id", "machine_version", "audit_head", "begun"):
         assert getattr(loaded, name) == getattr(state, name), name
     for name in ("finished", "key_order", "recent"):
         assert getattr(loaded, name) == getattr(state, name), name
@@ -183,6 +183,7 @@ def _check_indexes(state: State) -> None:
     for name in ("names", "pending", "failed", "on_host", "members", "with_strangers", "usage", "policy_users"):
         assert getattr(state, name) == getattr(rebuilt, name), f"index {name} follows from the records"
     assert len(state.names) == len(state.microvms), "at most one microVM has a name"
+    assert state.begun == max(state.incarnations.values(), key=lambda each: each.number, default=None)
     assert sorted(state.key_order) == sorted(state.keys)
     assert len(state.key_order) <= KEPT_KEYS
     ended = sorted(each.id for each in state.operations.values() if each.finished_at is not None)
