@@ -127,6 +127,6 @@ def test_a_leader_whose_front_hangs_costs_no_host_its_lease(cluster: DevCluster,
     asked = cluster.client(node=other)
     with stopped_front(cluster, leader):
         # Meanwhile nobody leads.
-        within(30, lambda: asked.get("/cluster").body["log"]["leader"] not in (leader, None), "another node leads")
+        within(15, lambda: asked.get("/cluster").body["log"]["leader"] not in (leader, None), "another node leads")
         held(12, lambda: set(phases(asked).values()) <= {"ready", "suspect"}, "a host lost its lease")
         within(5, lambda: set(phases(asked).values()) == {"ready"}, "every host is ready")

@@ -24,9 +24,10 @@ def recall(ledger: Path, file: Path, code: str) -> None:
 
 
 def keep(file: Path, ledger: Path, code: str) -> int:
-    """Write what `file` has of `code` to `ledger`, in place of what stood there; the number of seeds."""
+    """Write what `file` has of `code` to `ledger`, in place of what stood there, if it has any; the number of seeds."""
     lines = [json.dumps({"code": code, "first": first, **vars(tally)}) for first, tally in _runs(file, code)]
-    ledger.write_text("".join(f"{line}\n" for line in lines))
+    if lines:
+        ledger.write_text("".join(f"{line}\n" for line in lines))
     return sum(json.loads(line)["seeds"] for line in lines)
 
 

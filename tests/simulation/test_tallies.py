@@ -70,6 +70,8 @@ def test_a_ledger_brings_tallies_to_another_machine(tmp_path: Path) -> None:
     assert (total.seeds, total.steps, total.seen["crash"], len(total.violations)) == (4, 40, 4, 4)
 
     assert keep(there, ledger, "now") == 4
+    assert keep(there, ledger, "after") == 0
+    assert ledger.read_text(), "who has nothing takes nothing away"
     recall(ledger, there, "after")
     assert load(there, "after", 0, 10, block=1) == (Tally(), set())
 
